@@ -1,0 +1,1 @@
+from depthq.cli import main

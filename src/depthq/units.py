@@ -1,0 +1,31 @@
+"""Units of information: the only place that knows ln 2.
+
+Everything inside the package is in nats; whatever leaves it in another unit passes through here, and carries the
+unit in its name.
+"""
+
+import math
+
+LN2 = math.log(2.0)
+
+
+def nats_to_bits(nats):
+    """Bits in `nats` (a number, array or tensor; returned as the same kind)."""
+    return nats / LN2
+
+
+def bits_to_nats(bits):
+    """Nats in `bits` (a number, array or tensor; returned as the same kind)."""
+    return bits * LN2
+
+
+def bits_per_dim(nats_per_image, image_shape: tuple[int, int, int]):
+    """Bits per sub-pixel of an image of `image_shape` (C, H, W) that costs `nats_per_image`."""
+    channels, height, width = image_shape
+    return nats_to_bits(nats_per_image) / (channels * height * width)
+
+
+def bits_per_pixel(nats_per_image, image_shape: tuple[int, int, int]):
+    """Bits per pixel (all channels together) of an image of `image_shape` (C, H, W) that costs `nats_per_image`."""
+    _, height, width = image_shape
+    return nats_to_bits(nats_per_image) / (height * width)
