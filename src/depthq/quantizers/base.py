@@ -1,0 +1,231 @@
+"""The contract that all quantizers keep, and the way of a tensor through it."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from depthq.codes import check_codes
+from depthq.quantizers.codebooks import CodebookState, CodebookUpdate, GlobalRows
+from depthq.quantizers.output import QuantizerOutput
+from depthq.quantizers.straight_through import straight_through
+
+
+class Quantizer(nn.Module):
+    """Turns a feature tensor into M codes per position and back.
+
+    Shapes: B batch, C = `dim` on `axis`, N all positions of the batch together, M codebooks of K_m codewords of D_m
+    dimensions. Subclasses say how a row (N, dim) becomes codes (N, M) and codes become a row (N, `out_dim`).
+
+    Laws, in training as in eval: `decode(out.codes)` is `out.quantized` bit for bit; ties go to the lowest code; all
+    arithmetic is float32 whatever autocast says; nothing changes in eval.
+    """
+
+    axis: int
+    dim: int
+    out_dim: int
+    commitment_weight: float
+    check_finite: bool
+    state: CodebookState
+
+    @property
+    def codebooks(self) -> Tensor | list[Tensor]:
+        """(M, K, D), or a list of (K_m, D_m) where sizes differ."""
+        return self.state.codewords
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """K_m of each codebook."""
+        return self.state.codebook_sizes
+
+    @property
+    def num_codebooks(self) -> int:
+        """M."""
+        return len(self.codebook_sizes)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
+        """Quantize, and in training move the codebooks.
+
+        Args:
+            x: Floating-point latents of any rank >= 2, batch first, `dim` on `axis`.
+            mask: bool (B, *positions), True where valid; None means everywhere. Masked positions get code -1 and
+                quantized 0, pass no gradient and enter no statistics.
+
+        Raises:
+            ValueError: If x or mask has the wrong shape or dtype, or, in training, if x is not finite (before any
+                state changes).
+        """
+        self._check_input(x)
+        with torch.autocast(x.device.type, enabled=False):
+            rows = self._rows(x, mask)
+            global_rows = self._begin_step(rows) if self.training else None
+            quantized_rows, codes, commitment_loss, codebook_loss = self._quantize(rows, global_rows)
+            if global_rows is not None:
+                self.state.num_updates += 1
+        return QuantizerOutput(
+            quantized=self._positions(quantized_rows, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
+            codes=self._positions(codes, x, mask, fill=-1).movedim(-1, 1),
+            commitment_loss=commitment_loss,
+            codebook_loss=codebook_loss,
+            loss=codebook_loss + self.commitment_weight * commitment_loss,
+            codebook_sizes=self.codebook_sizes,
+        )
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Codes, int64 (B, M, *positions), of x; arguments and errors as `forward`, but nothing is learned."""
+        self._check_input(x)
+        with torch.autocast(x.device.type, enabled=False):
+            codes = self._search(self._rows(x, mask))
+        return self._positions(codes, x, mask, fill=-1).movedim(-1, 1)
+
+    def decode(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The quantized tensor, float32, of codes int64 (B, M, *positions).
+
+        Args:
+            codes: Codes of codebook m in [0, K_m).
+            mask: bool (B, *positions), True where valid, if codes were made with one: masked positions decode to 0.
+
+        Raises:
+            ValueError: If codes are out of range, of the wrong dtype, or of another number of codebooks.
+        """
+        like = codes.movedim(1, -1)  # (B, *positions, M)
+        if mask is not None:
+            codes = codes.where(mask.unsqueeze(1), 0)
+        if not torch.compiler.is_compiling():
+            check_codes(codes, self.codebook_sizes)
+        flat = codes.movedim(1, -1).flatten(0, -2)  # (N, M)
+        quantized = self._lookup(flat).unflatten(0, like.shape[:-1])  # (B, *positions, out_dim)
+        if mask is not None:
+            quantized = quantized.where(mask.unsqueeze(-1), 0)
+        return quantized.movedim(-1, self.axis)
+
+    @abstractmethod
+    def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows (N, dim) to quantized rows (N, out_dim), codes (N, M), commitment loss, codebook loss.
+
+        `global_rows` is given in training, when the codebooks are to move.
+        """
+
+    @abstractmethod
+    def _search(self, rows: Tensor) -> Tensor:
+        """Codes (N, M) of rows (N, dim)."""
+
+    @abstractmethod
+    def _lookup(self, codes: Tensor) -> Tensor:
+        """Quantized rows (N, out_dim) of codes (N, M)."""
+
+    def _check_input(self, x: Tensor) -> None:
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point; got {x.dtype}; convert with .float()")
+        if x.dim() < 2 or not -x.dim() <= self.axis < x.dim() or self.axis % x.dim() == 0:
+            raise ValueError(
+                f"x must be batch first with the split axis {self.axis} behind it; got shape {tuple(x.shape)}"
+            )
+        if x.shape[self.axis] != self.dim:
+            raise ValueError(
+                f"dim must be the size of axis {self.axis}; got dim={self.dim} and x of shape {tuple(x.shape)}; "
+                "pass dim or axis to fit x"
+            )
+
+    def _rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (.., dim on axis, ..) as float32 rows (N, dim), the masked ones left out."""
+        rows = x.float().movedim(self.axis, -1)  # (B, *positions, dim)
+        if mask is None:
+            return rows.flatten(0, -2)
+        if mask.dtype != torch.bool or mask.shape != rows.shape[:-1]:
+            raise ValueError(
+                f"mask must be bool of shape {tuple(rows.shape[:-1])}, one entry per position; "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        return rows[mask]
+
+    def _positions(self, rows: Tensor, x: Tensor, mask: Tensor | None, fill: float) -> Tensor:
+        """Rows (N, width) back at their positions (B, *positions, width), with `fill` where masked."""
+        shape = x.movedim(self.axis, -1).shape[:-1]
+        if mask is None:
+            return rows.unflatten(0, shape)
+        full = rows.new_full((*shape, rows.shape[-1]), fill)
+        return full.masked_scatter(mask.unsqueeze(-1), rows)
+
+    def _begin_step(self, rows: Tensor) -> GlobalRows | None:
+        """This step's rows over all processes; None if there are none at all, and then nothing is learned."""
+        finite = not self.check_finite or _is_finite(rows)
+        global_rows = GlobalRows(len(rows), finite, rows.device)
+        if not global_rows.all_finite:
+            raise ValueError(
+                "x must be finite in training; got NaN or infinity (no codebook was changed); "
+                "lower the learning rate, clip gradients, or look at the layer before the quantizer"
+            )
+        return global_rows if global_rows.total else None
+
+
+class SingleStageQuantizer(Quantizer):
+    """A quantizer whose M codebooks search side by side: each row becomes M latents, each with its own codebook."""
+
+    @abstractmethod
+    def _slots(self, rows: Tensor) -> Tensor:
+        """Rows (N, dim) to (N, M * D): one slot of D columns per codebook, zero-padded."""
+
+    @abstractmethod
+    def _join(self, slots: Tensor) -> Tensor:
+        """Quantized slots (N, M * D) to (N, out_dim)."""
+
+    def _latents(self, slots: Tensor) -> Tensor:
+        return slots.detach().unflatten(1, (self.num_codebooks, -1)).transpose(0, 1)  # (M, N, D), a view
+
+    def _quantize(self, rows, global_rows):
+        slots = self._slots(rows)
+        latents = self._latents(slots)
+        if global_rows is not None:
+            self.state.refresh(latents, global_rows)
+        codes = self.state.search(latents)  # (M, N)
+        if global_rows is not None:
+            self.state.accumulate(latents, codes, global_rows)
+        codewords = self.state.lookup(codes.t()).flatten(1)  # (N, M * D)
+        quantized, commitment_loss, codebook_loss = straight_through(slots, codewords, self.state.codebook_dims)
+        return self._join(quantized), codes.t(), commitment_loss, codebook_loss
+
+    def _search(self, rows):
+        return self.state.search(self._latents(self._slots(rows))).t()
+
+    def _lookup(self, codes):
+        return self._join(self.state.lookup(codes).flatten(1))
+
+
+def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:
+    """`value` once per codebook: an int is repeated, a sequence must have one entry per codebook."""
+    values = (value,) * num_codebooks if isinstance(value, int) else tuple(value)
+    if len(values) != num_codebooks:
+        raise ValueError(f"{name} must be an int or have one entry for each of {num_codebooks} codebooks; got {value}")
+    return values
+
+
+def check_num_codebooks(num_codebooks: int) -> None:
+    if num_codebooks < 1:
+        raise ValueError(f"num_codebooks must be at least 1; got {num_codebooks}")
+
+
+def make_state(
+    num_codebooks: int,
+    codebook_size: int | Sequence[int],
+    codebook_dims: Sequence[int],
+    codebook_update: CodebookUpdate,
+    decay: float,
+    epsilon: float,
+    rare_code_threshold: float,
+) -> CodebookState:
+    return CodebookState(
+        per_codebook("codebook_size", codebook_size, num_codebooks),
+        codebook_dims,
+        update=codebook_update,
+        decay=decay,
+        epsilon=epsilon,
+        rare_code_threshold=rare_code_threshold,
+    )
+
+
+def _is_finite(rows: Tensor) -> bool:
+    """One cheap pass: a finite sum means finite rows; only an overflowing sum needs the second look."""
+    return bool(rows.detach().sum().isfinite()) or bool(rows.detach().isfinite().all())

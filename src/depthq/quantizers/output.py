@@ -1,0 +1,40 @@
+"""What every quantizer returns."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from depthq.codes import CodebookUsage, count_codes
+
+
+@dataclass(frozen=True)
+class QuantizerOutput:
+    """One forward pass of a quantizer with M codebooks over `positions` (all axes but the batch's and the split one)."""
+
+    quantized: Tensor
+    """The looked-up codewords, in the dtype and layout of the input; gradients pass straight through to it."""
+    codes: Tensor
+    """int64 (B, M, *positions); -1 where masked."""
+    commitment_loss: Tensor
+    """Scalar: mean over vectors and dimensions of (latent - sg[codeword])^2, summed over codebooks, before its weight."""
+    codebook_loss: Tensor
+    """Scalar: the same with the stop-gradient on the latent; 0 for EMA codebooks, which need no gradient."""
+    loss: Tensor
+    """Scalar to add to the network's own loss: codebook_loss + commitment_weight * commitment_loss (Eq. 5)."""
+    codebook_sizes: tuple[int, ...]
+    """K_m of each codebook."""
+
+    @cached_property
+    def _codebook_usage(self) -> CodebookUsage:
+        return CodebookUsage.from_counts(count_codes(self.codes, self.codebook_sizes), self.codebook_sizes)
+
+    @property
+    def perplexity(self) -> Tensor:
+        """(M,) exp(entropy in nats) of this batch's codes, 1..K; computed when first read."""
+        return self._codebook_usage.perplexity
+
+    @property
+    def usage(self) -> Tensor:
+        """(M,) share of the K codes that occur in this batch, 0..1; computed when first read."""
+        return self._codebook_usage.usage
