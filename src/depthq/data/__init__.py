@@ -1,0 +1,16 @@
+"""Any source of images -> uint8 batches."""
+
+from depthq.data.errors import DataError
+from depthq.data.images import HeldImages, ImageDataset, LazyImages
+from depthq.data.loaders import evaluation_loader, training_loader
+from depthq.data.opening import open_images
+
+__all__ = [
+    "DataError",
+    "HeldImages",
+    "ImageDataset",
+    "LazyImages",
+    "evaluation_loader",
+    "open_images",
+    "training_loader",
+]

@@ -1,0 +1,161 @@
+"""The images of one split: held as one tensor where they are few, decoded one by one where they are many."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from depthq.data.decoding import EncodedImage, read_pixels
+from depthq.data.errors import DataError
+from depthq.data.sources import EncodedImages
+
+_NUM_NAMED = 3
+
+OnBadImage = Literal["raise", "skip"]
+
+
+class ImageDataset(ABC):
+    """The images of one split, as `open_images` gives them.
+
+    `images[i]` is uint8 (C, H, W), H and W at least `image_size`; None where a bad image is skipped.
+    """
+
+    num_channels: int
+    """C: 1 (gray) or 3 (RGB)."""
+    image_size: int
+    """S, the side of the crops in pixels."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> np.ndarray | None: ...
+
+    @property
+    @abstractmethod
+    def num_skipped(self) -> int:
+        """How many bad images have been skipped so far, each counted once."""
+
+    @abstractmethod
+    def warn_of_skipped(self) -> None:
+        """Warn of the bad images skipped, if there are any that no warning has told of yet."""
+
+
+class HeldImages(ImageDataset):
+    """Images held as one tensor. The bad ones were left out, and told of, when it was made.
+
+    Args:
+        pixels: uint8 (B, C, H, W).
+        image_size: Side of the crops, at most H and W; None: H, where all are square.
+        num_skipped: How many bad images were left out.
+    """
+
+    def __init__(self, pixels: Tensor, image_size: int | None = None, num_skipped: int = 0):
+        self.pixels = pixels
+        self.num_channels = pixels.shape[1]
+        self.image_size = image_size or pixels.shape[2]
+        self._num_skipped = num_skipped
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.pixels[index].numpy()
+
+    @property
+    def num_skipped(self) -> int:
+        return self._num_skipped
+
+    def warn_of_skipped(self) -> None:
+        """Nothing: told already."""
+
+
+class LazyImages(ImageDataset):
+    """Images that are decoded whenever they are asked for.
+
+    Args:
+        encoded: The images.
+        num_channels: C, 1 or 3; see `read_pixels`.
+        image_size: Side of the crops; smaller images are bad.
+        must_fit_exactly: Whether larger images are bad as well.
+        on_bad_image: Whether to raise a `DataError` for a bad image, or to give None and count it.
+    """
+
+    def __init__(
+        self,
+        encoded: EncodedImages,
+        *,
+        num_channels: int,
+        image_size: int,
+        must_fit_exactly: bool,
+        on_bad_image: OnBadImage,
+    ):
+        self.num_channels = num_channels
+        self.image_size = image_size
+        self._encoded = encoded
+        self._must_fit_exactly = must_fit_exactly
+        self._on_bad_image = on_bad_image
+        # In shared memory, so that the process that warns sees what its workers mark.
+        self._is_bad = torch.zeros(len(encoded), dtype=torch.bool).share_memory_()
+        self._num_told = 0
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        return self.read([index])[0]
+
+    def read(self, indices: Sequence[int]) -> list[np.ndarray | None]:
+        """`[images[i] for i in indices]`, with a single look into the table."""
+        return [
+            self._decode(index, encoded)
+            for index, encoded in zip(indices, self._encoded.read(indices), strict=True)
+        ]
+
+    def _decode(self, index: int, encoded: EncodedImage) -> np.ndarray | None:
+        try:
+            pixels = read_pixels(encoded, self.num_channels)
+            self._check_size(pixels, encoded.name)
+        except DataError:
+            if self._on_bad_image == "raise":
+                raise
+            self._is_bad[index] = True
+            return None
+        return pixels
+
+    def _check_size(self, pixels: np.ndarray, name: str) -> None:
+        (_, height, width), side = pixels.shape, self.image_size
+        if self._must_fit_exactly and (height, width) != (side, side):
+            raise DataError(
+                f"images must share one size where image_size is not given, here {side} x {side}; "
+                f"got {name} of {height} x {width}; pass image_size to crop"
+            )
+        if min(height, width) < side:
+            raise DataError(
+                f"images must be at least image_size, {side} x {side}; got {name} of {height} x {width}; "
+                "pass a smaller image_size, or enlarge or remove the image"
+            )
+
+    @property
+    def num_skipped(self) -> int:
+        return int(self._is_bad.sum())
+
+    def skipped(self) -> Tensor:
+        """bool (len(self),): which images have been skipped so far."""
+        return self._is_bad.clone()
+
+    def forget_skipped(self) -> None:
+        self._is_bad.zero_()
+
+    def warn_of_skipped(self) -> None:
+        if self.num_skipped == self._num_told:
+            return
+        self._num_told = self.num_skipped
+        first = self._is_bad.nonzero().flatten()[:_NUM_NAMED].tolist()
+        names = ", ".join(encoded.name for encoded in self._encoded.read(first))
+        more = ", ..." if self._num_told > _NUM_NAMED else ""
+        warnings.warn(f"skipped {self._num_told} bad images of {len(self)}: {names}{more}", stacklevel=2)

@@ -1,0 +1,137 @@
+"""`open_images`: from a source's name to images that are ready for the loaders."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from depthq.data.bundled import bundled_patches
+from depthq.data.decoding import read_shape
+from depthq.data.errors import DataError
+from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
+from depthq.data.sources import EncodedImages, Split, find_images
+
+HELD_BYTES_LIMIT = 2**30
+_BUNDLED_IMAGE_SIZE = 32
+_NUM_PROBED = 100
+_CHUNK_SIZE = 256
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+
+def open_images(
+    source: str | Path, split: Split, *, image_size: int | None = None, on_bad_image: OnBadImage = "raise"
+) -> ImageDataset:
+    """Open the images of one split.
+
+    The headers of 100 images spread over the set decide whether it is gray (all of them are) or colour, and
+    what its common size is. A set of one shape whose pixels take at most 1 GiB is decoded now and held as one
+    tensor; any other is decoded by the loaders, batch by batch.
+
+    Args:
+        source: "bundled" (patches of real photos, see `depthq.data.bundled`), a folder of images, a parquet
+            file, a folder of parquet files, or the name of a hub data set. How these are split is told in
+            `depthq.data.sources`. A folder that is itself called bundled is "./bundled".
+        split: "train" or "test". They never share an image.
+        image_size: Side S of the square crops, in pixels; None: the one size that all images have, which must
+            be square (bundled: 32).
+        on_bad_image: What to do with an image that cannot be used (corrupt, cut off, transparent, too small,
+            ...): "raise" an error that names it, or "skip" it, count it in `num_skipped` and warn at the end.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        DataError: If there are no images, or one cannot be used and `on_bad_image` is "raise".
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f'split must be "train" or "test"; got {split!r}')
+    if on_bad_image not in ("raise", "skip"):
+        raise ValueError(f'on_bad_image must be "raise" or "skip"; got {on_bad_image!r}')
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1; got {image_size}")
+    if str(source) == "bundled":
+        return HeldImages(bundled_patches(split, image_size or _BUNDLED_IMAGE_SIZE))
+    encoded = find_images(str(source), split)
+    shapes = _probe(encoded, on_bad_image)
+    images = LazyImages(
+        encoded,
+        num_channels=max(channels for channels, _, _ in shapes.values()),
+        image_size=image_size or _common_size(shapes),
+        must_fit_exactly=image_size is None,
+        on_bad_image=on_bad_image,
+    )
+    return _hold(images, shapes) if _is_small(images, shapes) else images
+
+
+def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> dict[str, Shape]:
+    """(C, H, W) by name, from the headers of images spread evenly over the set."""
+    shapes = {}
+    spread = np.unique(np.linspace(0, len(encoded) - 1, _NUM_PROBED).astype(int))
+    for image in encoded.read(spread.tolist()):
+        try:
+            shapes[image.name] = read_shape(image)
+        except DataError:
+            if on_bad_image == "raise":
+                raise
+    if not shapes:
+        raise DataError(
+            f"data must hold a readable image; got none among the {len(spread)} tried, such as "
+            f"{encoded.read([0])[0].name}; check the source"
+        )
+    return shapes
+
+
+def _common_size(shapes: dict[str, Shape]) -> int:
+    first, (_, *size) = next(iter(shapes.items()))
+    if size[0] != size[1]:
+        raise DataError(
+            f"images must be square where image_size is not given; got {first} of {size[0]} x {size[1]}; "
+            "pass image_size to crop"
+        )
+    for name, (_, *other) in shapes.items():
+        if other != size:
+            raise DataError(
+                f"images must share one size where image_size is not given; got {first} of "
+                f"{size[0]} x {size[1]} and {name} of {other[0]} x {other[1]}; pass image_size to crop"
+            )
+    return size[0]
+
+
+def _is_small(images: LazyImages, shapes: dict[str, Shape]) -> bool:
+    sizes = {(height, width) for _, height, width in shapes.values()}
+    num_pixels = max(height * width for height, width in sizes)
+    return len(sizes) == 1 and len(images) * images.num_channels * num_pixels <= HELD_BYTES_LIMIT
+
+
+def _hold(images: LazyImages, shapes: dict[str, Shape]) -> ImageDataset:
+    """All of `images` decoded; or `images` itself, if a later one turns out to be of another size."""
+    _, height, width = next(iter(shapes.values()))
+    pixels = torch.empty(len(images), images.num_channels, height, width, dtype=torch.uint8)
+    if not _decode_into(pixels.numpy(), images):
+        images.forget_skipped()
+        return images
+    images.warn_of_skipped()
+    if images.num_skipped:
+        pixels = pixels[~images.skipped()]
+    return HeldImages(pixels, images.image_size, images.num_skipped)
+
+
+def _decode_into(pixels: np.ndarray, images: LazyImages) -> bool:
+    """Fill `pixels` (B, C, H, W), except where images are skipped; False at the first of another size."""
+
+    def fill(chunk: range) -> bool:
+        for index, image in zip(chunk, images.read(chunk), strict=True):
+            if image is not None:
+                if image.shape != pixels.shape[1:]:
+                    return False
+                pixels[index] = image
+        return True
+
+    chunks = [range(len(images))[start : start + _CHUNK_SIZE] for start in range(0, len(images), _CHUNK_SIZE)]
+    pool = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # Pillow's decoders release the interpreter lock
+    try:
+        return all(tqdm(pool.map(fill, chunks), total=len(chunks), desc="decoding images", delay=2))
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,241 @@
+"""Where images come from: a folder, parquet files or a hub data set -> the encoded images of one split.
+
+All go through Hugging Face `datasets`. Its tables are memory-mapped (of a folder, only the paths are held),
+so an open set takes no memory to speak of, and worker processes share it.
+
+Where there are several splits, they are used as they are: `train`, and `test` or else `validation`, `valid`
+or `val`. They are subfolders of a folder of images, files (or folders of files) whose names start so in a
+folder of parquet files, or splits of a hub data set. Where there is only one split, every tenth image in
+sorted order is for testing and the others are for training.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+
+from depthq.data.decoding import EncodedImage
+from depthq.data.errors import DataError
+
+if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is used
+    from datasets import Dataset
+
+Split = Literal["train", "test"]
+T = TypeVar("T")
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_HELD_OUT = ("test", "validation", "valid", "val")  # the first that exists is the test split
+_SPLIT_PREFIX = re.compile(r"(train|test|validation|valid|val)(?![a-z])")
+_EVERY_NTH_IS_TEST = 10
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """The encoded images of one split. Nothing is read before it is asked for."""
+
+    table: "Dataset"
+    """One column, `image`, of {"bytes", "path"}."""
+    rows: np.ndarray
+    """int64: the rows of `table` that belong to the split."""
+    files: tuple[str, ...]
+    """What the rows came from, in order; empty for a folder, where each row is a file of its own."""
+    first_rows: tuple[int, ...]
+    """The row of `table` at which each of `files` starts."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, indices: Sequence[int]) -> list[EncodedImage]:
+        rows = self.rows[np.asarray(indices)]
+        cells = self.table[rows.tolist()]["image"]
+        return [self._encoded(int(row), cell or {}) for row, cell in zip(rows, cells, strict=True)]
+
+    def _encoded(self, row: int, cell: dict) -> EncodedImage:
+        content = cell.get("bytes") or cell.get("path") or b""
+        if not self.files:
+            return EncodedImage(str(content), content)
+        file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        return EncodedImage(f"row {row - self.first_rows[file]} of {self.files[file]}", content)
+
+
+def find_images(source: str, split: Split) -> EncodedImages:
+    """The images of a split of `source`.
+
+    Args:
+        source: A folder of images (searched recursively), a parquet file, a folder of parquet files, or the
+            name of a hub data set.
+        split: "train" or "test"; see the module's text.
+
+    Raises:
+        DataError: If `source` does not exist or holds no images, a parquet file is cut off, or there is no
+            column of images.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _from_folder(path, split)
+    if path.is_file():
+        return _from_parquet([path], split, whole=False)
+    if _looks_like_a_path(source):
+        raise DataError(f"data source must exist; got {source}, which does not; check the path")
+    return _from_hub(source, split)
+
+
+def _looks_like_a_path(source: str) -> bool:
+    return source.startswith(("/", ".", "~")) or source.count("/") > 1 or source.endswith((".parquet", "/"))
+
+
+def _from_folder(root: Path, split: Split) -> EncodedImages:
+    files = _list_files(root)
+    images = [file for file in files if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES]
+    parquets = [file for file in files if file.lower().endswith(".parquet")]
+    if images and parquets:
+        raise DataError(
+            f"a data folder must hold images or parquet files, not both; got {images[0]} and {parquets[0]} "
+            f"in {root}; give the subfolder or the file that is meant"
+        )
+    if images:
+        return _from_image_files(root, images, split)
+    if parquets:
+        files, whole = _choose_split(_group(parquets, _split_of_parquet), split, str(root))
+        return _from_parquet([root / file for file in files], split, whole)
+    found = "nothing" if not files else f"{len(files)} other files, such as {files[0]}"
+    raise DataError(
+        f"a data folder must hold images or parquet files; got {found} in {root}; check the path "
+        f"(image files end in {' '.join(IMAGE_SUFFIXES)})"
+    )
+
+
+def _list_files(root: Path) -> list[str]:
+    """Paths of all files below `root`, relative to it and sorted; hidden ones are left out."""
+    files = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        prefix = "" if folder == str(root) else os.path.relpath(folder, root) + os.sep
+        files += [prefix + name for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def _from_image_files(root: Path, images: list[str], split: Split) -> EncodedImages:
+    import datasets
+
+    files, whole = _choose_split(_group(images, _split_of_image), split, str(root))
+    paths = [os.path.join(root, file) for file in files]
+    table = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image(decode=False))
+    return EncodedImages(table, _rows_of(split, len(table), whole, str(root)), files=(), first_rows=())
+
+
+def _split_of_image(file: str) -> str | None:
+    top, separator, _ = file.partition(os.sep)
+    return top.lower() if separator and top.lower() in ("train", *_HELD_OUT) else None
+
+
+def _split_of_parquet(file: str) -> str | None:
+    matches = (_SPLIT_PREFIX.match(part.lower()) for part in file.split(os.sep))
+    return next((match[1] for match in matches if match), None)
+
+
+def _group(files: list[str], split_of: Callable[[str], str | None]) -> dict[str, list[str]]:
+    """The files of each split; files of no split are left out where there is any, else they are all one."""
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        name = split_of(file)
+        if name is not None:
+            groups.setdefault(name, []).append(file)
+    return groups or {"all": files}
+
+
+def _choose_split(groups: dict[str, T], split: Split, source: str) -> tuple[T, bool]:
+    """The group that holds `split`, and whether all of it is that split."""
+    held_out = next((name for name in _HELD_OUT if name in groups), None)
+    if "train" in groups and held_out:
+        return groups["train" if split == "train" else held_out], True
+    if "train" in groups:
+        return groups["train"], False
+    if len(groups) == 1:
+        return next(iter(groups.values())), False
+    raise DataError(
+        f"data with several splits must have one called train; got {', '.join(groups)} in {source}; "
+        "rename one, or give a single one as the source"
+    )
+
+
+def _rows_of(split: Split, num_rows: int, whole: bool, source: str) -> np.ndarray:
+    rows = np.arange(num_rows)
+    if not whole:
+        is_test = rows % _EVERY_NTH_IS_TEST == 0
+        rows = rows[is_test if split == "test" else ~is_test]
+    if len(rows) == 0:
+        raise DataError(
+            f"data must hold images for both splits; got {num_rows} in {source}, none for {split}; add some"
+        )
+    return rows
+
+
+def _from_parquet(files: list[Path], split: Split, whole: bool) -> EncodedImages:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    counts = [_num_parquet_rows(file) for file in files]
+    patterns = [glob.escape(str(file.absolute())) for file in files]  # [ and * in a path are meant literally
+    try:
+        table = datasets.load_dataset("parquet", data_files=patterns, split="train")
+    except (DatasetsError, OSError, ValueError) as error:
+        raise DataError(
+            f"parquet files must be readable and have the same columns; got {error.__cause__ or error} in "
+            f"{files[0]}{' or one beside it' if len(files) > 1 else ''}; write them anew"
+        ) from error
+    first_rows = np.cumsum([0, *counts[:-1]]).tolist()
+    rows = _rows_of(split, sum(counts), whole, str(files[0]))
+    return EncodedImages(_image_column(table, str(files[0])), rows, tuple(map(str, files)), tuple(first_rows))
+
+
+def _num_parquet_rows(file: Path) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_metadata(file).num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"data files must be whole parquet files; got {file}, which is cut off or of another kind "
+            f"({error}); fetch or write it anew, or give the folder that holds the images"
+        ) from error
+
+
+def _from_hub(name: str, split: Split) -> EncodedImages:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        splits = datasets.load_dataset(name)
+    except (DatasetsError, OSError, ValueError) as error:
+        raise DataError(
+            f"data source must be 'bundled', an existing folder or parquet file, or a hub data set; got "
+            f"{name}, neither here nor loadable from the hub ({error}); check the spelling and the network"
+        ) from error
+    table, whole = _choose_split({str(key): table for key, table in splits.items()}, split, name)
+    rows = _rows_of(split, len(table), whole, name)
+    return EncodedImages(
+        _image_column(table, name), rows, (f"hub data set {name}, split {table.split}",), (0,)
+    )
+
+
+def _image_column(table: "Dataset", source: str) -> "Dataset":
+    """`table` with its first image column alone, called `image`, and not decoded."""
+    import datasets
+
+    columns = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    if not columns:
+        raise DataError(
+            f"data must have a column of images; got the columns {', '.join(table.column_names)} in "
+            f"{source}; cast one to datasets.Image() and save it again"
+        )
+    table = table.select_columns(columns[:1])
+    if columns[0] != "image":
+        table = table.rename_column(columns[0], "image")
+    return table.cast_column("image", datasets.Image(decode=False))
