@@ -43,6 +43,14 @@ def test_late_image_of_another_size_makes_the_set_lazy(tmp_path, write_images, m
     assert isinstance(open_images(tmp_path, "train", image_size=8), LazyImages)
 
 
+def test_lazy_set_counts_nothing_before_it_is_read(tmp_path, write_images, monkeypatch):
+    monkeypatch.setattr(opening, "_NUM_PROBED", 1)
+    write_images(tmp_path, ["test/0.png", "train/1.png"], size=(8, 8))
+    (tmp_path / "train/2.png").write_bytes(b"no image")
+    write_images(tmp_path, ["train/3.png"], size=(8, 12))
+    assert open_images(tmp_path, "train", image_size=8, on_bad_image="skip").num_skipped == 0
+
+
 def test_late_image_of_another_size_raises_where_image_size_is_not_given(tmp_path, write_images, monkeypatch):
     monkeypatch.setattr(opening, "_NUM_PROBED", 1)
     write_images(tmp_path, ["test/0.png", "train/1.png"], size=(8, 8))
