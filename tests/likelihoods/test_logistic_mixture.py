@@ -176,7 +176,7 @@ def test_samples_follow_the_chain():
     # Red and green are all but certain given the component, so that each (red, green) is met often.
     parameters = pixel_parameters(
         [0, 0.5],
-        [[-0.6, 0.6], [0.4, -0.4], [0, 0.1]],
+        [[-0.6, 3.0], [0.4, -0.4], [0, 0.1]],  # red 3.0 is cut to 255, and counts as 1 in the couplings
         [[-9, -9], [-9, -9], [-2.5, -3]],
         [[0.5, 0.5], [1.0, -1.0], [-0.5, 0.8]],
     )
