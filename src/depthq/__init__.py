@@ -1,6 +1,16 @@
 """depthq: images to a few discrete codes per position and back, in honest bits."""
 
 from depthq.codes import Codes
+from depthq.models import DQAE, DQAEConfig, DQAEOutput
 from depthq.quantizers import DepthwiseQuantizer, QuantizerOutput, ResidualQuantizer, SharedQuantizer
 
-__all__ = ["Codes", "DepthwiseQuantizer", "QuantizerOutput", "ResidualQuantizer", "SharedQuantizer"]
+__all__ = [
+    "DQAE",
+    "Codes",
+    "DQAEConfig",
+    "DQAEOutput",
+    "DepthwiseQuantizer",
+    "QuantizerOutput",
+    "ResidualQuantizer",
+    "SharedQuantizer",
+]

@@ -1,1 +1,7 @@
+"""python -m depthq"""
+
+import sys
+
 from depthq.cli import main
+
+sys.exit(main())

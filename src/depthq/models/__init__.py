@@ -1,0 +1,6 @@
+"""The Depth-Quantized Auto-Encoder: its blocks, a level, the whole, and the presets."""
+
+from depthq.models.config import PRESETS, DQAEConfig
+from depthq.models.dqae import DQAE, DQAEOutput
+
+__all__ = ["DQAE", "PRESETS", "DQAEConfig", "DQAEOutput"]

@@ -12,6 +12,10 @@ from depthq.quantizers.output import QuantizerOutput
 from depthq.quantizers.straight_through import straight_through
 
 
+class NonFiniteLatentsError(ValueError):
+    """Latents held NaN or infinity in training; no codebook was changed."""
+
+
 class Quantizer(nn.Module):
     """Turns a feature tensor into M codes per position and back.
 
@@ -53,8 +57,8 @@ class Quantizer(nn.Module):
                 quantized 0, pass no gradient and enter no statistics.
 
         Raises:
-            ValueError: If x or mask has the wrong shape or dtype, or, in training, if x is not finite (before any
-                state changes).
+            ValueError: If x or mask has the wrong shape or dtype.
+            NonFiniteLatentsError: In training, if x is not finite; no state has changed then.
         """
         self._check_input(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -154,7 +158,7 @@ class Quantizer(nn.Module):
         finite = not self.check_finite or _is_finite(rows)
         global_rows = GlobalRows(len(rows), finite, rows.device)
         if not global_rows.all_finite:
-            raise ValueError(
+            raise NonFiniteLatentsError(
                 "x must be finite in training; got NaN or infinity (no codebook was changed); "
                 "lower the learning rate, clip gradients, or look at the layer before the quantizer"
             )

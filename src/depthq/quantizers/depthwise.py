@@ -69,9 +69,7 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         columns = [slot * width + column for slot, size in enumerate(dims) for column in range(size)][:dim]
         self.num_columns = num_codebooks * width
         self._columns: Tensor | None
-        self.register_buffer(
-            "_columns", torch.tensor(columns) if self.num_columns != dim else None, persistent=False
-        )
+        self.register_buffer("_columns", torch.tensor(columns) if self.num_columns != dim else None, persistent=False)
 
     def extra_repr(self) -> str:
         sizes, dims = self.codebook_sizes, self.state.codebook_dims

@@ -10,14 +10,14 @@ from depthq.codes import CodebookUsage, count_codes
 
 @dataclass(frozen=True)
 class QuantizerOutput:
-    """One forward pass of a quantizer with M codebooks over `positions` (all axes but the batch's and the split one)."""
+    """One forward pass of M codebooks over `positions`, which are all axes but the batch's and the split one."""
 
     quantized: Tensor
     """The looked-up codewords, in the dtype and layout of the input; gradients pass straight through to it."""
     codes: Tensor
     """int64 (B, M, *positions); -1 where masked."""
     commitment_loss: Tensor
-    """Scalar: mean over vectors and dimensions of (latent - sg[codeword])^2, summed over codebooks, before its weight."""
+    """Scalar: (latent - sg[codeword])^2, mean over vectors and dimensions, summed over codebooks; not yet weighted."""
     codebook_loss: Tensor
     """Scalar: the same with the stop-gradient on the latent; 0 for EMA codebooks, which need no gradient."""
     loss: Tensor

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from depthq.quantizers.base import Quantizer, check_num_codebooks, make_state
 from depthq.quantizers.codebooks import CodebookUpdate
@@ -74,7 +73,10 @@ class ResidualQuantizer(Quantizer):
                 self.state.accumulate(latents, found, global_rows, which)
             codewords = self.state.lookup(found.t(), which).flatten(1)  # (N, D)
             _, stage_commitment, stage_codebook = straight_through(residual, codewords, (self.dim,))
-            commitment_loss, codebook_loss = commitment_loss + stage_commitment, codebook_loss + stage_codebook
+            commitment_loss, codebook_loss = (
+                commitment_loss + stage_commitment,
+                codebook_loss + stage_codebook,
+            )
             residual = residual - codewords.detach()
             quantized = quantized + codewords.detach()
             codes.append(found[0])

@@ -1,0 +1,16 @@
+"""Training: configuration, the training step, and the run's folder."""
+
+from depthq.training.config import TRAINING_PRESETS, TrainingConfig
+from depthq.training.run import DataConfig, Hardware, RunConfig, is_run, load_model, load_run_settings, train
+
+__all__ = [
+    "TRAINING_PRESETS",
+    "DataConfig",
+    "Hardware",
+    "RunConfig",
+    "TrainingConfig",
+    "is_run",
+    "load_model",
+    "load_run_settings",
+    "train",
+]

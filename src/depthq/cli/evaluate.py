@@ -1,0 +1,48 @@
+"""Measure likelihood, rate and reconstruction of a model, with units.
+
+examples:
+  depthq evaluate runs/demo --data bundled
+  depthq evaluate runs/photos --data my-photos/ --json
+
+Protocol: all images of the split (or the first --limit), centre crops, float32. The headline is
+total_bits_per_dim = nll_bits_per_dim + code_bits_per_dim (uniform prior); nll_bits_per_dim alone is what the paper
+reports. Figures that do not exist for the model's likelihood are null. docs/metrics.md defines every figure.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from jsonargparse import ArgumentParser
+
+from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
+from depthq.cli.show import show_figures
+from depthq.evaluation import Evaluator
+
+
+@dataclass(frozen=True)
+class Settings:
+    source: ModelAndData
+    limit: int | None
+    json: bool
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    add_model_and_data(parser)
+    parser.add_argument("--limit", type=int, help="only the first so many images")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args(arguments)
+    return Settings(model_and_data(options), options.limit, options.json)
+
+
+def run(settings: Settings) -> None:
+    model, batches = load(settings.source, limit=settings.limit)
+    evaluator = Evaluator(model).to(model.device)
+    with torch.no_grad():
+        for images in batches:
+            evaluator.update(images, model(images))
+    figures = evaluator.compute()
+    if settings.json:
+        print(json.dumps(asdict(figures)))
+    else:
+        show_figures(figures)

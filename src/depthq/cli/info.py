@@ -1,0 +1,82 @@
+"""Show levels, code shapes, bits and parameters of a model.
+
+examples:
+  depthq info runs/demo
+  depthq info pretrained/ --image-size 64 --json
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+
+from depthq.cli.model_and_data import add_model
+from depthq.models import DQAE
+from depthq.training import is_run, load_model, load_run_settings
+
+DEFAULT_IMAGE_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    model: Path
+    image_size: int | None
+    json: bool
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    add_model(parser)
+    parser.add_argument(
+        "--image_size", type=int, help=f"side of the images; by default the run's, else {DEFAULT_IMAGE_SIZE}"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args(arguments)
+    return Settings(options.model, options.image_size, options.json)
+
+
+def run(settings: Settings) -> None:
+    model = load_model(settings.model)
+    trained = load_run_settings(settings.model) if is_run(settings.model) else {}
+    facts = _facts(model, settings.image_size or trained.get("image_size") or DEFAULT_IMAGE_SIZE)
+    print(json.dumps(facts) if settings.json else _table(facts))
+
+
+def _facts(model: DQAE, image_size: int) -> dict:
+    image = torch.zeros(1, model.config.image_channels, image_size, image_size, dtype=torch.uint8)
+    codes = None if model.config.quantizer == "none" else model.encode(image)
+    bits = codes.num_bits() if codes else None
+    return {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "image_shape": list(image.shape[1:]),
+        "levels": [
+            {"code_shape": list(level.shape[1:]), "codebook_sizes": list(sizes)}
+            for level, sizes in zip(codes.levels, codes.codebook_sizes, strict=True)
+        ]
+        if codes
+        else [],
+        "code_bits_per_image": bits,
+        "code_bits_per_pixel": bits / image_size**2 if bits else None,
+        "code_bits_per_dim": bits / image[0].numel() if bits else None,
+        "config": asdict(model.config),
+    }
+
+
+def _table(facts: dict) -> str:
+    lines = [
+        f"parameters   {facts['parameters']:,}",
+        f"image        {' x '.join(map(str, facts['image_shape']))}",
+    ]
+    for index, level in enumerate(facts["levels"]):
+        sizes = level["codebook_sizes"]
+        books, height, width = level["code_shape"]
+        size = sizes[0] if len(set(sizes)) == 1 else sizes
+        lines.append(f"level {index}      {height} x {width} positions x {books} codebooks of K = {size}")
+    if facts["code_bits_per_image"] is not None:
+        lines.append(
+            f"codes        {facts['code_bits_per_image']:.0f} bits per image, "
+            f"{facts['code_bits_per_pixel']:.3f} bits per pixel, {facts['code_bits_per_dim']:.3f} bits per dim"
+        )
+    settings = ", ".join(f"{name} {facts['config'][name]}" for name in ("quantizer", "likelihood", "codebook_dim"))
+    return "\n".join([*lines, f"model        {settings}, channels {list(facts['config']['channels'])}"])

@@ -1,0 +1,74 @@
+"""depthq VERB ...: finds the verb's module, parses its arguments, and turns errors into exit codes."""
+
+import importlib
+import importlib.metadata
+import logging
+import re
+import sys
+from argparse import RawDescriptionHelpFormatter
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+VERBS = {
+    "train": "train a model on images",
+    "evaluate": "measure likelihood, rate and reconstruction of a model",
+    "reconstruct": "draw originals above reconstructions",
+    "encode": "turn images into a file of codes",
+    "decode": "turn a file of codes back into images",
+    "info": "show levels, code shapes, bits and parameters of a model",
+}
+USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 on success, 1 if data, files or training failed, 2 if the command itself was wrong, 130 if interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else USAGE_ERROR
+    verb, rest = arguments[0], arguments[1:]
+    if verb == "--version":
+        print(f"depthq {importlib.metadata.version('depthq')}")
+        return 0
+    if verb not in VERBS:
+        print(f"depthq: error: verb must be one of {', '.join(VERBS)}; got {verb!r}", file=sys.stderr)
+        return USAGE_ERROR
+    return _run(verb, [_with_underscores(argument) for argument in rest])
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    module = importlib.import_module(f"depthq.cli.{verb}")
+    parser = ArgumentParser(
+        prog=f"depthq {verb}", description=module.__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        settings = module.parse(parser, arguments)
+    except SystemExit as stop:  # --help, or an error that the parser has printed
+        return int(stop.code or 0)
+    except ValueError as error:
+        print(f"depthq {verb}: error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    try:
+        module.run(settings)
+    except (ValueError, OSError) as error:
+        print(f"depthq {verb}: error: {error}", file=sys.stderr)
+        return DATA_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:12} {what}" for verb, what in VERBS.items())
+    return f"usage: depthq VERB ...\n\n{verbs}\n\nExamples and all options of a verb: depthq VERB --help"
+
+
+def _with_underscores(argument: str) -> str:
+    """--num-codebooks=5 as --num_codebooks=5: options may be written either way."""
+    return re.sub(r"^--[a-z][a-z-]*", lambda name: "--" + name.group()[2:].replace("-", "_"), argument)

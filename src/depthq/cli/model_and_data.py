@@ -1,0 +1,84 @@
+"""What evaluate, reconstruct and encode share: a trained model and the images to run it on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse import ArgumentParser
+from torch import Tensor
+from tqdm import tqdm
+
+from depthq.data import DataError, evaluation_loader, open_images
+from depthq.models import DQAE
+from depthq.training import is_run, load_model, load_run_settings
+
+# One batch size for all verbs: the last bit of a convolution may depend on it, and codes must decode to exactly
+# what reconstruct shows.
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class ModelAndData:
+    """Where the model and the images are."""
+
+    model: Path
+    data: str | None
+    split: Literal["train", "test"]
+    image_size: int | None
+    on_bad_image: Literal["raise", "skip"]
+    device: str
+
+
+def add_model(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="a run of depthq train, or a save_pretrained folder")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
+
+
+def add_model_and_data(parser: ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--data", type=str, help="as for train; by default what the run was trained on")
+    parser.add_argument("--split", type=Literal["train", "test"], default="test", help="which part of the data")
+    parser.add_argument("--image_size", type=int, help="side of the centre crops; by default as the run was trained")
+    parser.add_argument(
+        "--on_bad_image",
+        type=Literal["raise", "skip"],
+        default="raise",
+        help="stop, or leave it out and count it",
+    )
+
+
+def model_and_data(options) -> ModelAndData:
+    return ModelAndData(
+        options.model, options.data, options.split, options.image_size, options.on_bad_image, options.device
+    )
+
+
+def load(settings: ModelAndData, *, limit: int | None = None) -> tuple[DQAE, Iterator[Tensor]]:
+    """The model, and batches of uint8 images (B, C, S, S) on its device with a progress bar.
+
+    Raises:
+        ValueError: If there is no model, no data, or the one cannot take the other.
+    """
+    model = load_model(settings.model).to(settings.device)
+    trained = load_run_settings(settings.model) if is_run(settings.model) else {}
+    source = settings.data or trained.get("data")
+    if source is None:
+        raise ValueError(f"--data must be given, as {settings.model} is not a run that knows its own")
+    image_size = settings.image_size or (trained.get("image_size") if source == trained.get("data") else None)
+    images = open_images(source, settings.split, image_size=image_size, on_bad_image=settings.on_bad_image)
+    if images.num_channels != model.config.image_channels:
+        raise DataError(
+            f"images in {source} must have {model.config.image_channels} channels, as the model has; "
+            f"got {images.num_channels}; convert them, or train a model on such images"
+        )
+    loader = evaluation_loader(images, batch_size=BATCH_SIZE, limit=limit)
+    batches = tqdm(loader, unit="batch", delay=2, leave=False)
+    return model, (batch.to(model.device) for batch in batches)
+
+
+@torch.no_grad()
+def codes_of(model: DQAE, batches: Iterator[Tensor]):
+    """Codes of batches of images, on the CPU."""
+    return (model.encode(images).to("cpu") for images in batches)

@@ -1,0 +1,124 @@
+"""Train a model on images.
+
+examples:
+  depthq train --data bundled --out runs/demo --steps 600
+  depthq train --data my-photos/ --image-size 64 --out runs/photos --codebook-size [256,128] --likelihood categorical
+  depthq train --data cifar10/ --out runs/vq --quantizer shared --num-codebooks 5
+  depthq train --data cifar10/ --out runs/big --preset paper --devices 8 --strategy ddp
+  depthq train --out runs/big --resume
+
+Options may be written with dashes or underscores, and may stand in a YAML file given with --config.
+"""
+
+import argparse
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+from depthq.cli.show import show_figures
+from depthq.models import PRESETS, DQAEConfig
+from depthq.training import (
+    TRAINING_PRESETS,
+    DataConfig,
+    Hardware,
+    RunConfig,
+    TrainingConfig,
+    is_run,
+    load_run_settings,
+    train,
+)
+
+Kind = TypeVar("Kind", DataConfig, DQAEConfig, TrainingConfig, Hardware)
+
+
+@dataclass(frozen=True)
+class Settings:
+    config: RunConfig
+    hardware: Hardware
+    out: Path
+    resume: bool
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    """Defaults from the preset, or from the run that is resumed; then the YAML file; then the command line."""
+    early = _early(arguments)
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    parser.add_argument("--preset", type=str, default="small", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("--config", action="config", help="YAML file of options, such as another run's config.yaml")
+    parser.add_class_arguments(DataConfig)
+    parser.add_class_arguments(DQAEConfig, skip={"image_channels"})
+    parser.add_class_arguments(TrainingConfig)
+    parser.add_class_arguments(Hardware)
+    known = {name for kind in (DataConfig, DQAEConfig, TrainingConfig) for name in _names(kind)}
+    if early.resume and early.out and is_run(Path(early.out)):
+        settings = load_run_settings(Path(early.out))
+        parser.set_defaults({name: value for name, value in settings.items() if name in known})
+    else:
+        parser.set_defaults(_preset(early.preset))
+    options = parser.parse_args(arguments)
+    return Settings(
+        config=RunConfig(
+            data=_pick(DataConfig, options),
+            model=_pick(DQAEConfig, options),
+            training=_pick(TrainingConfig, options),
+        ),
+        hardware=_pick(Hardware, options),
+        out=options.out,
+        resume=options.resume,
+    )
+
+
+def run(settings: Settings) -> None:
+    out, config = settings.out, settings.config
+    if settings.resume:
+        _check_same_run(config, out)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        remedy = "add --resume to go on with it" if is_run(out) else "it is no run of depthq train"
+        raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
+    figures = train(config, out, hardware=settings.hardware)
+    print(f"{out}: trained {config.training.steps} steps")
+    show_figures(figures)
+
+
+def _early(arguments: list[str]) -> argparse.Namespace:
+    """What decides the other options' defaults."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", default="small")
+    early.add_argument("--out")
+    early.add_argument("--resume", action="store_true")
+    return early.parse_known_args(arguments)[0]
+
+
+def _preset(name: str) -> dict:
+    if name not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
+    model = asdict(PRESETS[name])
+    model.pop("image_channels")  # the data decides
+    return model | asdict(TRAINING_PRESETS[name])
+
+
+def _names(kind: type) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _pick(kind: type[Kind], options: Namespace) -> Kind:
+    model_decided = {"image_channels"} if kind is DQAEConfig else set()
+    return kind(**{name: options[name] for name in _names(kind) if name not in model_decided})
+
+
+def _check_same_run(config: RunConfig, out: Path) -> None:
+    """A resumed run must learn what it was started to learn."""
+    if not is_run(out):
+        raise ValueError(f"--out must be a run to resume; got {out}, which is none; leave --resume out to start one")
+    before, now = load_run_settings(out), config.to_flat_dict()
+    fixed_by_data = {"image_size", "image_channels"}
+    changed = [
+        f"{name} was {before.get(name)}, is {value}"
+        for name, value in now.items()
+        if before.get(name) != value and not (name in fixed_by_data and value in (None, 3))
+    ]
+    if changed:
+        raise ValueError(f"a run resumes only as it was started; {'; '.join(changed)}; leave these options out")

@@ -1,0 +1,113 @@
+"""What a DQ-AE is made of, and the presets."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+QuantizerName = Literal["depthwise", "shared", "residual", "none"]
+LikelihoodName = Literal["l2", "categorical", "logistic_mixture"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQAEConfig:
+    """Every choice that fixes a DQ-AE's weights; the defaults are the `small` preset.
+
+    Raises:
+        ValueError: If a field is out of range or two fields do not fit together.
+    """
+
+    image_channels: int = 3
+    """C of the images: 3 (colour) or 1 (gray)."""
+    likelihood: LikelihoodName = "l2"
+    """p(image | codes): l2, categorical (256-way) or logistic_mixture (10 components)."""
+    quantizer: QuantizerName = "depthwise"
+    """depthwise (the paper's DQ), shared (its baseline VQ), residual, or none (a plain auto-encoder)."""
+    num_codebooks: int = 5
+    """M, the codebooks of each level."""
+    codebook_size: int | tuple[int, ...] = 128
+    """K: one number for a single level, or one per level, coarse to fine."""
+    codebook_dim: int = 16
+    """D, the dimensions of a codeword."""
+    channels: tuple[int, ...] = (64, 128)
+    """Width of each encoder block of the finest level, each of stride 2; the decoder mirrors it."""
+    num_residual_blocks: int = 2
+    """Residual blocks behind each change of resolution."""
+    commitment_weight: float = 0.25
+    """beta of Eq. 5."""
+    codebook_update: Literal["ema", "gradient"] = "ema"
+    """How codebooks learn: moving averages (App. A.4), or the second term of Eq. 5."""
+    decay: float = 0.99
+    """EMA decay of the codebooks (gamma of App. A.4)."""
+    rare_code_threshold: float = 0.1
+    """Codes used at most this share of their codebook's mean are re-drawn from the batch (Sec. 4.2)."""
+
+    def __post_init__(self):
+        if not isinstance(self.codebook_size, int):
+            object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
+        object.__setattr__(self, "channels", tuple(self.channels))
+        self._check_choices()
+        for name in ("num_codebooks", "codebook_dim"):
+            _check_at_least(1, name, getattr(self, name))
+        _check_at_least(0, "num_residual_blocks", self.num_residual_blocks)
+        for name, values in (("codebook_size", self.level_sizes), ("channels", self.channels)):
+            if not values:
+                raise ValueError(f"{name} must have at least one entry; got none")
+            _check_at_least(1, name, min(values))
+        if not self.commitment_weight >= 0:
+            raise ValueError(f"commitment_weight must not be negative; got {self.commitment_weight}")
+        for name in ("decay", "rare_code_threshold"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
+
+    def _check_choices(self) -> None:
+        choices = {
+            "image_channels": (1, 3),
+            "likelihood": ("l2", "categorical", "logistic_mixture"),
+            "quantizer": ("depthwise", "shared", "residual", "none"),
+            "codebook_update": ("ema", "gradient"),
+        }
+        for name, valid in choices.items():
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, valid))}; got {getattr(self, name)!r}")
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """K of each level, coarse to fine."""
+        return (self.codebook_size,) if isinstance(self.codebook_size, int) else self.codebook_size
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.level_sizes)
+
+    @property
+    def image_multiple(self) -> int:
+        """Height and width of an image must be multiples of this: the stride of the coarsest level."""
+        return 2 ** (len(self.channels) + self.num_levels - 1)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "DQAEConfig":
+        """From a plain dict, such as a parsed config.json; unknown keys raise ValueError and list the valid ones."""
+        valid = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(valid))
+        if unknown:
+            raise ValueError(f"config keys must be among {', '.join(valid)}; got {', '.join(unknown)}")
+        return cls(**values)
+
+
+def _check_at_least(lowest: int, name: str, value: int) -> None:
+    if value < lowest:
+        raise ValueError(f"{name} must be at least {lowest}; got {value}")
+
+
+PRESETS = {
+    "small": DQAEConfig(),
+    # App. A.4, "Likelihood estimation": two levels, K_top = 256 and K_bot = 128.
+    "paper": DQAEConfig(
+        likelihood="logistic_mixture",
+        codebook_size=(256, 128),
+        codebook_dim=64,
+        channels=(256, 256),
+        num_residual_blocks=4,
+    ),
+    "tiny": DQAEConfig(num_codebooks=2, codebook_size=8, codebook_dim=4, channels=(8, 16), num_residual_blocks=1),
+}
+"""Named configurations: `small` learns in minutes on a CPU, `paper` is the paper's own, `tiny` serves tests."""

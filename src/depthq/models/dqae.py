@@ -1,0 +1,251 @@
+"""The Depth-Quantized Auto-Encoder (Sec. 4.3, App. A.2)."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError
+from safetensors.torch import load_model
+from torch import Tensor, nn
+
+from depthq.codes import Codes
+from depthq.likelihoods import make_likelihood
+from depthq.likelihoods.normalization import normalize
+from depthq.models.blocks import Upsample, residual_blocks
+from depthq.models.config import DQAEConfig
+from depthq.models.level import Level, NoQuantizer
+from depthq.quantizers import QuantizerOutput
+
+
+@dataclass(frozen=True)
+class DQAEOutput:
+    """One forward pass over B images."""
+
+    loss: Tensor
+    """Scalar: nll in nats per dim, plus the quantizers' losses (Eq. 5)."""
+    nll_nats: Tensor
+    """(B,) -log p(image | codes) in nats, summed over dims. For L2 a density's, comparable with no discrete one."""
+    commitment_loss: Tensor
+    """Scalar, summed over levels and codebooks, before its weight."""
+    codes: Codes | None
+    """The codes; None without a quantizer."""
+    parameters: Tensor
+    """(B, P, H, W) what the decoder says of the image: the parameters of the likelihood."""
+    levels: tuple[QuantizerOutput, ...]
+    """Each level's quantizer output, coarse to fine; empty without a quantizer."""
+
+
+class DQAE(nn.Module, PyTorchModelHubMixin):
+    """Images to hierarchical codes and back (Algorithm 1).
+
+    The encoder yields one map per level. The coarsest is quantized first; each finer one is quantized given the
+    decoding of all coarser codes. Every level's quantized map is upsampled to the finest grid, and the image decoder
+    reads all of them together. The model is fully convolutional: any image size that `config.image_multiple` divides.
+
+    Args:
+        config: What it is made of.
+
+    Example:
+        >>> model = DQAE(DQAEConfig(num_codebooks=5, codebook_size=128))
+        >>> images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+        >>> codes = model.encode(images)
+        >>> codes.levels[0].shape
+        torch.Size([2, 5, 8, 8])
+        >>> model.decode(codes).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    levels: "Sequence[Level]"  # an nn.ModuleList, which does not say of what
+
+    def __init__(self, config: DQAEConfig):
+        super().__init__()
+        self.config = config
+        self.likelihood = make_likelihood(config.likelihood, config.image_channels)
+        self.levels = nn.ModuleList(Level(config, level) for level in range(config.num_levels))  # type: ignore[assignment]
+        width, blocks = config.channels[-1], config.num_residual_blocks
+        self.mix = nn.Conv2d(config.num_levels * width, width, 3, padding=1)
+        self.decoder = nn.Sequential(residual_blocks(width, blocks), *_upsampling(config), nn.ReLU())
+        self.head = nn.Conv2d(config.channels[0], self.likelihood.num_parameters, 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> DQAEOutput:
+        """Encode, quantize, decode and score.
+
+        Args:
+            images: uint8 (B, C, H, W).
+
+        Raises:
+            ValueError: If images have another dtype, channel count, or a size that the strides do not divide.
+        """
+        features = self._features(images)
+        decoding, maps, outputs = None, [], []
+        for level, feature in zip(self.levels, features, strict=True):
+            latents = level.latents(feature, decoding)
+            if not isinstance(level.quantizer, NoQuantizer):
+                outputs.append(level.quantizer(latents))
+                latents = outputs[-1].quantized
+            decoding = level.next_decoding(latents, decoding)
+            maps.append(level.upsampler(latents))
+        parameters = self._decode_maps(maps)
+        log_prob = self.likelihood.log_prob(parameters, images)
+        nll_nats = -log_prob.sum((1, 2, 3))
+        return DQAEOutput(
+            loss=-log_prob.mean() + sum(out.loss for out in outputs),
+            nll_nats=nll_nats,
+            commitment_loss=sum((out.commitment_loss for out in outputs), nll_nats.new_zeros(())),
+            codes=self._codes([out.codes for out in outputs]) if outputs else None,
+            parameters=parameters,
+            levels=tuple(outputs),
+        )
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Codes:
+        """Codes of images uint8 (B, C, H, W); raises ValueError as `forward`, and if the model has no quantizer."""
+        self._check_has_codes()
+        decoding, codes = None, []
+        for level, feature in zip(self.levels, self._features(images), strict=True):
+            codes.append(level.quantizer.encode(level.latents(feature, decoding)))
+            decoding = level.next_decoding(level.quantizer.decode(codes[-1]), decoding)
+        return self._codes(codes)
+
+    @torch.no_grad()
+    def decode(self, codes: Codes, levels: Sequence[int] | None = None) -> Tensor:
+        """Images uint8 (B, C, H, W) of codes: the mean of p(image | codes), rounded.
+
+        Args:
+            codes: Codes of this model.
+            levels: The levels to use, all by default; the others' maps are zero, which shows what these alone know.
+
+        Raises:
+            ValueError: If the codes are another model's, or a level does not exist.
+        """
+        self._check_own(codes)
+        used = range(self.config.num_levels) if levels is None else levels
+        if not set(used) <= set(range(self.config.num_levels)):
+            raise ValueError(f"levels must lie in [0, {self.config.num_levels}); got {list(used)}")
+        maps = []
+        for index, (level, level_codes) in enumerate(zip(self.levels, codes.levels, strict=True)):
+            quantized = level.quantizer.decode(level_codes)
+            maps.append(level.upsampler(quantized if index in used else torch.zeros_like(quantized)))
+        return self.likelihood.mean(self._decode_maps(maps)).round().to(torch.uint8)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """One map per level, coarse to fine."""
+        self._check_images(images)
+        x = normalize(images.contiguous(memory_format=torch.channels_last))
+        features = []
+        for level in reversed(self.levels):
+            x = level.encoder(x)
+            features.append(x)
+        return features[::-1]
+
+    def _decode_maps(self, maps: list[Tensor]) -> Tensor:
+        hidden = self.decoder(self.mix(torch.cat(maps, dim=1)))
+        # The parameters of a likelihood need float32: bfloat16 cannot tell neighbouring gray values apart.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float())
+
+    def _codes(self, levels: list[Tensor]) -> Codes:
+        return Codes(tuple(levels), self.codebook_sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    @property
+    def codebook_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Per level, coarse to fine, K of each of its codebooks; empty without a quantizer."""
+        if self.config.quantizer == "none":
+            return ()
+        return tuple(level.quantizer.codebook_sizes for level in self.levels)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration and all weights: tells whether codes were made by this very model."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _check_has_codes(self) -> None:
+        if self.config.quantizer == "none":
+            raise ValueError("quantizer must not be 'none' for codes to exist; got 'none'")
+
+    def _check_images(self, images: Tensor) -> None:
+        channels, multiple = self.config.image_channels, self.config.image_multiple
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise ValueError(f"images must be uint8 (B, C, H, W); got {images.dtype} {tuple(images.shape)}")
+        if images.shape[1] != channels:
+            raise ValueError(
+                f"images must have {channels} channels, as image_channels says; got {images.shape[1]}; "
+                f"convert them, or train a model with image_channels={images.shape[1]}"
+            )
+        height, width = images.shape[2:]
+        if height % multiple or width % multiple or not height or not width:
+            raise ValueError(
+                f"images must have height and width that are multiples of {multiple}, the stride of the coarsest "
+                f"level; got {height}x{width}; crop or pad them"
+            )
+
+    def _check_own(self, codes: Codes) -> None:
+        self._check_has_codes()
+        if codes.codebook_sizes != self.codebook_sizes:
+            raise ValueError(
+                f"codes must have this model's codebook sizes {self.codebook_sizes}; got {codes.codebook_sizes}; "
+                "decode them with the model that made them"
+            )
+        height, width = codes.levels[0].shape[2:]
+        for level, level_codes in enumerate(codes.levels):
+            expected = (height * 2**level, width * 2**level)
+            if tuple(level_codes.shape[2:]) != expected:
+                raise ValueError(
+                    f"codes of level {level} must lie on a grid of {expected}, level 0 having {height}x{width}; "
+                    f"got {tuple(level_codes.shape[2:])}"
+                )
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub_options) -> "DQAE":
+        """A trained model, in eval mode, from a folder that `save_pretrained` wrote or from a hub repository.
+
+        Args:
+            name: The folder, or the repository's "owner/name".
+            hub_options: Passed to `huggingface_hub.snapshot_download` (revision, token, cache_dir, ...).
+
+        Raises:
+            ValueError: If the folder holds no model, or its config or weights are damaged or do not fit together.
+        """
+        folder = Path(name)
+        if not folder.is_dir():
+            files = [CONFIG_NAME, SAFETENSORS_SINGLE_FILE]
+            folder = Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
+        model = cls(_read_config(folder / CONFIG_NAME))
+        weights = folder / SAFETENSORS_SINGLE_FILE
+        try:
+            load_model(model, weights)
+        except FileNotFoundError:
+            raise ValueError(f"{folder} must hold {weights.name}; got none; is it a save_pretrained folder?") from None
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
+        return model.eval()
+
+
+def _read_config(path: Path) -> DQAEConfig:
+    try:
+        return DQAEConfig.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} must hold {path.name}; got none; is it a save_pretrained folder?") from None
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be a JSON object of config fields; got: {error}") from error
+
+
+def _upsampling(config: DQAEConfig) -> list[Upsample]:
+    """From the finest grid to the image: the encoder's widths backwards; the last step keeps its width."""
+    widths = [*reversed(config.channels), config.channels[0]]
+    blocks = [config.num_residual_blocks] * (len(config.channels) - 1) + [0]  # none at full resolution
+    return [Upsample(i, o, n) for i, o, n in zip(widths[:-1], widths[1:], blocks, strict=True)]

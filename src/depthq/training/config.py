@@ -1,0 +1,90 @@
+"""How a model is trained, and what each preset uses."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Every choice of a training run that is not the model's; the defaults are those of the `small` preset.
+
+    Raises:
+        ValueError: If a field is out of range.
+    """
+
+    steps: int = 3000
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Images per step and process."""
+    learning_rate: float = 1.5e-3
+    """Peak learning rate of AdamW: linear warm-up to it, cosine decay to 0 behind it."""
+    warmup_steps: int = 200
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW."""
+    gradient_clip: float = 2.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    seed: int = 0
+    """Fixes weights, data order, crops and flips."""
+    flip: bool = True
+    """Mirror half of the training images; turn off for digits and text."""
+    precision: Precision = "auto"
+    """auto: bf16-mixed where the hardware computes in bfloat16, else 32-true."""
+    compile: bool = False
+    """Train through torch.compile."""
+    validate_every: int = 500
+    """Steps between validations, each with a reconstruction grid; the last step always validates."""
+    validation_images: int = 1000
+    """Test images in a validation during training; `depthq evaluate` uses all."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints; the newest one is kept."""
+    log_every: int = 25
+    """Steps between rows of metrics.jsonl."""
+    num_workers: int = 0
+    """Processes that load images; 0 loads in the training process, which is fastest for sets held in memory."""
+
+    def __post_init__(self):
+        lowest = {
+            "steps": 1,
+            "batch_size": 1,
+            "warmup_steps": 0,
+            "weight_decay": 0,
+            "gradient_clip": 0,
+            "seed": 0,
+            "validate_every": 1,
+            "validation_images": 1,
+            "checkpoint_every": 1,
+            "log_every": 1,
+            "num_workers": 0,
+        }
+        for name, bound in lowest.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
+
+
+TRAINING_PRESETS = {
+    "small": TrainingConfig(),
+    # App. A.4: batch 128, 2e-4, 400 epochs (of CIFAR-10's 50,000 images).
+    "paper": TrainingConfig(
+        steps=156_250,
+        batch_size=128,
+        learning_rate=2e-4,
+        warmup_steps=1000,
+        validate_every=2000,
+        checkpoint_every=1000,
+    ),
+    "tiny": TrainingConfig(
+        steps=20,
+        batch_size=8,
+        warmup_steps=2,
+        validate_every=10,
+        validation_images=32,
+        checkpoint_every=5,
+        log_every=5,
+    ),
+}
+"""How each model preset is trained unless told otherwise."""

@@ -1,0 +1,87 @@
+"""The training step of a DQ-AE, as Lightning wants it."""
+
+import math
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from depthq.evaluation import Evaluation, Evaluator
+from depthq.models import DQAE, DQAEOutput
+from depthq.quantizers import NonFiniteLatentsError
+from depthq.training.config import TrainingConfig
+from depthq.units import nats_to_bits
+
+
+class DQAETraining(LightningModule):
+    """Trains and validates a DQ-AE.
+
+    Args:
+        model: The model to train.
+        config: How.
+    """
+
+    def __init__(self, model: DQAE, config: TrainingConfig):
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.evaluator = Evaluator(model)
+        self.last_evaluation: Evaluation | None = None
+        self._forward = torch.compile(model) if config.compile else model
+
+    def training_step(self, images: Tensor, _batch_index: int) -> Tensor:
+        try:
+            output: DQAEOutput = self._forward(images)
+        except NonFiniteLatentsError as error:
+            raise NonFiniteLatentsError(f"training stopped at step {self.global_step + 1}: {error}") from error
+        if (self.global_step + 1) % self.config.log_every == 0:
+            self.log_dict(self._training_figures(output, images), prog_bar=True)
+        return output.loss
+
+    def _training_figures(self, output: DQAEOutput, images: Tensor) -> dict[str, Tensor | float]:
+        """What the progress bar and metrics.jsonl show of a step, each with its unit in the name."""
+        figures: dict[str, Tensor | float] = {"loss": output.loss.detach()}
+        nll_nats_per_dim = output.nll_nats.detach().mean() / images[0].numel()
+        if self.model.likelihood.is_discrete:
+            figures["nll_bits_per_dim"] = nats_to_bits(nll_nats_per_dim)
+        else:
+            figures["mse_normalized"] = nll_nats_per_dim - 0.5 * math.log(math.pi)
+        if output.levels:
+            figures["commitment_loss"] = output.commitment_loss.detach()
+            figures["usage"] = torch.stack([level.usage.mean() for level in output.levels]).mean()
+            figures["perplexity"] = torch.stack([level.perplexity.mean() for level in output.levels]).mean()
+        return figures
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluator = Evaluator(self.model).to(self.device)
+
+    def validation_step(self, images: Tensor, _batch_index: int) -> None:
+        mine = images[self.global_rank :: self.trainer.world_size]
+        if len(mine):
+            self.evaluator.update(mine, self.model(mine))
+
+    def on_validation_epoch_end(self) -> None:
+        self.last_evaluation = self.evaluator.compute()
+        shown = ("total_bits_per_dim", "nll_bits_per_dim", "mse_normalized", "psnr_db", "ssim")
+        figures = {name: getattr(self.last_evaluation, name) for name in shown}
+        self.log_dict({f"validation_{name}": value for name, value in figures.items() if value is not None})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+
+        def warm_up_and_cosine(step: int) -> float:
+            warm_up = min((step + 1) / max(config.warmup_steps, 1), 1.0)
+            return warm_up * 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1.0)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_and_cosine)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["torch_random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        torch.set_rng_state(checkpoint["torch_random_state"])

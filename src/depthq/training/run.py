@@ -1,0 +1,265 @@
+"""A training run: a folder with config.yaml, metrics.jsonl, checkpoints/, model/ and reconstructions/."""
+
+import itertools
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers.logger import Logger
+
+from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader
+from depthq.evaluation import Evaluation
+from depthq.models import DQAE, DQAEConfig
+from depthq.training.callbacks import GRID_IMAGES, ImagesPerSecond, KeepArtefacts, MetricsFile, ProgressBar
+from depthq.training.checkpoints import AtomicCheckpointIO, newest_checkpoint
+from depthq.training.config import TrainingConfig
+from depthq.training.module import DQAETraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images a run trains on, and how they are read."""
+
+    data: str
+    """bundled, a folder of images, a parquet file or folder, or a hub data set's name."""
+    image_size: int | None = None
+    """Side of the square crops; by default the images' own size."""
+    image_channels: Literal[1, 3] | None = None
+    """Refuse images that have not so many channels; by default the model takes what the images have."""
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    """What to do with a file that is no readable image: stop, or leave it out and count it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Where a run trains: handed to Lightning's Trainer as it is, and not part of what is trained."""
+
+    accelerator: str = "auto"
+    """cpu, gpu, ... or auto."""
+    devices: str = "auto"
+    """How many devices of a machine, or which."""
+    nodes: int = 1
+    """How many machines."""
+    strategy: str = "auto"
+    """How several devices share the work: ddp, fsdp, ... or auto."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides what a run learns; RUN/config.yaml holds it, and a run resumes only with the same."""
+
+    data: DataConfig
+    model: DQAEConfig
+    training: TrainingConfig
+
+    def to_flat_dict(self) -> dict[str, Any]:
+        """One flat mapping, as config.yaml and the command line have it."""
+        flat = asdict(self.data) | asdict(self.model) | asdict(self.training)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+
+
+def train(config: RunConfig, run: Path, *, hardware: Hardware | None = None, progress: bool = True) -> Evaluation:
+    """Train in the folder `run`, from its newest checkpoint if it has one, else from scratch.
+
+    A run that was killed at any moment and is started again goes on to the same weights, on a CPU bit for bit, as one
+    that was not killed: data order, crops and flips follow from the seed and the step alone.
+
+    Args:
+        config: What to learn.
+        run: The run's folder; made if it does not exist.
+        hardware: Where to train.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The figures of the last validation.
+
+    Raises:
+        DataError: If the data cannot be used.
+        NonFiniteLatentsError: If training diverges; the newest checkpoint is from before.
+    """
+    hardware = hardware or Hardware()
+    data = ImageBatches(config.data, config.training)  # opened first: a wrong source leaves no folder behind
+    config = _fitted_to(config, data.train_images)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(config.to_flat_dict(), sort_keys=False))
+    seed_everything(config.training.seed, verbose=False)
+    training = DQAETraining(DQAE(config.model), config.training)
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    with warnings.catch_warnings():
+        _ignore_lightning_advice()
+        trainer = _trainer(config.training, run, hardware, data, checkpoint, progress)
+        trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if training.last_evaluation is None:  # resumed behind its last step
+        raise ValueError(f"steps must exceed the steps already done in {run}; got {config.training.steps}")
+    return training.last_evaluation
+
+
+def load_model(folder: Path) -> DQAE:
+    """The trained model, in eval mode, of a run's folder or of one that `save_pretrained` wrote.
+
+    Raises:
+        ValueError: If the folder is neither.
+    """
+    if (folder / "model").is_dir():
+        return DQAE.from_pretrained(folder / "model")
+    if is_run(folder):
+        raise ValueError(f"{folder} must hold a trained model; got none yet; go on with: depthq train --resume")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} must be a folder with a trained model; there is none; make one with depthq train")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} must be a run of depthq train or a save_pretrained folder; it is neither")
+    return DQAE.from_pretrained(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` was made by `train`."""
+    return (folder / "config.yaml").is_file()
+
+
+def load_run_settings(run: Path) -> dict[str, Any]:
+    """What RUN/config.yaml says, one flat mapping; raises ValueError if it is damaged."""
+    try:
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{run / 'config.yaml'} must be YAML; got: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{run / 'config.yaml'} must map settings to values; got {type(settings).__name__}")
+    return settings
+
+
+def _fitted_to(config: RunConfig, images: ImageDataset) -> RunConfig:
+    """The configuration with what the images decide; raises DataError where the model cannot take them."""
+    if config.data.image_channels not in (None, images.num_channels):
+        raise DataError(
+            f"images in {config.data.data} must have {config.data.image_channels} channels, as image_channels says; "
+            f"got {images.num_channels}; convert them, or leave image_channels out"
+        )
+    if images.image_size % config.model.image_multiple:
+        raise DataError(
+            f"images in {config.data.data} must have a side that is a multiple of {config.model.image_multiple}, the "
+            f"stride of the coarsest level; got {images.image_size}; pass an image_size that is one"
+        )
+    data = replace(config.data, image_size=images.image_size, image_channels=images.num_channels)
+    return replace(config, data=data, model=replace(config.model, image_channels=images.num_channels))
+
+
+class ImageBatches(LightningDataModule):
+    """Training batches from the step where the run stands, and the first test images for validation."""
+
+    def __init__(self, data: DataConfig, training: TrainingConfig):
+        super().__init__()
+        self.config = training
+        self.train_images = _open(data, "train")
+        self.test_images = _open(data, "test")
+
+    def train_dataloader(self):
+        assert self.trainer is not None
+        return training_loader(
+            self.train_images,
+            batch_size=self.config.batch_size,
+            num_steps=self.config.steps,
+            seed=self.config.seed,
+            first_step=self.trainer.global_step,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            flip=self.config.flip,
+            num_workers=self.config.num_workers,
+        )
+
+    def val_dataloader(self):
+        batch_size, limit = self.config.batch_size, self.config.validation_images
+        return evaluation_loader(self.test_images, batch_size=batch_size, limit=limit)
+
+    def grid_images(self) -> torch.Tensor:
+        """The first test images, uint8 (B, C, S, S)."""
+        loader = evaluation_loader(self.test_images, batch_size=GRID_IMAGES, limit=GRID_IMAGES)
+        return next(itertools.chain(loader))
+
+
+def _open(data: DataConfig, split: Literal["train", "test"]) -> ImageDataset:
+    return open_images(data.data, split, image_size=data.image_size, on_bad_image=data.on_bad_image)
+
+
+def _trainer(
+    config: TrainingConfig,
+    run: Path,
+    hardware: Hardware,
+    data: ImageBatches,
+    checkpoint: Path | None,
+    progress: bool,
+) -> Trainer:
+    checkpoints = ModelCheckpoint(
+        dirpath=run / "checkpoints",
+        filename="step={step:08d}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=config.checkpoint_every,
+        save_top_k=1,
+    )
+    first_step = int(checkpoint.stem.removeprefix("step=")) if checkpoint else 0
+    return Trainer(
+        accelerator=hardware.accelerator,
+        devices=_devices(hardware),
+        num_nodes=hardware.nodes,
+        strategy=hardware.strategy,
+        precision=_precision(config.precision),
+        max_steps=config.steps,
+        val_check_interval=min(config.validate_every, config.steps),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=config.gradient_clip or None,
+        log_every_n_steps=config.log_every,
+        logger=_loggers(run, first_step),
+        callbacks=[
+            checkpoints,
+            KeepArtefacts(run, data.grid_images()),
+            ImagesPerSecond(config.log_every),
+            *([ProgressBar()] if progress else []),
+        ],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run,
+    )
+
+
+def _devices(hardware: Hardware) -> str | int:
+    """Lightning reads "2" as the second device; people mean two."""
+    if hardware.devices == "auto" and hardware.accelerator in ("auto", "cpu") and not torch.cuda.is_available():
+        return 1
+    return int(hardware.devices) if hardware.devices.isdigit() else hardware.devices
+
+
+def _precision(precision: str) -> Any:
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+
+
+def _loggers(run: Path, first_step: int) -> list[Logger]:
+    loggers: list[Logger] = [MetricsFile(run / "metrics.jsonl", first_step)]
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(run, name="tensorboard", version=""))
+    except ModuleNotFoundError:  # TensorBoard is an extra
+        pass
+    return loggers
+
+
+def _ignore_lightning_advice() -> None:
+    """Advice that does not hold here: the loaders know where to resume, and workers are the user's choice."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",
+        ".*exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)
