@@ -1,0 +1,126 @@
+"""Nearest codewords on a CPU: blocks that stay in cache, vectorised arg-max, and proof that float32 was enough.
+
+Per block of rows, one float32 matrix product gives the scores with codewords along the slow axis. A maximum over
+that axis takes whole vector registers of rows at a time, where `argmin` over the last axis walks entry by entry.
+Where the runner-up is so close that rounding could have swapped the two, `exact_codes` decides in float64.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from depthq.ops.nearest_code_reference import codewords_per_tile, exact_codes, rounding_bound
+
+BLOCK_NUMEL = 2**19
+"""Most float32 entries per thread (2 MiB) of a block of scores, rows or codewords."""
+
+MAX_SPAN = 2**16
+"""Rows that share one preparation of the codewords; their running maxima are all that is kept of them."""
+
+SMALL = 2**24
+"""Multiplications that take less time than to start threads."""
+
+
+def nearest_code_cpu(latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
+    """See `depthq.ops.nearest_code`."""
+    num_codebooks, num_rows, _ = latents.shape
+    codes = torch.empty(num_codebooks, num_rows, dtype=torch.int64)
+    span = min(MAX_SPAN, -(-num_rows // torch.get_num_threads())) or 1
+    tasks = [(m, slice(start, start + span)) for m in range(num_codebooks) for start in range(0, num_rows, span)]
+
+    def search(task: tuple[int, slice]) -> Tensor:
+        m, rows = task
+        return _search(latents[m, rows], codebooks[m, : codebook_sizes[m]])
+
+    alone = torch.get_num_threads() == 1 or latents.numel() * codebooks.shape[1] < SMALL
+    with contextlib.nullcontext(map) if alone else _parallel_map() as run:
+        for task, found in zip(tasks, run(search, tasks), strict=True):
+            codes[task] = found
+    return codes
+
+
+@contextlib.contextmanager
+def _parallel_map():
+    """A `map` over as many threads as PyTorch may use, each of which computes alone."""
+    # PyTorch's own threads meet after every operation, many times per block: on a busy machine the slower one makes
+    # all wait, which took 10 times as long as here, where they meet once. `set_num_threads` acts on the calling
+    # thread and on threads to come; hence the reset at the end.
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _search(rows: Tensor, codebook: Tensor) -> Tensor:
+    """Codes (N,) of `rows` (N, D) in one codebook (K, D)."""
+    codebook_size, dim = codebook.shape
+    centre = codebook.mean(0, dtype=torch.float64)
+    best = rows.new_full((len(rows),), -torch.inf)
+    runner_up, tolerance = best.clone(), torch.zeros_like(best)
+    codes = torch.zeros_like(best, dtype=torch.int64)
+    tile = codewords_per_tile(dim, BLOCK_NUMEL)
+    for start in range(0, codebook_size, tile):
+        found = _best_two(rows, codebook[start : start + tile], centre)
+        codes = torch.where(found[0] > best, found[2] + start, codes)
+        runner_up = torch.maximum(torch.minimum(best, found[0]), torch.maximum(runner_up, found[1]))
+        best = torch.maximum(best, found[0])
+        tolerance = torch.maximum(tolerance, found[3])
+    doubtful = (best - runner_up > tolerance).logical_not_().nonzero().squeeze(1)  # NaN is doubtful, too
+    if len(doubtful):
+        codes[doubtful] = exact_codes(rows[doubtful], codebook)
+    return codes
+
+
+def _best_two(rows: Tensor, codewords: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per row: highest score, runner-up, index of the highest, and the error within which the two are sure."""
+    # Score: x.c' - (|c'|^2 / 2 + m.c') with c' = c - m. It differs from -|x - c|^2 / 2 by a constant of the row.
+    # Centring the codewords alone spares a pass over the rows and still removes most of the cancellation. The
+    # offset rides along as one more column of the product.
+    dim = codewords.shape[1]
+    centred = codewords.double() - centre
+    offsets = centred.square().sum(1) / 2 + centred @ centre
+    weights = torch.cat([centred, -offsets[:, None]], 1).float()
+    block = max(1, min(4096, BLOCK_NUMEL // max(len(codewords), dim + 1)))
+    padded = rows.new_ones(min(block, len(rows)), dim + 1)
+    results = []
+    for part in rows.split(block):
+        part_padded = padded[: len(part)]
+        part_padded[:, :dim].copy_(part)
+        lengths = torch.linalg.vector_norm(part_padded, dim=1)
+        tolerance = rounding_bound(lengths, weights, weights[:, -1], unit_roundoff=_unit_roundoff())
+        results.append((*_top_two(_product(weights, part_padded)), tolerance))
+    best, runner_up, codes, tolerance = (torch.cat(column) for column in zip(*results, strict=True))
+    return best, runner_up, codes, tolerance
+
+
+def _top_two(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Highest score, runner-up and lowest index of the highest, down each column of `scores` (K, N)."""
+    # Max-pooling of an image of height K has a vectorised kernel where the channels lie last: rows play the channels.
+    num_codes, num_rows = scores.shape
+    image = scores.view(1, num_codes, 1, num_rows).permute(0, 3, 1, 2)
+    best, codes = (out.view(num_rows) for out in F.max_pool2d(image, (num_codes, 1), return_indices=True))
+    scores.scatter_(0, codes[None], -torch.inf)
+    return best, scores.amax(0), codes
+
+
+def _product(weights: Tensor, rows: Tensor) -> Tensor:
+    """`weights` (K, D) times `rows` (N, D) transposed, (K, N). Both must be contiguous."""
+    # oneDNN has AVX-512 kernels for every vendor's CPUs, MKL (behind `mm`) for Intel's alone: about twice the speed.
+    if torch.backends.mkldnn.is_available():
+        return torch.ops.mkldnn._linear_pointwise(weights, rows, None, "none", [], "")
+    return torch.mm(weights, rows.T)
+
+
+def _unit_roundoff() -> float:
+    """Relative error of one operation in a float32 matrix product, under the precision the user has allowed."""
+    try:
+        exact = torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # set per backend
+        exact = False
+    return 2.0**-24 if exact else 2.0**-8  # inputs may be rounded to bfloat16
