@@ -24,6 +24,8 @@ class Likelihood(ABC):
 
     is_discrete: ClassVar[bool]
     """Whether `log_prob` is that of an 8-bit value, so that its bits are honest; if not, it is a density."""
+    needs_float32: ClassVar[bool] = True
+    """Whether parameters are places on the gray scale, neighbours on which bfloat16 cannot tell apart."""
     num_parameters: int
     """P: how many channels the decoder must give."""
 

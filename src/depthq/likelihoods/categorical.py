@@ -22,6 +22,7 @@ class CategoricalLikelihood(Likelihood):
     """
 
     is_discrete: ClassVar[bool] = True
+    needs_float32: ClassVar[bool] = False
 
     def __init__(self, image_channels: int):
         super().__init__(image_channels)

@@ -146,7 +146,8 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
 
     def _decode_maps(self, maps: list[Tensor]) -> Tensor:
         hidden = self.decoder(self.mix(torch.cat(maps, dim=1)))
-        # The parameters of a likelihood need float32: bfloat16 cannot tell neighbouring gray values apart.
+        if not self.likelihood.needs_float32:
+            return self.head(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float())
 

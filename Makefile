@@ -1,0 +1,44 @@
+# make help lists the targets. Every target does the set-up it needs, from nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+DEMO := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix bench
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-7s %s\n", $$1, $$2 }'
+
+setup: $(INSTALLED) ## a virtual environment in .venv with the pinned versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED) ## train on real photos for about two minutes, then measure, draw, encode and decode
+	rm -rf $(DEMO)
+	$(BIN)/depthq train --data bundled --out $(DEMO)/run --likelihood logistic_mixture --codebook-size [128,128] --steps 600
+	$(BIN)/depthq evaluate $(DEMO)/run
+	$(BIN)/depthq reconstruct $(DEMO)/run --out $(DEMO)/grid.png
+	$(BIN)/depthq encode $(DEMO)/run --out $(DEMO)/codes.parquet
+	$(BIN)/depthq decode $(DEMO)/run $(DEMO)/codes.parquet --out $(DEMO)/decoded
+	@echo "Look at $(DEMO)/grid.png: originals above, ours below."
+
+test: $(INSTALLED) ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED) ## formatting, lint and types; never edits
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check
+	$(BIN)/basedpyright
+
+fix: $(INSTALLED) ## format and mend what ruff can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED) ## time ours, the peers and the limit; prints tables, draws docs/img/bench-*.png
+	@for benchmark in benchmarks/*.py; do \
+		case $$benchmark in */measure.py) ;; *) echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1 ;; esac; done
