@@ -66,8 +66,8 @@ def rounding_bound(lengths: Tensor, codewords: Tensor, offsets: Tensor, *, unit_
     Returns:
         (N,), same dtype as `lengths`.
     """
-    longest = torch.linalg.vector_norm(codewords, dim=1).amax()
-    scale = lengths * longest + offsets.abs().amax()
+    longest = torch.linalg.vector_norm(codewords, dim=1).amax(0)
+    scale = lengths * longest + offsets.abs().amax(0)
     smallest = torch.finfo(lengths.dtype).tiny  # below it, products round to zero
     return 2 * (codewords.shape[1] + 8) * (unit_roundoff * scale + smallest)
 
