@@ -1,0 +1,64 @@
+"""How much the codes of a sample say, and how much of it they say twice.
+
+It works on the codes of any quantizer, `depthq.Codes` or plain integer arrays, and never needs the model.
+
+    counts = CodeCounts(codes.codebook_sizes)
+    for codes in batches:
+        counts.update(codes)
+    code_entropy(counts).perplexity
+    pairwise_mutual_information(counts).mean_pairwise_nats
+"""
+
+from depthq.analysis.axis import AxisRecommendation, AxisSplit, recommend_axis
+from depthq.analysis.bootstrap import Interval, bootstrap_interval
+from depthq.analysis.counting import CodeCounts
+from depthq.analysis.dependence import (
+    FeatureDependence,
+    PairDependence,
+    axis_correlation,
+    feature_dependence,
+    quantile_codes,
+)
+from depthq.analysis.entropy import CodeEntropy, code_entropy, entropy_nats, position_entropy_nats
+from depthq.analysis.mutual_information import (
+    MutualInformation,
+    mutual_information_nats,
+    pairwise_mutual_information,
+    shuffled_mutual_information_nats,
+)
+from depthq.analysis.plots import plot_mutual_information, plot_position_entropy, plot_usage
+from depthq.analysis.total_correlation import (
+    JointEntropyBounds,
+    joint_entropy_bounds,
+    joint_entropy_nats,
+    total_correlation_nats,
+)
+
+__all__ = [
+    "AxisRecommendation",
+    "AxisSplit",
+    "CodeCounts",
+    "CodeEntropy",
+    "FeatureDependence",
+    "Interval",
+    "JointEntropyBounds",
+    "MutualInformation",
+    "PairDependence",
+    "axis_correlation",
+    "bootstrap_interval",
+    "code_entropy",
+    "entropy_nats",
+    "feature_dependence",
+    "joint_entropy_bounds",
+    "joint_entropy_nats",
+    "mutual_information_nats",
+    "pairwise_mutual_information",
+    "plot_mutual_information",
+    "plot_position_entropy",
+    "plot_usage",
+    "position_entropy_nats",
+    "quantile_codes",
+    "recommend_axis",
+    "shuffled_mutual_information_nats",
+    "total_correlation_nats",
+]

@@ -1,0 +1,181 @@
+"""The axis along which features depend least on each other, measured (abstract, Sec. 4.2).
+
+A split cuts a feature tensor into slices of neighbouring indices of one axis. It is a good split where
+features of the same slice depend on each other much more than features of different slices do.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from depthq.analysis.dependence import (
+    MeasuredPairs,
+    PairDependence,
+    check_axis,
+    check_features,
+    quantile_codes,
+)
+
+LEAST_NATS = 1e-6  # stands in as divisor for an estimate of 0 or below
+SAME_RATIO = 0.05  # splits whose ratios differ by less are as good as each other
+WEAK_RATIO = 0.8  # above it features depend on those of other slices nearly as on those of their own
+SAMPLES_PER_CELL = 5  # fewer leave a visible bias in mutual information
+
+
+@dataclass(frozen=True)
+class AxisSplit:
+    """How dependent features are within and between the slices of one split."""
+
+    axis: int
+    num_slices: int
+    within: PairDependence
+    """Of two features of the same slice."""
+    between: PairDependence
+    """Of two features of different slices."""
+    ratio: float
+    """Mutual information between / within: 0 for independent slices, 1 for a split that means nothing."""
+    ratio_error: float
+    """Standard error of the ratio over samples (jackknife)."""
+
+
+@dataclass(frozen=True)
+class AxisRecommendation:
+    """Which axis to split and into how many slices; `print` it for the reasons."""
+
+    axis: int
+    num_slices: int
+    splits: tuple[AxisSplit, ...]
+    """The numbers of all splits that were compared, by axis and number of slices."""
+    doubts: tuple[str, ...]
+    """Why the evidence is weak; empty where it is not."""
+
+    @property
+    def is_weak(self) -> bool:
+        return bool(self.doubts)
+
+    @property
+    def split(self) -> AxisSplit:
+        """The numbers of the recommended split."""
+        return next(s for s in self.splits if (s.axis, s.num_slices) == (self.axis, self.num_slices))
+
+    def __str__(self) -> str:
+        lines = [f"Split axis {self.axis} into {self.num_slices} slices."]
+        lines += [f"The evidence is weak: {doubt}." for doubt in self.doubts]
+        lines += ["axis  slices  within (nats)  between (nats)  between/within"]
+        for split in self.splits:
+            within, between = split.within.mutual_information_nats, split.between.mutual_information_nats
+            mark = "  <-" if split is self.split else ""
+            lines.append(
+                f"{split.axis:4d}  {split.num_slices:6d}  {within:13.4f}  {between:14.4f}  "
+                f"{split.ratio:6.3f} +- {split.ratio_error:.3f}{mark}"
+            )
+        return "\n".join(lines)
+
+
+def recommend_axis(
+    features: Tensor | np.ndarray,
+    *,
+    axes: Sequence[int] | None = None,
+    max_slices: int = 16,
+    encode: Callable[[Tensor], Tensor] = quantile_codes,
+    max_features: int = 256,
+    seed: int = 0,
+) -> AxisRecommendation:
+    """The axis of weak statistical dependence, and into how many slices to split it.
+
+    Mutual information is estimated for all pairs of a random choice of features, by quantizing each and
+    counting over samples. For each axis and each number of slices that divides it, its mean over pairs of
+    different slices is set against its mean over pairs of the same slice. The lowest ratio wins; among splits
+    of that axis that are as good, up to two standard errors, the one with the most slices, because codewords
+    then multiply (K^M) while codebooks only add up (K M). To weigh the codes of a vector quantizer, count
+    them with `CodeCounts` instead.
+
+    Args:
+        features: float (B, C, *positions), B >= 20 independent samples.
+        axes: Those to compare, all but 0 by default.
+        max_slices: The most slices to consider.
+        encode: Quantizes the chosen features, float (B, F) -> integers (B, F), each column by itself.
+        max_features: F, how many features to choose.
+        seed: Of the choice.
+
+    Raises:
+        ValueError: If features are not finite floats, too few, an axis is out of range, or none can be split.
+    """
+    features = check_features(features)
+    axes = [check_axis(axis, features.dim()) for axis in axes or range(1, features.dim())]
+    columns, places = _choose_features(features, max_features, seed)
+    pairs = MeasuredPairs(columns, encode)
+    measured = []
+    for axis in axes:
+        length = features.shape[axis]
+        for num_slices in (n for n in range(2, min(length, max_slices) + 1) if length % n == 0):
+            measured += _measure_split(axis, num_slices, places[:, axis - 1] * num_slices // length, pairs)
+    if not measured:
+        raise ValueError(
+            f"features must have an axis among {axes} that 2 to {max_slices} slices divide, with several "
+            f"features in a slice; got shape {tuple(features.shape)}"
+        )
+    return _recommend(measured, pairs)
+
+
+def _choose_features(features: Tensor, max_features: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Values (B, F), and places (F, rank - 1), of features chosen at random among those that vary."""
+    flat = features.flatten(1)
+    varying = (flat.amax(0) > flat.amin(0)).nonzero().flatten()
+    if len(varying) < 2:
+        raise ValueError(f"features must hold at least 2 that vary over the samples; got {len(varying)}")
+    order = torch.randperm(len(varying), generator=torch.Generator().manual_seed(seed))
+    chosen = varying[order[:max_features].to(varying.device)].sort().values
+    places = torch.stack(torch.unravel_index(chosen, features.shape[1:]), dim=1)
+    return flat[:, chosen].float(), places
+
+
+def _measure_split(axis: int, num_slices: int, slices: Tensor, pairs: MeasuredPairs) -> list[tuple[AxisSplit, Tensor]]:
+    """The split, and its ratio without each group of samples (G,); empty if it has no pairs to compare."""
+    same = slices[:, None] == slices[None, :]
+    within, between = same & ~torch.eye(len(slices), dtype=torch.bool, device=slices.device), ~same
+    if not (within.any() and between.any()):
+        return []
+    nats = pairs.information_nats
+    ratio = nats[:, between].mean(1) / nats[:, within].mean(1).clamp(min=LEAST_NATS)
+    error = _jackknife_error(ratio[1:])
+    split = AxisSplit(axis, num_slices, pairs.mean(within), pairs.mean(between), float(ratio[0]), error)
+    return [(split, ratio[1:])]
+
+
+def _jackknife_error(replicates: Tensor) -> float:
+    groups = len(replicates)
+    return float(((groups - 1) / groups * (replicates - replicates.mean()).square().sum()).sqrt())
+
+
+def _recommend(measured: list[tuple[AxisSplit, Tensor]], pairs: MeasuredPairs) -> AxisRecommendation:
+    # Two errors on top, so that among splits without any dependence no accident of noise looks lowest.
+    lowest, lowest_replicates = min(measured, key=lambda each: each[0].ratio + 2 * each[0].ratio_error)
+    as_good = []
+    for split, replicates in measured:
+        # The error of the difference: both ratios rest on the same samples.
+        error = _jackknife_error(replicates - lowest_replicates)
+        if split.ratio - lowest.ratio <= max(SAME_RATIO, 2 * error):
+            as_good.append(split)
+    best = max((split for split in as_good if split.axis == lowest.axis), key=lambda split: split.num_slices)
+    splits = tuple(split for split, _ in measured)
+    return AxisRecommendation(best.axis, best.num_slices, splits, tuple(_doubts(best, as_good, pairs)))
+
+
+def _doubts(best: AxisSplit, as_good: list[AxisSplit], pairs: MeasuredPairs) -> list[str]:
+    doubts, error = [], best.ratio_error
+    needed = SAMPLES_PER_CELL * pairs.num_codes**2
+    if pairs.num_samples < needed:
+        doubts.append(f"{pairs.num_samples} samples are few; {pairs.num_codes} codes per feature ask for {needed}")
+    if best.ratio + 2 * error > WEAK_RATIO:
+        doubts.append(
+            f"what features of different slices share is {best.ratio:.2f} +- {error:.2f} times what "
+            "features of the same slice share, not clearly less"
+        )
+    rivals = sorted({split.axis for split in as_good} - {best.axis})
+    if rivals:
+        doubts.append(f"axis {' and '.join(map(str, rivals))} would do as well")
+    return doubts

@@ -1,0 +1,254 @@
+"""Counts of codes, accumulated batch by batch: all that entropy and mutual information rest on."""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, combinations, pairwise
+from typing import Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from depthq.codes import Codes, check_codes
+
+CodeArray = Tensor | np.ndarray
+Codebook = tuple[int, int]
+"""A codebook by (level, index in the level); level 0 is the coarsest."""
+
+# Positions counted at a time: their indices and one joint table stay in a core's cache together, and torch
+# runs operations of this size on one thread, without the barriers that cost most of the time on a busy
+# machine.
+POSITIONS_AT_ONCE = 16_384
+CODES_CHECKED_AT_ONCE = 2**24  # checking copies them to int64
+
+
+class CodeCounts:
+    """How often each code, and each pair of codes at the same position, occurs in a sample.
+
+    Marginal counts are kept per codebook and position, joint counts per pair of codebooks, within a level and
+    across levels. Memory is that of the tables, 8 bytes x (sum over pairs K_a K_b + positions x sum K_m),
+    whatever the size of the sample. Across levels a position of the finer grid is paired with the coarse
+    position that covers it: coarse codes are brought to the finer grid by nearest upsampling, row i taking
+    the code of row floor(i * H_coarse / H_fine).
+
+    Args:
+        codebook_sizes: Sizes K_m per level, coarse to fine, as in `Codes`; of a single level just its sizes.
+        device: Where the tables live; batches are moved there.
+
+    Example:
+        >>> counts = CodeCounts([2, 3]).update(np.array([[0, 2], [0, 2], [1, 0]]))
+        >>> counts.joint((0, 0), (0, 1)).tolist()
+        [[0, 0, 2], [1, 0, 0]]
+    """
+
+    def __init__(self, codebook_sizes: Sequence[int] | Sequence[Sequence[int]], device: torch.device | str = "cpu"):
+        self.codebook_sizes = _as_sizes_per_level(codebook_sizes)
+        self.grids: tuple[tuple[int, ...], ...] | None = None
+        """Shape of the positions of each level, () for rows without positions; None until the first batch."""
+        self._device = torch.device(device)
+        self._positions: list[Tensor] = []  # per level (M, P, max K)
+        # All joint tables lie in one buffer, so that merging and all-reducing are one operation.
+        self._pairs = list(combinations(self.codebooks, 2))
+        cells = [self._size(a) * self._size(b) for a, b in self._pairs]
+        self._starts = dict(zip(self._pairs, accumulate(cells, initial=0), strict=False))
+        self._joint = torch.zeros(sum(cells), dtype=torch.int64, device=self._device)
+
+    @property
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """All codebooks, level by level, coarse to fine."""
+        return tuple((level, index) for level, sizes in enumerate(self.codebook_sizes) for index in range(len(sizes)))
+
+    def update(self, codes: Codes | CodeArray | Sequence[CodeArray]) -> Self:
+        """Count one more batch; nothing is counted if any of it is refused.
+
+        Args:
+            codes: `Codes`, or an integer array (N, M) or (B, M, *positions), or one such array per level. Any
+                integer dtype; codes of codebook m in [0, K_m); the same positions in every batch.
+
+        Raises:
+            ValueError: If codes are empty, not integers, outside [0, K_m), or do not fit the codebooks, the
+                other levels or the batches before.
+        """
+        levels = self._as_levels(codes)
+        for index, (level, sizes) in enumerate(zip(levels, self.codebook_sizes, strict=True)):
+            for part in level.split(max(1, CODES_CHECKED_AT_ONCE // level[0].numel())):
+                check_codes(part.long(), sizes, name=f"codes[{index}]")
+        self._set_grids(tuple(tuple(level.shape[2:]) for level in levels))
+        images_at_once = max(1, POSITIONS_AT_ONCE // max(level[0, 0].numel() for level in levels))
+        for chunk in zip(*(level.split(images_at_once) for level in levels), strict=True):
+            self._count([part.to(self._device) for part in chunk])
+        return self
+
+    def merge(self, other: "CodeCounts") -> Self:
+        """Add the counts of another sample, as if its batches had been counted here.
+
+        Raises:
+            ValueError: If the two have different codebook sizes or positions.
+        """
+        if other.codebook_sizes != self.codebook_sizes:
+            raise ValueError(
+                f"other must have codebook_sizes {self.codebook_sizes}; got {other.codebook_sizes}; "
+                "only counts of the same codebooks add up"
+            )
+        if other.grids is not None:
+            self._set_grids(other.grids)
+            for mine, theirs in zip(self._buffers(), other._buffers(), strict=True):
+                mine.add_(theirs.to(self._device))
+        return self
+
+    def all_reduce(self) -> Self:
+        """Merge the counts of all `torch.distributed` processes, on each of them; without any, do nothing.
+
+        Call it once, after the last batch: a second call would add the merged counts again. Processes that
+        saw no batch take part with zeros.
+
+        Raises:
+            ValueError: On every process, if their positions differ.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        grids: list = [None] * dist.get_world_size()
+        dist.all_gather_object(grids, self.grids)
+        seen = {grid for grid in grids if grid is not None}
+        if len(seen) > 1:
+            raise ValueError(f"positions must be the same on all processes; got {sorted(seen)}")
+        if seen:
+            self._set_grids(seen.pop())
+            for buffer in self._buffers():
+                dist.all_reduce(buffer)
+        return self
+
+    def marginal(self, level: int = 0) -> Tensor:
+        """Counts per codebook: int64 (M, max K); entries at or beyond K_m are zero."""
+        return self._seen(level).sum(1)
+
+    def per_position(self, level: int = 0) -> Tensor:
+        """Counts per codebook and position: int64 (M, *positions, max K)."""
+        counts = self._seen(level)
+        assert self.grids is not None
+        return counts.view(counts.shape[0], *self.grids[level], counts.shape[-1])
+
+    def joint(self, a: Codebook, b: Codebook) -> Tensor:
+        """Counts of pairs of codes of two different codebooks at the same position: int64 (K_a, K_b).
+
+        Across levels the positions are those of the finer grid.
+
+        Raises:
+            ValueError: If a codebook does not exist, both are the same, or nothing has been counted.
+        """
+        self._seen(0)
+        if (a, b) in self._starts:
+            return self._table(a, b).view(self._size(a), self._size(b))
+        if (b, a) in self._starts:
+            return self.joint(b, a).T
+        raise ValueError(
+            f"a and b must be two different codebooks (level, index) of {self.codebook_sizes}; got {a} and {b}"
+        )
+
+    def _size(self, codebook: Codebook) -> int:
+        level, index = codebook
+        return self.codebook_sizes[level][index]
+
+    def _table(self, a: Codebook, b: Codebook) -> Tensor:
+        return self._joint.narrow(0, self._starts[a, b], self._size(a) * self._size(b))
+
+    def _buffers(self) -> list[Tensor]:
+        return [self._joint, *self._positions]
+
+    def _seen(self, level: int) -> Tensor:
+        if not 0 <= level < len(self.codebook_sizes):
+            raise ValueError(f"level must lie in [0, {len(self.codebook_sizes)}); got {level}")
+        if not self._positions:
+            raise ValueError("counts must hold at least one position; got none; call update first")
+        return self._positions[level]
+
+    def _as_levels(self, codes: Codes | CodeArray | Sequence[CodeArray]) -> list[Tensor]:
+        maps: Iterable[CodeArray]
+        if isinstance(codes, Codes):
+            if codes.codebook_sizes != self.codebook_sizes:
+                raise ValueError(f"codes must have codebook_sizes {self.codebook_sizes}; got {codes.codebook_sizes}")
+            maps = codes.levels
+        else:
+            maps = [codes] if isinstance(codes, Tensor | np.ndarray) else codes
+        levels = [as_integer_tensor(level) for level in maps]
+        if len(levels) != len(self.codebook_sizes):
+            raise ValueError(
+                f"codes must hold one array per level, {len(self.codebook_sizes)} in all; got {len(levels)}"
+            )
+        if len({len(level) for level in levels}) != 1:
+            raise ValueError(f"codes must hold the same images at every level; got {[len(x) for x in levels]}")
+        return levels
+
+    def _set_grids(self, grids: tuple[tuple[int, ...], ...]) -> None:
+        """Take the positions of the first batch; refuse others afterwards."""
+        if self.grids not in (None, grids):
+            raise ValueError(
+                f"codes must keep the positions of the batches before, {self.grids}; got {grids}; "
+                "to count positions of different images together, flatten them to rows (N, M)"
+            )
+        for coarse, fine in pairwise(grids):
+            if len(coarse) != len(fine) or any(c > f for c, f in zip(coarse, fine, strict=True)):
+                raise ValueError(f"levels must go from the coarse grid to the fine one; got {coarse} before {fine}")
+        if self.grids is None:
+            self.grids = grids
+            shapes = [
+                (len(sizes), math.prod(grid), max(sizes))
+                for sizes, grid in zip(self.codebook_sizes, grids, strict=True)
+            ]
+            self._positions = [torch.zeros(shape, dtype=torch.int64, device=self._device) for shape in shapes]
+
+    def _count(self, levels: list[Tensor]) -> None:
+        for codes, counts in zip(levels, self._positions, strict=True):
+            _count_positions(_codebook_rows(codes), counts)
+        for fine, codes in enumerate(levels):
+            grid = tuple(codes.shape[2:])
+            rows = [_codebook_rows(upsample_codes(coarse, grid)) for coarse in levels[: fine + 1]]
+            ones = torch.ones_like(rows[0][0])
+            for a, b in self._pairs:
+                if b[0] == fine:
+                    index = torch.add(rows[fine][b[1]], rows[a[0]][a[1]], alpha=self._size(b))
+                    self._table(a, b).scatter_add_(0, index, ones)
+
+
+def as_integer_tensor(codes: CodeArray) -> Tensor:
+    """`codes` (N, M) or (B, M, *positions) as a tensor, refused unless integer and not empty."""
+    if isinstance(codes, np.ndarray):
+        codes = np.require(codes, requirements=["C", "W"])  # torch takes no read-only (memory-mapped) arrays
+    tensor = torch.as_tensor(codes)
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
+        raise ValueError(f"codes must be integers; got {tensor.dtype}; pass the codes, not the latents")
+    if tensor.dim() < 2 or tensor.numel() == 0:
+        raise ValueError(f"codes must be (N, M) or (B, M, *positions) and not empty; got shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Bring codes (B, M, *positions) to a finer grid: index i takes the code of floor(i * coarse / fine)."""
+    for axis, size in enumerate(grid, start=2):
+        if codes.shape[axis] != size:
+            source = torch.arange(size, device=codes.device) * codes.shape[axis] // size
+            codes = codes.index_select(axis, source)
+    return codes
+
+
+def _as_sizes_per_level(sizes: Sequence) -> tuple[tuple[int, ...], ...]:
+    levels = [sizes] if all(np.ndim(size) == 0 for size in sizes) else sizes
+    levels = tuple(tuple(int(size) for size in level) for level in levels)
+    if not all(levels) or any(size < 1 for level in levels for size in level):
+        raise ValueError(f"codebook_sizes must hold sizes of at least 1 for each level; got {sizes}")
+    return levels
+
+
+def _codebook_rows(codes: Tensor) -> list[Tensor]:
+    """Codes (B, M, *positions) as M rows int64 (B * positions,)."""
+    return [row.reshape(-1).long() for row in codes.unbind(1)]
+
+
+def _count_positions(rows: list[Tensor], counts: Tensor) -> None:
+    """Add M rows of codes (B * P,) to counts (M, P, K)."""
+    _, positions, size = counts.shape
+    place = size * torch.arange(len(rows[0]), device=counts.device).remainder(positions)
+    ones = torch.ones_like(place)
+    for row, table in zip(rows, counts, strict=True):
+        table.view(-1).scatter_add_(0, place + row, ones)

@@ -1,0 +1,140 @@
+"""Figures of entropy, mutual information and usage, as the paper's Fig. 3 shows them.
+
+Each returns a matplotlib Figure that belongs to no window: save it with `figure.savefig(path)`. Give two runs
+the same `vmin` and `vmax` to compare their colours.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from depthq.analysis.counting import CodeCounts
+from depthq.analysis.mutual_information import MutualInformation
+from depthq.codes import CodebookUsage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS_PER_ROW = 5
+BAR_COLOR = "#3b6ea8"
+MAX_VALUES_SHOWN = 12  # rows of a matrix above which its values no longer fit into the cells
+
+
+def plot_position_entropy(
+    entropy_nats: Tensor, *, vmin: float = 0.0, vmax: float | None = None, title: str = "Entropy per position"
+) -> "Figure":
+    """Map of the mean entropy of a code at each position (Fig. 3, left).
+
+    Args:
+        entropy_nats: float (M, H, W), or (M, T) for sequences, as `position_entropy_nats` returns it.
+        vmin: Entropy of the darkest colour, in nats.
+        vmax: Entropy of the brightest colour; the highest in the map by default.
+        title: Above the map.
+    """
+    if entropy_nats.dim() not in (2, 3):
+        raise ValueError(f"entropy_nats must be (M, H, W) or (M, T); got shape {tuple(entropy_nats.shape)}")
+    is_map = entropy_nats.dim() == 3
+    mean = np.atleast_2d(entropy_nats.mean(0).cpu().numpy())
+    figure = _new_figure(4.2, 3.6 if is_map else 1.6)
+    axes = figure.add_subplot()
+    image = axes.imshow(mean, vmin=vmin, vmax=vmax, cmap="viridis", aspect="equal" if is_map else "auto")
+    axes.set(xlabel="column" if is_map else "position", ylabel="row" if is_map else "", title=title)
+    _integer_ticks(axes)
+    axes.yaxis.set_visible(is_map)
+    figure.colorbar(image, ax=axes, label="mean entropy (nats)" if is_map else "nats")
+    return figure
+
+
+def plot_mutual_information(
+    information: MutualInformation,
+    *,
+    vmin: float = 0.0,
+    vmax: float | None = None,
+    title: str = "Mutual information between codebooks",
+) -> "Figure":
+    """Lower half of the matrix of mutual information, entropy on its diagonal (Fig. 3, right).
+
+    Args:
+        information: Of V codebooks; up to 12 the values are written into the cells.
+        vmin: Figure of the darkest colour, in nats.
+        vmax: Figure of the brightest colour; the highest in the matrix by default.
+        title: Above the matrix.
+    """
+    values = information.matrix_nats.cpu().numpy()
+    shown = np.ma.masked_where(np.triu(np.ones_like(values, dtype=bool), k=1), values)
+    figure = _new_figure(5.0, 4.2)
+    axes = figure.add_subplot()
+    image = axes.imshow(shown, vmin=vmin, vmax=vmax, cmap="viridis")
+    if len(values) <= MAX_VALUES_SHOWN:
+        _write_values(axes, image, values)
+    _label_codebooks(axes, information)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="codebook", ylabel="codebook", title=title)
+    figure.colorbar(image, ax=axes, label="nats (on the diagonal: entropy)")
+    return figure
+
+
+def plot_usage(counts: CodeCounts, level: int = 0, *, title: str = "Code usage") -> "Figure":
+    """Histogram of the codes of each codebook of a level, most frequent first, one panel per codebook.
+
+    The dotted line is even use, 1 / K. Codes that never occur leave the right end empty.
+
+    Args:
+        counts: Of the sample.
+        level: Which level to show.
+        title: Above the panels.
+    """
+    sizes, marginal = counts.codebook_sizes[level], counts.marginal(level).cpu()
+    usage = CodebookUsage.from_counts(marginal, sizes)
+    shares = (marginal / marginal.sum(1, keepdim=True)).sort(dim=1, descending=True).values.numpy()
+    columns = min(len(sizes), PANELS_PER_ROW)
+    rows = math.ceil(len(sizes) / columns)
+    figure = _new_figure(1.2 + 2.0 * columns, 0.9 + 1.6 * rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for index, size in enumerate(sizes):
+        _draw_shares(panels[index], shares[index, :size])
+        use = f"{usage.usage[index]:.0%} used, perplexity {usage.perplexity[index]:.0f}"
+        panels[index].set_title(f"codebook {index}\n{use}", fontsize="small")
+    panels[0].set(yscale="log", xlim=(0, max(sizes)), ylim=(shares[shares > 0].min() / 2, None))  # shared by all
+    for panel in panels[len(sizes) :]:
+        panel.set_visible(False)
+    figure.suptitle(title)
+    figure.supxlabel("code, most frequent first", fontsize="medium")
+    figure.supylabel("share of positions", fontsize="medium")
+    return figure
+
+
+def _draw_shares(panel, shares: np.ndarray) -> None:
+    panel.stairs(shares, fill=True, color=BAR_COLOR)
+    panel.hlines(1 / len(shares), 0, len(shares), color="0.3", linestyle=":", linewidth=1)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure  # loaded here: importing depthq must not wait for matplotlib
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _integer_ticks(axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _write_values(axes, image, values: np.ndarray) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        if column <= row:
+            # Dark ink on the bright half of the scale, bright ink on the dark half.
+            ink = "black" if image.norm(value) > 0.6 else "white"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize="x-small")
+
+
+def _label_codebooks(axes, information: MutualInformation) -> None:
+    one_level = len({level for level, _ in information.codebooks}) == 1
+    labels = [f"{index}" if one_level else f"{level}.{index}" for level, index in information.codebooks]
+    axes.set_xticks(range(len(labels)), labels, rotation=0 if one_level else 90)
+    axes.set_yticks(range(len(labels)), labels)

@@ -1,0 +1,57 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from depthq.analysis import bootstrap_interval, entropy_nats, mutual_information_nats
+
+
+def coverage(statistic, truth: float, shares: np.ndarray, samples: int, trials: int = 150) -> float:
+    """Share of samples drawn from `shares` whose 90 % interval holds the truth."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(trials):
+        counts = torch.from_numpy(rng.multinomial(samples, shares.ravel()).reshape(shares.shape))
+        interval = bootstrap_interval(counts, statistic, num_resamples=100, confidence=0.9)
+        covered += interval.lower_nats <= truth <= interval.upper_nats
+    return covered / trials
+
+
+def test_entropy_intervals_cover_the_truth_as_often_as_they_say():
+    shares = np.arange(1, 11) / 55
+    truth = float(-(shares * np.log(shares)).sum())
+    assert 0.83 <= coverage(entropy_nats, truth, shares, samples=300) <= 0.97  # 0.90 +- 3 standard errors
+
+
+def test_mutual_information_intervals_cover_the_truth_as_often_as_they_say():
+    shares = np.full((4, 4), 0.1 / 12)
+    np.fill_diagonal(shares, 0.9 / 4)
+    truth = float((shares * np.log(shares * 16)).sum())
+    assert 0.83 <= coverage(mutual_information_nats, truth, shares, samples=400) <= 0.97
+
+
+def test_interval_shrinks_with_the_root_of_the_sample():
+    few = bootstrap_interval(torch.tensor([10, 20, 30]))
+    many = bootstrap_interval(torch.tensor([1000, 2000, 3000]))
+    ratio = (few.upper_nats - few.lower_nats) / (many.upper_nats - many.lower_nats)
+    assert ratio == pytest.approx(10, rel=0.3)
+
+
+def test_estimate_is_that_of_the_estimator_and_the_seed_repeats():
+    counts = torch.tensor([30, 20, 50])
+    interval = bootstrap_interval(counts, estimator="plugin")
+    assert interval.estimate_nats == float(entropy_nats(counts))
+    assert interval == bootstrap_interval(counts, estimator="plugin")
+    assert interval.upper_bits == pytest.approx(interval.upper_nats / math.log(2))
+    assert interval.lower_bits < float(interval.estimate_nats) / math.log(2) < interval.upper_bits
+
+
+def test_bad_arguments_are_refused():
+    counts = torch.tensor([1, 2])
+    with pytest.raises(ValueError, match=r"confidence must lie in \(0, 1\); got 95"):
+        bootstrap_interval(counts, confidence=95)
+    with pytest.raises(ValueError, match="num_resamples must be at least 2; got 1"):
+        bootstrap_interval(counts, num_resamples=1)
+    with pytest.raises(ValueError, match="counts must hold at least one count"):
+        bootstrap_interval(torch.zeros(3, dtype=torch.int64))

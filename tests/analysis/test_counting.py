@@ -1,0 +1,216 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from depthq import Codes
+from depthq.analysis import CodeCounts, counting
+
+ROWS = np.array([[0, 2], [0, 2], [1, 0], [1, 1]])
+
+
+def random_hierarchy(images: int, seed: int = 0) -> Codes:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(0, 4, (images, 2, 2, 3), generator=generator)
+    fine = torch.randint(0, 5, (images, 3, 4, 6), generator=generator)
+    return Codes((coarse, fine), ((4, 4), (5, 6, 7)))
+
+
+def tables(counts: CodeCounts) -> list[torch.Tensor]:
+    levels = range(len(counts.codebook_sizes))
+    pairs = [counts.joint(a, b) for b in counts.codebooks for a in counts.codebooks if a < b]
+    return [counts.per_position(level) for level in levels] + pairs
+
+
+def assert_same_counts(counts: CodeCounts, expected: CodeCounts) -> None:
+    assert counts.grids == expected.grids
+    for ours, theirs in zip(tables(counts), tables(expected), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_counts_by_hand():
+    counts = CodeCounts([2, 3]).update(ROWS)
+    assert counts.marginal().tolist() == [[2, 2, 0], [1, 1, 2]]
+    assert counts.joint((0, 0), (0, 1)).tolist() == [[0, 0, 2], [1, 1, 0]]
+    assert counts.joint((0, 1), (0, 0)).tolist() == [[0, 1], [0, 1], [2, 0]]
+    assert counts.per_position().shape == (2, 3)
+
+
+def test_positions_are_counted_apart():
+    codes = torch.tensor([[[0, 1]], [[0, 0]], [[0, 1]]])  # 3 sequences, 1 codebook, 2 positions
+    assert CodeCounts([2]).update(codes).per_position().tolist() == [[[3, 0], [1, 2]]]
+
+
+def test_across_levels_a_fine_position_meets_the_coarse_one_that_covers_it():
+    coarse = torch.tensor([[[[0, 1]]]])  # 1 x 2
+    fine = torch.tensor([[[[0, 0, 1, 1], [2, 2, 2, 0]]]])  # 2 x 4
+    counts = CodeCounts([[2], [3]]).update([coarse, fine])
+    assert counts.joint((0, 0), (1, 0)).tolist() == [[2, 0, 2], [1, 2, 1]]
+    assert counts.marginal(0).tolist() == [[1, 1]]  # the coarse level itself is counted on its own grid
+
+
+@pytest.mark.parametrize(("coarse", "fine"), [(2, 4), (2, 5), (3, 4), (1, 7), (4, 4)])
+def test_upsampling_is_that_of_torch(coarse, fine):
+    codes = torch.randint(0, 9, (2, 3, coarse, coarse))
+    expected = torch.nn.functional.interpolate(codes.float(), size=(fine, fine), mode="nearest").long()
+    assert torch.equal(counting.upsample_codes(codes, (fine, fine)), expected)
+
+
+def test_joint_tables_agree_with_numpy():
+    codes = np.random.default_rng(0).integers(0, 7, (5000, 3))
+    counts = CodeCounts([7, 8, 9]).update(codes)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        sizes = np.array([7, 8, 9])[[a, b]]
+        expected = np.histogram2d(codes[:, a], codes[:, b], bins=[np.arange(size + 1) for size in sizes])[0]
+        assert np.array_equal(counts.joint((0, a), (0, b)).numpy(), expected)
+
+
+@pytest.mark.parametrize("positions_at_once", [1, 50, 10**6])
+def test_streaming_equals_one_shot(monkeypatch, positions_at_once):
+    codes = random_hierarchy(20)
+    expected = CodeCounts(codes.codebook_sizes).update(codes)
+    monkeypatch.setattr(counting, "POSITIONS_AT_ONCE", positions_at_once)
+    streamed = CodeCounts(codes.codebook_sizes)
+    for start in (0, 7, 8):
+        streamed.update(codes[start : {0: 7, 7: 8, 8: 20}[start]])
+    assert_same_counts(streamed, expected)
+
+
+def test_merge_equals_concatenation():
+    first, second = random_hierarchy(5, seed=1), random_hierarchy(8, seed=2)
+    merged = CodeCounts(first.codebook_sizes).update(first).merge(CodeCounts(first.codebook_sizes).update(second))
+    assert_same_counts(merged, CodeCounts(first.codebook_sizes).update(Codes.cat([first, second])))
+
+
+def test_merge_with_nothing_changes_nothing():
+    codes = random_hierarchy(3)
+    counts, empty = CodeCounts(codes.codebook_sizes).update(codes), CodeCounts(codes.codebook_sizes)
+    expected = CodeCounts(codes.codebook_sizes).update(codes)
+    assert_same_counts(counts.merge(empty), expected)
+    assert_same_counts(empty.merge(counts), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, np.uint16, np.int64])
+def test_any_integer_dtype_counts_alike(dtype):
+    assert_same_counts(CodeCounts([2, 3]).update(ROWS.astype(dtype)), CodeCounts([2, 3]).update(ROWS))
+
+
+def test_codes_tensors_and_arrays_count_alike():
+    codes = random_hierarchy(4)
+    expected = CodeCounts(codes.codebook_sizes).update(codes)
+    assert_same_counts(CodeCounts(codes.codebook_sizes).update(codes.levels), expected)
+    assert_same_counts(CodeCounts(codes.codebook_sizes).update([level.numpy() for level in codes.levels]), expected)
+
+
+def test_a_memory_mapped_file_counts_as_its_array(tmp_path):
+    np.save(tmp_path / "codes.npy", ROWS)
+    mapped = np.load(tmp_path / "codes.npy", mmap_mode="r")
+    assert_same_counts(CodeCounts([2, 3]).update(mapped), CodeCounts([2, 3]).update(ROWS))
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from depthq.analysis import CodeCounts
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=3)
+counts = CodeCounts([[4, 4], [5, 6, 7]])
+for batch in torch.load(f"{folder}/batches{rank}"):
+    counts.update(batch)
+torch.save(counts.all_reduce().__dict__, f"{folder}/counts{rank}")
+"""
+
+
+def test_all_reduce_gives_each_process_the_counts_of_all(tmp_path):
+    codes = random_hierarchy(9)
+    batches = [[codes[0:2].levels, codes[2:3].levels], [codes[3:9].levels], []]  # the third process sees nothing
+    for rank in range(3):
+        torch.save(batches[rank], tmp_path / f"batches{rank}")
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, tmp_path, str(rank)]) for rank in range(3)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0]
+    expected = CodeCounts(codes.codebook_sizes).update(codes)
+    for rank in range(3):
+        reduced = CodeCounts(codes.codebook_sizes)
+        reduced.__dict__ = torch.load(tmp_path / f"counts{rank}", weights_only=False)
+        assert_same_counts(reduced, expected)
+
+
+def test_all_reduce_without_processes_changes_nothing():
+    assert_same_counts(CodeCounts([2, 3]).update(ROWS).all_reduce(), CodeCounts([2, 3]).update(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (np.array([[0, 3]]), r"codes\[0\] of codebook 1 must lie in \[0, 3\); got 3"),
+        (np.array([[-1, 0]]), r"codes\[0\] of codebook 0 must lie in \[0, 2\); got -1"),
+        (np.zeros((0, 2), dtype=np.int64), r"not empty; got shape \(0, 2\)"),
+        (np.zeros(3, dtype=np.int64), r"codes must be \(N, M\) or \(B, M, \*positions\)"),
+        (np.zeros((4, 2)), "codes must be integers; got torch.float64"),
+        (np.zeros((4, 2), dtype=bool), "codes must be integers; got torch.bool"),
+        (np.zeros((4, 3), dtype=np.int64), "with M = 2 codebooks"),
+        ([ROWS, ROWS], "one array per level, 1 in all; got 2"),
+        (random_hierarchy(1), "codes must have codebook_sizes"),
+    ],
+)
+def test_bad_codes_are_refused_and_not_counted(codes, message):
+    counts = CodeCounts([2, 3]).update(ROWS)
+    with pytest.raises(ValueError, match=message):
+        counts.update(codes)
+    assert_same_counts(counts, CodeCounts([2, 3]).update(ROWS))
+
+
+def test_a_bad_code_at_the_end_of_a_batch_leaves_its_start_uncounted(monkeypatch):
+    monkeypatch.setattr(counting, "POSITIONS_AT_ONCE", 1)
+    monkeypatch.setattr(counting, "CODES_CHECKED_AT_ONCE", 1)
+    counts = CodeCounts([2, 3]).update(ROWS)
+    with pytest.raises(ValueError, match=r"got 9"):
+        counts.update(np.array([[0, 0], [0, 9]]))
+    assert_same_counts(counts, CodeCounts([2, 3]).update(ROWS))
+
+
+def test_levels_that_do_not_fit_are_refused():
+    fine, coarse = torch.zeros(1, 1, 4, 4, dtype=torch.int64), torch.zeros(1, 1, 2, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"coarse grid to the fine one; got \(4, 4\) before \(2, 2\)"):
+        CodeCounts([[2], [2]]).update([fine, coarse])
+    with pytest.raises(ValueError, match=r"same images at every level; got \[1, 2\]"):
+        CodeCounts([[2], [2]]).update([coarse, fine.repeat(2, 1, 1, 1)])
+
+
+def test_other_positions_than_before_are_refused():
+    counts = CodeCounts([2, 3]).update(ROWS)
+    with pytest.raises(ValueError, match=r"positions of the batches before, \(\(\),\); got \(\(1,\),\).*flatten"):
+        counts.update(ROWS[:, :, None])
+
+
+def test_merge_refuses_other_codebooks():
+    with pytest.raises(ValueError, match=r"other must have codebook_sizes \(\(2, 3\),\); got \(\(2, 4\),\)"):
+        CodeCounts([2, 3]).merge(CodeCounts([2, 4]))
+
+
+def test_questions_without_an_answer_are_refused():
+    counts = CodeCounts([2, 3])
+    with pytest.raises(ValueError, match="counts must hold at least one position; got none"):
+        counts.marginal()
+    counts.update(ROWS)
+    with pytest.raises(ValueError, match=r"level must lie in \[0, 1\); got 1"):
+        counts.marginal(1)
+    with pytest.raises(ValueError, match=r"two different codebooks .* got \(0, 0\) and \(0, 0\)"):
+        counts.joint((0, 0), (0, 0))
+
+
+@pytest.mark.parametrize("sizes", [[], [[]], [0], [[2], [-1]]])
+def test_sizes_below_one_are_refused(sizes):
+    with pytest.raises(ValueError, match="codebook_sizes must hold sizes of at least 1"):
+        CodeCounts(sizes)
+
+
+def test_the_benchmark_runs():
+    script = Path(__file__).parents[2] / "benchmarks" / "code_counting.py"
+    printed = subprocess.run([sys.executable, script, "--smoke"], check=True, capture_output=True, text=True).stdout
+    ways = [json.loads(line)["way"] for line in printed.splitlines()]
+    assert ways == ["depthq CodeCounts", "numpy bincount", "numpy histogram2d", "sklearn contingency_matrix"]
