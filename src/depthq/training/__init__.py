@@ -1,7 +1,16 @@
 """Training: configuration, the training step, and the run's folder."""
 
 from depthq.training.config import TRAINING_PRESETS, TrainingConfig
-from depthq.training.run import DataConfig, Hardware, RunConfig, is_run, load_model, load_run_settings, train
+from depthq.training.run import (
+    DataConfig,
+    Hardware,
+    RunConfig,
+    default_precision,
+    is_run,
+    load_model,
+    load_run_settings,
+    train,
+)
 
 __all__ = [
     "TRAINING_PRESETS",
@@ -9,6 +18,7 @@ __all__ = [
     "Hardware",
     "RunConfig",
     "TrainingConfig",
+    "default_precision",
     "is_run",
     "load_model",
     "load_run_settings",

@@ -206,7 +206,7 @@ def _trainer(
         devices=_devices(hardware),
         num_nodes=hardware.nodes,
         strategy=hardware.strategy,
-        precision=_precision(config.precision),
+        precision=default_precision() if config.precision == "auto" else config.precision,
         max_steps=config.steps,
         val_check_interval=min(config.validate_every, config.steps),
         check_val_every_n_epoch=None,
@@ -235,9 +235,8 @@ def _devices(hardware: Hardware) -> str | int:
     return int(hardware.devices) if hardware.devices.isdigit() else hardware.devices
 
 
-def _precision(precision: str) -> Any:
-    if precision != "auto":
-        return precision
+def default_precision() -> Literal["bf16-mixed", "16-mixed", "32-true"]:
+    """The precision that "auto" stands for: bfloat16 where this machine's hardware computes in it."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
