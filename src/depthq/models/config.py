@@ -25,18 +25,18 @@ class DQAEConfig:
     """M, the codebooks of each level."""
     codebook_size: int | tuple[int, ...] = 128
     """K: one number for a single level, or one per level, coarse to fine."""
-    codebook_dim: int = 16
+    codebook_dim: int = 4
     """D, the dimensions of a codeword."""
     channels: tuple[int, ...] = (64, 128)
     """Width of each encoder block of the finest level, each of stride 2; the decoder mirrors it."""
-    num_residual_blocks: int = 2
+    num_residual_blocks: int = 1
     """Residual blocks behind each change of resolution."""
     commitment_weight: float = 0.25
     """beta of Eq. 5."""
     codebook_update: Literal["ema", "gradient"] = "ema"
     """How codebooks learn: moving averages (App. A.4), or the second term of Eq. 5."""
-    decay: float = 0.99
-    """EMA decay of the codebooks (gamma of App. A.4)."""
+    decay: float = 0.9
+    """EMA decay of the codebooks (gamma of App. A.4): short runs need codebooks that keep up with the encoder."""
     rare_code_threshold: float = 0.1
     """Codes used at most this share of their codebook's mean are re-drawn from the batch (Sec. 4.2)."""
 
@@ -107,6 +107,7 @@ PRESETS = {
         codebook_dim=64,
         channels=(256, 256),
         num_residual_blocks=4,
+        decay=0.99,
     ),
     "tiny": DQAEConfig(num_codebooks=2, codebook_size=8, codebook_dim=4, channels=(8, 16), num_residual_blocks=1),
 }
