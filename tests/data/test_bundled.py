@@ -54,7 +54,5 @@ def test_open_images_gives_them_at_32_pixels_unless_told_otherwise():
 
 
 def test_patches_larger_than_a_photo_raise():
-    with pytest.raises(
-        DataError, match=r"image_size must be at most .* got 301 for chelsea\.png of 300 x 451"
-    ):
+    with pytest.raises(DataError, match=r"image_size must be at most .* got 301 for chelsea\.png of 300 x 451"):
         bundled_patches("test", 301)

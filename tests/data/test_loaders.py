@@ -138,9 +138,7 @@ def test_bad_image_raises_by_name_without_a_worker_traceback(lazy_folder, num_wo
         training_loader(images, **SETTINGS, num_workers=num_workers),
         evaluation_loader(images, batch_size=4, num_workers=num_workers),
     ):
-        with pytest.raises(
-            DataError, match=r"^images must be whole and readable; got .*13\.png \(of no known"
-        ):
+        with pytest.raises(DataError, match=r"^images must be whole and readable; got .*13\.png \(of no known"):
             list(loader)
 
 
@@ -165,9 +163,7 @@ def test_evaluation_leaves_skipped_images_out(lazy_folder, num_workers):
     loader = evaluation_loader(images, batch_size=4, limit=12, num_workers=num_workers)
     with pytest.warns(UserWarning, match="skipped 5 bad images of 20"):
         first = numbers(loader)
-    assert (
-        first == numbers(loader) == [[0, 2, 3], [8, 9, 10, 11]]
-    )  # told of once: a second warning would raise
+    assert first == numbers(loader) == [[0, 2, 3], [8, 9, 10, 11]]  # told of once: a second warning would raise
     assert images.num_skipped == 5
 
 

@@ -62,9 +62,7 @@ def test_late_image_of_another_size_raises_where_image_size_is_not_given(tmp_pat
 def test_different_sizes_raise_where_image_size_is_not_given(tmp_path, write_images):
     write_images(tmp_path, ["test/0.png", "train/1.png"], size=(8, 8))
     write_images(tmp_path, ["train/2.png"], size=(9, 9))
-    with pytest.raises(
-        DataError, match=r"got .*1\.png of 8 x 8 and .*2\.png of 9 x 9; pass image_size to crop"
-    ):
+    with pytest.raises(DataError, match=r"got .*1\.png of 8 x 8 and .*2\.png of 9 x 9; pass image_size to crop"):
         open_images(tmp_path, "train")
 
 
@@ -127,9 +125,7 @@ def test_transparent_and_too_small_images_are_skipped_too(tmp_path, encode, writ
 def test_nothing_readable_raises_even_when_skipping(tmp_path):
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_bytes(b"no image")
-    with pytest.raises(
-        DataError, match=r"must hold a readable image; got none among the 1 tried, such as .*2\.png"
-    ):
+    with pytest.raises(DataError, match=r"must hold a readable image; got none among the 1 tried, such as .*2\.png"):
         open_images(tmp_path, "train", on_bad_image="skip")
 
 
@@ -147,8 +143,6 @@ def test_arguments_out_of_range_raise(arguments, message):
 
 
 def test_heavy_packages_are_imported_only_where_they_are_used():
-    code = (
-        "import depthq.data, sys; print(*{'datasets', 'skimage', 'pyarrow', 'lightning'} & set(sys.modules))"
-    )
+    code = "import depthq.data, sys; print(*{'datasets', 'skimage', 'pyarrow', 'lightning'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -40,9 +40,7 @@ def test_every_tenth_image_of_a_single_split_is_for_testing(tmp_path, write_imag
 
 @pytest.mark.parametrize("held_out", ["test", "validation", "valid", "val", "Val"])
 def test_split_subfolders_are_used_as_they_are(tmp_path, write_images, held_out):
-    write_images(
-        tmp_path, ["train/cat/1.png", "train/dog/2.png", f"{held_out}/cat/3.png", f"{held_out}/4.png"]
-    )
+    write_images(tmp_path, ["train/cat/1.png", "train/dog/2.png", f"{held_out}/cat/3.png", f"{held_out}/4.png"])
     assert relative_names(tmp_path, "train") == ["train/cat/1.png", "train/dog/2.png"]
     assert relative_names(tmp_path, "test") == [f"{held_out}/4.png", f"{held_out}/cat/3.png"]
 
@@ -114,9 +112,7 @@ def test_glob_characters_in_a_path_are_meant_literally(tmp_path, write_parquet):
 
 
 def test_missing_path_raises(tmp_path):
-    with pytest.raises(
-        DataError, match=r"data source must exist; got .*/gone, which does not; check the path"
-    ):
+    with pytest.raises(DataError, match=r"data source must exist; got .*/gone, which does not; check the path"):
         find_images(str(tmp_path / "gone"), "train")
 
 
@@ -127,9 +123,7 @@ def test_empty_folder_raises(tmp_path):
 
 def test_folder_without_images_raises(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(
-        DataError, match=r"got 1 other files, such as notes\.txt in .*image files end in \.bmp"
-    ):
+    with pytest.raises(DataError, match=r"got 1 other files, such as notes\.txt in .*image files end in \.bmp"):
         find_images(str(tmp_path), "train")
 
 
@@ -217,7 +211,5 @@ def test_hub_data_set_without_images_raises(hub):
 
 
 def test_unknown_name_raises(hub):
-    with pytest.raises(
-        DataError, match=r"must be 'bundled', .* got birbs, neither here nor loadable.*spelling"
-    ):
+    with pytest.raises(DataError, match=r"must be 'bundled', .* got birbs, neither here nor loadable.*spelling"):
         find_images("birbs", "train")

@@ -20,9 +20,7 @@ def test_logit_of_value_v_of_channel_c_is_at_256_c_plus_v():
     parameters[0, [0, 256 + 100, 512 + 255]] = 100.0
     torch.testing.assert_close(likelihood.mean(parameters).flatten(), values.float())
     assert torch.equal(likelihood.sample(parameters).flatten(), values)
-    torch.testing.assert_close(
-        likelihood.log_prob(parameters, values.view(1, 3, 1, 1)), torch.zeros(1, 3, 1, 1)
-    )
+    torch.testing.assert_close(likelihood.log_prob(parameters, values.view(1, 3, 1, 1)), torch.zeros(1, 3, 1, 1))
 
 
 @pytest.mark.parametrize("magnitude", [1.0, 30.0, 1e4])

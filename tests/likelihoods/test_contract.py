@@ -114,9 +114,7 @@ def test_gradient_is_the_slope_along_itself(likelihood):
 def test_sample_follows_its_generator_alone(likelihood):
     parameters = random_parameters(likelihood)
     state = torch.get_rng_state()
-    first, second, other = (
-        likelihood.sample(parameters, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    first, second, other = (likelihood.sample(parameters, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
@@ -126,9 +124,7 @@ def test_sample_histogram_agrees_with_log_prob(likelihood):
     parameters = one_pixel_many_times(likelihood)
     red = likelihood.sample(parameters, torch.Generator().manual_seed(3))[:, 0].flatten().long()
     observed = torch.bincount(red, minlength=256) / len(red)
-    all_values = (
-        torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, likelihood.image_channels, 1, 1)
-    )
+    all_values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, likelihood.image_channels, 1, 1)
     expected = likelihood.log_prob(parameters[:, :, :16, :16], all_values)[0, 0].exp().flatten()
     if not likelihood.is_discrete:  # density x width of a grey level in the normalised space
         expected = expected / (255 * (0.226 if likelihood.image_channels == 1 else 0.229))

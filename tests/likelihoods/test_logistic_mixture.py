@@ -11,10 +11,7 @@ ALL_VALUES = torch.arange(256, dtype=torch.uint8)
 
 def pixel_parameters(logits, means, log_scales, couplings=()) -> torch.Tensor:
     """Parameters of one pixel, (1, P, 1, 1): per component, then per channel and per component."""
-    parts = [
-        torch.as_tensor(part, dtype=torch.float32).flatten()
-        for part in (logits, means, log_scales, couplings)
-    ]
+    parts = [torch.as_tensor(part, dtype=torch.float32).flatten() for part in (logits, means, log_scales, couplings)]
     return torch.cat(parts).view(1, -1, 1, 1)
 
 
@@ -66,9 +63,7 @@ def test_coupling_moves_the_means_of_green_and_blue():
 
 def test_red_tells_which_component_green_comes_from():
     likelihood, alone = LogisticMixtureLikelihood(3, 2), LogisticMixtureLikelihood(3, 1)
-    two = pixel_parameters(
-        [0, 0], [[-0.9, 0.9], [0.3, -0.4], [0, 0]], torch.full((3, 2), -4.0), torch.zeros(3, 2)
-    )
+    two = pixel_parameters([0, 0], [[-0.9, 0.9], [0.3, -0.4], [0, 0]], torch.full((3, 2), -4.0), torch.zeros(3, 2))
     second = pixel_parameters(0, [0.9, -0.4, 0], torch.full((3,), -4.0), torch.zeros(3))
     red = round((0.9 + 1) * 127.5)
     torch.testing.assert_close(
@@ -99,9 +94,7 @@ def test_probabilities_of_all_values_sum_to_one_along_the_chain(pixel, image_cha
             assert total == pytest.approx(1, abs=1e-4), earlier
 
 
-def logistic_mixture_log_prob(
-    parameters: torch.Tensor, image: torch.Tensor, num_components: int
-) -> torch.Tensor:
+def logistic_mixture_log_prob(parameters: torch.Tensor, image: torch.Tensor, num_components: int) -> torch.Tensor:
     """log p(R, G, B) of one RGB pixel, in float64 straight from the definition; (P,) and uint8 (3,)."""
     rows = parameters.double().view(10, num_components)
     values = image.double() / 127.5 - 1
@@ -114,9 +107,7 @@ def logistic_mixture_log_prob(
     joint = rows[0].softmax(0)
     for value, mean, log_scale in zip(values, means, rows[4:7], strict=True):
         uniform = Uniform(torch.zeros_like(mean), torch.ones_like(mean))
-        logistic = TransformedDistribution(
-            uniform, [SigmoidTransform().inv, AffineTransform(mean, log_scale.exp())]
-        )
+        logistic = TransformedDistribution(uniform, [SigmoidTransform().inv, AffineTransform(mean, log_scale.exp())])
         upper = 1.0 if value == 1 else logistic.cdf(value + 1 / 255)
         lower = 0.0 if value == -1 else logistic.cdf(value - 1 / 255)
         joint = joint * (upper - lower)

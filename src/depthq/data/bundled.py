@@ -54,9 +54,7 @@ def _read_photo(name: str) -> np.ndarray:
     """uint8 (3, H, W)."""
     import skimage
 
-    photo = read_pixels(
-        EncodedImage(name, str(Path(skimage.__file__).parent / "data" / name)), num_channels=3
-    )
+    photo = read_pixels(EncodedImage(name, str(Path(skimage.__file__).parent / "data" / name)), num_channels=3)
     if max(photo.shape) > _LONGEST_SIDE_PX:
         photo = np.asarray(Image.fromarray(photo.transpose(1, 2, 0)).reduce(2)).transpose(2, 0, 1)
     return photo

@@ -112,8 +112,7 @@ class LazyImages(ImageDataset):
     def read(self, indices: Sequence[int]) -> list[np.ndarray | None]:
         """`[images[i] for i in indices]`, with a single look into the table."""
         return [
-            self._decode(index, encoded)
-            for index, encoded in zip(indices, self._encoded.read(indices), strict=True)
+            self._decode(index, encoded) for index, encoded in zip(indices, self._encoded.read(indices), strict=True)
         ]
 
     def _decode(self, index: int, encoded: EncodedImage) -> np.ndarray | None:

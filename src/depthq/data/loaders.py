@@ -166,9 +166,7 @@ class _TrainingBatches(_Batches):
             image = self.images[int(_permutation(self.seed, epoch, len(self.images))[place])]
             if image is not None:
                 return image
-        raise DataError(
-            f"data must hold a readable image; got {len(self.images)} that are all bad; check the source"
-        )
+        raise DataError(f"data must hold a readable image; got {len(self.images)} that are all bad; check the source")
 
 
 class _EvaluationBatches(_Batches):

@@ -220,9 +220,7 @@ def _from_hub(name: str, split: Split) -> EncodedImages:
         ) from error
     table, whole = _choose_split({str(key): table for key, table in splits.items()}, split, name)
     rows = _rows_of(split, len(table), whole, name)
-    return EncodedImages(
-        _image_column(table, name), rows, (f"hub data set {name}, split {table.split}",), (0,)
-    )
+    return EncodedImages(_image_column(table, name), rows, (f"hub data set {name}, split {table.split}",), (0,))
 
 
 def _image_column(table: "Dataset", source: str) -> "Dataset":
