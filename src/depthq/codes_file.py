@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ def write_codes(path: Path, batches: Iterable[Codes], *, model_fingerprint: str)
     """Write batches of codes, as they come, to one parquet file; `path` appears only when it is whole.
 
     Every code takes the smallest unsigned integer type that holds its level's K, before parquet's own compression.
+    Each batch is a row group of its own, and pages carry checksums.
 
     Args:
         path: The file; one that is there is replaced.
@@ -38,49 +41,65 @@ def write_codes(path: Path, batches: Iterable[Codes], *, model_fingerprint: str)
         raise ValueError("batches must hold at least one image; got none")
     schema = _schema(first, model_fingerprint)
     images = 0
-    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with replacing(path) as file, _writer(file, schema) as writer:
         for codes in _chain(first, batches):
             writer.write_table(_table(codes, schema))
             images += len(codes)
     return images
 
 
-def read_codes(path: Path, *, batch_size: int, model_fingerprint: str | None = None) -> Iterator[Codes]:
-    """Codes from a file that `write_codes` wrote, `batch_size` images at a time.
+def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[Codes]:
+    """Codes from a file that `write_codes` wrote, in the very batches in which they were written.
+
+    The same batches, because the last bit of what a model computes may depend on the size of its batch.
 
     Args:
         path: The file.
-        batch_size: Images per batch; the last one may have fewer.
         model_fingerprint: If given, the model that must have made them.
 
     Raises:
-        ValueError: If the file is damaged, is no codes file, or was made by another model.
+        ValueError: If the file is damaged, is no codes file, or was made by another model; damage behind the header
+            is found, and raised, on the way.
     """
-    try:
-        file = pq.ParquetFile(path)
+    with _explained(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         header = json.loads(file.schema_arrow.metadata[METADATA_KEY])
+        version, maker = header["format_version"], header["model_fingerprint"]
         sizes, shapes = header["codebook_sizes"], header["shapes"]
-    except (pa.ArrowException, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} must be a whole file of codes; got: {error}; encode the images again") from error
-    if header["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"{path} must be of format {FORMAT_VERSION}; got {header['format_version']}; update depthq")
-    if model_fingerprint not in (None, header["model_fingerprint"]):
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} must be of format {FORMAT_VERSION}; got {version}; update depthq")
+    if model_fingerprint not in (None, maker):
         raise ValueError(
-            f"{path} must hold codes of this model ({model_fingerprint[:12]}); got those of another "
-            f"({header['model_fingerprint'][:12]}); decode them with the model that made them"
+            f"{path} must hold codes of this model ({model_fingerprint[:12]}); got those of another ({maker[:12]}); "
+            "decode them with the model that made them"
         )
-    return _batches(file, path, sizes, shapes, batch_size)
+    return _batches(file, path, sizes, shapes)
 
 
-def _batches(file: pq.ParquetFile, path: Path, sizes, shapes, batch_size: int) -> Iterator[Codes]:
-    try:
-        with file:
-            for batch in file.iter_batches(batch_size=batch_size):
-                flat = [column.flatten().to_numpy(zero_copy_only=False).astype(np.int64) for column in batch.columns]
+def _batches(file: pq.ParquetFile, path: Path, sizes, shapes) -> Iterator[Codes]:
+    with file:
+        for group in range(file.num_row_groups):
+            with _explained(path):
+                columns = file.read_row_group(group).columns
+                flat = [column.combine_chunks().flatten().to_numpy().astype(np.int64) for column in columns]
                 levels = [torch.from_numpy(codes).view(-1, *shape) for codes, shape in zip(flat, shapes, strict=True)]
-                yield Codes(tuple(levels), sizes)
-    except pa.ArrowException as error:
+                codes = Codes(tuple(levels), sizes)
+            yield codes
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever a damaged or foreign file makes the readers raise, as one ValueError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} must be a whole file of codes; got: {error}; encode the images again") from error
+
+
+def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
 
 def _schema(codes: Codes, model_fingerprint: str) -> pa.Schema:

@@ -10,7 +10,10 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` only when the block ends well; else `path` stays as it was."""
+    """Open a file that takes the place of `path` only when the block ends well; else `path` stays as it was.
+
+    A process that is killed meanwhile leaves "NAME.partial" beside it, which the next one overwrites.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -30,8 +33,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: If `path` is there already and is not an empty folder.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"{path} must not exist yet; it does, and is not overwritten; choose another --out")
+    if not (path.is_dir() and not any(path.iterdir())):
+        check_is_new(path)
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -40,3 +43,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_is_new(path: Path) -> None:
+    """Raise ValueError if there is anything at `path`: what a command is told to write never replaces a user's file."""
+    if path.exists():
+        raise ValueError(f"{path} must not exist yet; it does, and is not overwritten; choose another --out")

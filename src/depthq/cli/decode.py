@@ -11,7 +11,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from depthq.cli.model_and_data import BATCH_SIZE, add_model
+from depthq.cli.model_and_data import add_model
 from depthq.codes_file import read_codes
 from depthq.evaluation import to_picture
 from depthq.files import new_folder
@@ -40,7 +40,7 @@ def run(settings: Settings) -> None:
     model = load_model(settings.model).to(settings.device)
     if not settings.codes.is_file():
         raise ValueError(f"{settings.codes} must be a file of codes; there is none; make one with depthq encode")
-    batches = read_codes(settings.codes, batch_size=BATCH_SIZE, model_fingerprint=model.fingerprint())
+    batches = read_codes(settings.codes, model_fingerprint=model.fingerprint())
     count = 0
     with new_folder(settings.out) as folder:
         for codes in tqdm(batches, unit="batch", delay=2, leave=False):

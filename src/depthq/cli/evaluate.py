@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
 from depthq.cli.show import show_figures
@@ -29,7 +30,7 @@ class Settings:
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model_and_data(parser)
-    parser.add_argument("--limit", type=int, help="only the first so many images")
+    parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
     return Settings(model_and_data(options), options.limit, options.json)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import add_model
 from depthq.models import DQAE
@@ -29,7 +30,7 @@ class Settings:
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model(parser)
     parser.add_argument(
-        "--image_size", type=int, help=f"side of the images; by default the run's, else {DEFAULT_IMAGE_SIZE}"
+        "--image_size", type=PositiveInt, help=f"side of the images; by default the run's, else {DEFAULT_IMAGE_SIZE}"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)

@@ -5,7 +5,8 @@ import importlib.metadata
 import logging
 import re
 import sys
-from argparse import RawDescriptionHelpFormatter
+import warnings
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -35,33 +36,44 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"depthq {importlib.metadata.version('depthq')}")
         return 0
     if verb not in VERBS:
-        print(f"depthq: error: verb must be one of {', '.join(VERBS)}; got {verb!r}", file=sys.stderr)
+        _say(f"depthq: error: verb must be one of {', '.join(VERBS)}; got {verb!r}")
         return USAGE_ERROR
-    return _run(verb, [_with_underscores(argument) for argument in rest])
+    return _run(verb, [with_underscores(argument) for argument in rest])
 
 
 def _run(verb: str, arguments: list[str]) -> int:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     module = importlib.import_module(f"depthq.cli.{verb}")
     parser = ArgumentParser(
-        prog=f"depthq {verb}", description=module.__doc__, formatter_class=RawDescriptionHelpFormatter
+        prog=f"depthq {verb}",
+        description=module.__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+        exit_on_error=False,
     )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         settings = module.parse(parser, arguments)
-    except SystemExit as stop:  # --help, or an error that the parser has printed
+    except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
-    except ValueError as error:
-        print(f"depthq {verb}: error: {error}", file=sys.stderr)
+    except (ArgumentError, ValueError) as error:
+        _say(f"depthq {verb}: error: {error}\n(depthq {verb} --help shows all options, and examples)")
         return USAGE_ERROR
     try:
-        module.run(settings)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(f"depthq {verb}: warning: {message}")
+            module.run(settings)
     except (ValueError, OSError) as error:
-        print(f"depthq {verb}: error: {error}", file=sys.stderr)
+        _say(f"depthq {verb}: error: {error}")
         return DATA_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        _say(f"depthq {verb}: interrupted{interrupt}")
         return INTERRUPTED
     return 0
+
+
+def _say(message: str) -> None:
+    """Print to stderr, leaving stdout to results."""
+    print(message, file=sys.stderr)
 
 
 def _overview() -> str:
@@ -69,6 +81,6 @@ def _overview() -> str:
     return f"usage: depthq VERB ...\n\n{verbs}\n\nExamples and all options of a verb: depthq VERB --help"
 
 
-def _with_underscores(argument: str) -> str:
+def with_underscores(argument: str) -> str:
     """--num-codebooks=5 as --num_codebooks=5: options may be written either way."""
     return re.sub(r"^--[a-z][a-z-]*", lambda name: "--" + name.group()[2:].replace("-", "_"), argument)

@@ -1,5 +1,6 @@
 """What evaluate, reconstruct and encode share: a trained model and the images to run it on."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Literal
 
 import torch
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,14 +35,24 @@ class ModelAndData:
 
 def add_model(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a run of depthq train, or a save_pretrained folder")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ...")
+
+
+def _device(name: str) -> str:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # no such device; a PyTorch without CUDA
+        raise ArgumentTypeError(f"device must be one of this machine; got {name} ({error}); try cpu") from error
+    return name
 
 
 def add_model_and_data(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--data", type=str, help="as for train; by default what the run was trained on")
     parser.add_argument("--split", type=Literal["train", "test"], default="test", help="which part of the data")
-    parser.add_argument("--image_size", type=int, help="side of the centre crops; by default as the run was trained")
+    parser.add_argument(
+        "--image_size", type=PositiveInt, help="side of the centre crops; by default as the run was trained"
+    )
     parser.add_argument(
         "--on_bad_image",
         type=Literal["raise", "skip"],

@@ -5,16 +5,19 @@ examples:
   depthq reconstruct runs/photos --data my-photos/ --images 32 --out grid.png
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
+from torch import Tensor
 
-from depthq.cli.model_and_data import BATCH_SIZE, ModelAndData, add_model_and_data, load, model_and_data
+from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
 from depthq.evaluation import image_grid, reconstruct
-from depthq.files import replacing
+from depthq.files import check_is_new, replacing
+from depthq.models import DQAE
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,27 @@ class Settings:
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model_and_data(parser)
-    parser.add_argument("--images", type=int, default=16, help="how many of the first images")
+    parser.add_argument("--images", type=PositiveInt, default=16, help="how many of the first images")
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
     options = parser.parse_args(arguments)
-    if options.images < 1:
-        raise ValueError(f"images must be at least 1; got {options.images}")
     return Settings(model_and_data(options), options.images, options.out)
 
 
 def run(settings: Settings) -> None:
+    check_is_new(settings.out)
     model, batches = load(settings.source)
-    whole_batches = list(islice(batches, -(-settings.images // BATCH_SIZE)))  # as encode sees them
-    originals = torch.cat(whole_batches)[: settings.images]
-    ours = torch.cat([reconstruct(model, images) for images in whole_batches])[: settings.images]
+    rows = [
+        torch.cat(row)[: settings.images].cpu() for row in zip(*_pairs(model, batches, settings.images), strict=True)
+    ]
     with replacing(settings.out) as file:
-        image_grid(originals.cpu(), ours.cpu()).save(file, "PNG")
-    print(f"{settings.out}: {len(originals)} images, originals above")
+        image_grid(*rows).save(file, "PNG")
+    print(f"{settings.out}: {len(rows[0])} images, originals above")
+
+
+def _pairs(model: DQAE, batches: Iterator[Tensor], count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Originals and reconstructions, in whole batches as encode sees them, of at least `count` images if there are."""
+    for images in batches:
+        yield images, reconstruct(model, images)
+        count -= len(images)
+        if count <= 0:
+            return

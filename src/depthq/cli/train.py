@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.cli.show import show_figures
+from depthq.evaluation import Evaluation
 from depthq.models import PRESETS, DQAEConfig
 from depthq.training import (
     TRAINING_PRESETS,
@@ -27,6 +29,7 @@ from depthq.training import (
     TrainingConfig,
     is_run,
     load_run_settings,
+    load_settings,
     train,
 )
 
@@ -75,21 +78,40 @@ def run(settings: Settings) -> None:
     out, config = settings.out, settings.config
     if settings.resume:
         _check_same_run(config, out)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        remedy = "add --resume to go on with it" if is_run(out) else "it is no run of depthq train"
-        raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
-    figures = train(config, out, hardware=settings.hardware)
+    else:
+        _check_is_new_or_empty(out)
+    try:
+        figures = train(config, out, hardware=settings.hardware)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; go on with: depthq train --out {out} --resume") from None
+    _report(config, out, figures)
+
+
+@rank_zero_only
+def _report(config: RunConfig, out: Path, figures: Evaluation) -> None:
     print(f"{out}: trained {config.training.steps} steps")
     show_figures(figures)
+
+
+@rank_zero_only  # the others find what rank zero has begun
+def _check_is_new_or_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        remedy = "add --resume to go on with it" if is_run(out) else "it is no run of depthq train"
+        raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
 
 
 def _early(arguments: list[str]) -> argparse.Namespace:
     """What decides the other options' defaults."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", default="small")
+    early.add_argument("--preset")
+    early.add_argument("--config", action="append", default=[])
     early.add_argument("--out")
     early.add_argument("--resume", action="store_true")
-    return early.parse_known_args(arguments)[0]
+    options = early.parse_known_args(arguments)[0]
+    if options.preset is None:
+        presets = [load_settings(Path(file)).get("preset") for file in options.config if Path(file).is_file()]
+        options.preset = next(filter(None, reversed(presets)), "small")
+    return options
 
 
 def _preset(name: str) -> dict:

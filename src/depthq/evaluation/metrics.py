@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, SumMetric
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from depthq.codes import CodebookUsage, count_codes
 from depthq.likelihoods import Likelihood
@@ -71,8 +71,8 @@ class Evaluator(nn.Module):
         self.images = SumMetric()
         self.nll_nats_per_dim = MeanMetric()
         self.mse_normalized = MeanMetric()
-        self.psnr = _psnr_per_image()
-        self.psnr_mean_colour = _psnr_per_image()
+        self.psnr_db = MeanMetric()
+        self.psnr_db_mean_colour = MeanMetric()
         self.ssim = StructuralSimilarityIndexMeasure(data_range=255.0)
         self.counts: Iterable[_CodeCounts] = nn.ModuleList(map(_CodeCounts, self.codebook_sizes))  # type: ignore
         self.code_bits: float | None = None
@@ -87,8 +87,8 @@ class Evaluator(nn.Module):
         self.images.update(len(images))
         self.nll_nats_per_dim.update(output.nll_nats / images[0].numel())
         self.mse_normalized.update(_normalized_squared_error(mean, originals))
-        self.psnr.update(mean.round(), originals)
-        self.psnr_mean_colour.update(originals.mean((2, 3), keepdim=True).expand_as(originals), originals)
+        self.psnr_db.update(_psnr_db(mean.round(), originals))
+        self.psnr_db_mean_colour.update(_psnr_db(originals.mean((2, 3), keepdim=True), originals))
         if min(images.shape[2:]) >= SSIM_WINDOW:
             self.ssim.update(mean.round(), originals)
         if output.codes is not None:
@@ -112,8 +112,8 @@ class Evaluator(nn.Module):
             total_bits_per_dim=None if nll_bits is None or code_bits is None else nll_bits + code_bits,
             code_bits_per_pixel=None if self.code_bits is None else self.code_bits / (height * width),
             mse_normalized=self.mse_normalized.compute().item(),
-            psnr_db=self.psnr.compute().item(),
-            psnr_db_mean_colour=self.psnr_mean_colour.compute().item(),
+            psnr_db=self.psnr_db.compute().item(),
+            psnr_db_mean_colour=self.psnr_db_mean_colour.compute().item(),
             ssim=torch.as_tensor(self.ssim.compute()).item() if min(height, width) >= SSIM_WINDOW else None,
             levels=[
                 _level_figures(counts.compute(), sizes)
@@ -139,8 +139,10 @@ class _CodeCounts(Metric):
         return self.counts
 
 
-def _psnr_per_image() -> PeakSignalNoiseRatio:
-    return PeakSignalNoiseRatio(data_range=255.0, dim=(1, 2, 3), reduction="elementwise_mean")
+def _psnr_db(approximations: Tensor, originals: Tensor) -> Tensor:
+    """PSNR of each image (B,) in dB; an exact one counts as one with a single sub-pixel off by 1, to stay finite."""
+    squared_error = (approximations - originals).square().mean((1, 2, 3))
+    return 10 * (255**2 / squared_error.clamp(min=1 / originals[0].numel())).log10()
 
 
 def _normalized_squared_error(mean: Tensor, originals: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from depthq.training.run import (
     is_run,
     load_model,
     load_run_settings,
+    load_settings,
     train,
 )
 
@@ -22,5 +23,6 @@ __all__ = [
     "is_run",
     "load_model",
     "load_run_settings",
+    "load_settings",
     "train",
 ]

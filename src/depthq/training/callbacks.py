@@ -1,19 +1,19 @@
 """What a run leaves behind while it trains: metrics.jsonl, reconstructions/, model/, and a progress bar."""
 
 import json
+import shutil
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import torch
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from tqdm import tqdm
 
 from depthq.evaluation import reconstruction_grid
+from depthq.files import replacing
 from depthq.models import DQAE
 from depthq.training.module import DQAETraining
 
@@ -31,9 +31,14 @@ class MetricsFile(Logger):
     def __init__(self, path: Path, first_step: int = 0):
         super().__init__()
         self.path = path
-        if path.exists():
-            rows = [row for row in path.read_text().splitlines() if _step(row) <= first_step]
-            path.write_text("".join(row + "\n" for row in rows))
+        self._drop_rows_behind(first_step)
+
+    @rank_zero_only
+    def _drop_rows_behind(self, step: int) -> None:
+        if self.path.exists():
+            rows = [row for row in self.path.read_text().splitlines() if _step(row) <= step]
+            with replacing(self.path) as file:
+                file.write("".join(row + "\n" for row in rows).encode())
 
     @property
     def name(self) -> str:
@@ -54,23 +59,48 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        figures = {name: value for name, value in metrics.items() if name != "epoch"}
-        if figures:
-            row = {"step": (step or 0) + 1, **figures}  # Lightning counts from 0; a row names the steps done
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
 def _step(row: str) -> float:
     """The step of a row; infinity if a crash cut the row off."""
     try:
         return json.loads(row)["step"]
-    except (json.JSONDecodeError, KeyError):
+    except (json.JSONDecodeError, KeyError, TypeError):
         return float("inf")
 
 
-class KeepArtefacts(Callback):
-    """At every validation: the model as `save_pretrained` writes it, and a grid of originals and reconstructions.
+class TrainingRows(Callback):
+    """Writes the training step's figures, and the speed since the row before, every so many steps.
+
+    Args:
+        every: Steps between rows.
+    """
+
+    def __init__(self, every: int):
+        self.every = every
+
+    def on_train_start(self, *_) -> None:
+        self._restart()
+
+    def on_validation_end(self, *_) -> None:
+        self._restart()  # validation is not training time
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch: Tensor, batch_idx: int) -> None:
+        self.images += len(batch) * trainer.world_size
+        if trainer.global_step % self.every == 0:
+            assert isinstance(pl_module, DQAETraining)
+            pl_module.figures["images_per_second"] = self.images / (time.perf_counter() - self.started)
+            write_row(trainer, pl_module.figures)
+            self._restart()
+
+    def _restart(self) -> None:
+        self.started, self.images = time.perf_counter(), 0
+
+
+class ValidationRows(Callback):
+    """At every validation: a row, the model as `save_pretrained` writes it, and a grid of reconstructions.
 
     Args:
         run: The run's folder.
@@ -85,48 +115,50 @@ class KeepArtefacts(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DQAETraining)
         save_model(pl_module.model, self.run / "model")
-        grid = reconstruction_grid(pl_module.model, self.images)
-        folder = self.run / "reconstructions"
-        folder.mkdir(exist_ok=True)
-        grid.save(folder / f"step={trainer.global_step:08d}.png")
+        with replacing(self.run / "reconstructions" / f"step={trainer.global_step:08d}.png") as file:
+            reconstruction_grid(pl_module.model, self.images).save(file, "PNG")
+        write_row(trainer, pl_module.validation_figures())
+
+
+def write_row(trainer: Trainer, figures: dict[str, float]) -> None:
+    """Give figures of the step just done to all loggers."""
+    for logger in trainer.loggers:
+        logger.log_metrics(figures, step=trainer.global_step)
 
 
 def save_model(model: DQAE, folder: Path) -> None:
     """`save_pretrained` into `folder`, each file replaced whole."""
-    folder.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=".model-") as partial:
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed right here
+    try:
         model.save_pretrained(partial)
-        for file in Path(partial).iterdir():
+        folder.mkdir(exist_ok=True)
+        for file in partial.iterdir():
             file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-class ImagesPerSecond(Callback):
-    """Logs the training speed between two rows of the log."""
+class ProgressBar(Callback):
+    """step 120/3000 [00:12<04:48] loss 0.61, mse_normalized 0.04, ..."""
 
-    def __init__(self, log_every: int):
-        self.log_every = log_every
-        self.started: float | None = None
-        self.images = 0
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            bar_format="step {n_fmt}/{total_fmt} {bar:20} [{elapsed}<{remaining}]{postfix}",
+            disable=not trainer.is_global_zero,
+        )
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch: Tensor, batch_idx: int) -> None:
-        self.images += len(batch) * trainer.world_size
-        if trainer.global_step % self.log_every == 0:
-            now = time.perf_counter()
-            if self.started is not None:
-                pl_module.log("images_per_second", self.images / (now - self.started), prog_bar=True)
-            self.started, self.images = now, 0
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
+        assert isinstance(pl_module, DQAETraining)
+        figures = (f"{name} {value:.4g}" for name, value in pl_module.figures.items())
+        self.bar.set_postfix_str(", ".join(figures), refresh=False)
+        self.bar.update()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.started, self.images = None, 0  # validation is not training time
+    def on_train_end(self, *_) -> None:
+        self.bar.close()
 
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's bar over the steps of the whole run, without its epoch and version numbers."""
-
-    def __init__(self):
-        super().__init__(refresh_rate=10)
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return {name: float(value) if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}
+    def on_exception(self, *_) -> None:
+        if hasattr(self, "bar"):  # not yet where the data or a checkpoint could not be read
+            self.bar.close()

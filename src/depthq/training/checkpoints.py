@@ -1,11 +1,13 @@
 """Checkpoints that are whole or absent, and never run code when opened."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, Trainer
 
 from depthq.files import replacing
 
@@ -18,15 +20,68 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as file:
-            torch.save(checkpoint, file)
+        try:
+            with replacing(Path(path)) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+            raise OSError(
+                f"{path} could not be written ({error}); the checkpoint before it stays; make room, then --resume"
+            ) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ValueError(
+                f"{path} must be a whole checkpoint of depthq train; got one that is damaged or of another kind; "
+                "delete it, and --resume goes on from the one before it, or from the start if there is none"
+            ) from error
+
+
+class Checkpoints(Callback):
+    """Saves every so many steps, and keeps the newest.
+
+    A step that is validated is saved behind its validation, and the last one by `train`, so that a checkpoint is only
+    there when all that its step leaves behind is: rows of metrics.jsonl, the grid, the model.
+
+    Args:
+        folder: RUN/checkpoints.
+        every: Steps between checkpoints.
+        validate_every: Steps between validations.
+    """
+
+    def __init__(self, folder: Path, *, every: int, validate_every: int):
+        self.folder = folder
+        self.every = every
+        self.validate_every = validate_every
+
+    def on_train_batch_end(self, trainer: Trainer, *_) -> None:
+        if self._is_due(trainer) and trainer.global_step % self.validate_every:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, *_) -> None:
+        if self._is_due(trainer):
+            self.save(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now, then delete the older ones."""
+        path = self.folder / f"step={trainer.global_step:08d}.ckpt"
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            for other in set(self.folder.glob("step=*.ckpt")) - {path}:
+                other.unlink()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the latest step in `folder`; None if there is none."""
     return max(folder.glob("step=*.ckpt"), default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """How many steps a checkpoint has behind it, by its name."""
+    return int(checkpoint.stem.removeprefix("step="))

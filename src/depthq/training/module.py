@@ -27,21 +27,23 @@ class DQAETraining(LightningModule):
         self.model = model
         self.config = config
         self.evaluator = Evaluator(model)
+        self.figures: dict[str, float] = {}
         self.last_evaluation: Evaluation | None = None
         self._forward = torch.compile(model) if config.compile else model
 
     def training_step(self, images: Tensor, _batch_index: int) -> Tensor:
+        step = self.global_step + 1
         try:
             output: DQAEOutput = self._forward(images)
         except NonFiniteLatentsError as error:
-            raise NonFiniteLatentsError(f"training stopped at step {self.global_step + 1}: {error}") from error
-        if (self.global_step + 1) % self.config.log_every == 0:
-            self.log_dict(self._training_figures(output, images), prog_bar=True)
+            raise NonFiniteLatentsError(f"training stopped at step {step}: {error}") from error
+        if step % self.config.log_every == 0:
+            self.figures = self._training_figures(output, images)
         return output.loss
 
-    def _training_figures(self, output: DQAEOutput, images: Tensor) -> dict[str, Tensor | float]:
+    def _training_figures(self, output: DQAEOutput, images: Tensor) -> dict[str, float]:
         """What the progress bar and metrics.jsonl show of a step, each with its unit in the name."""
-        figures: dict[str, Tensor | float] = {"loss": output.loss.detach()}
+        figures = {"loss": output.loss.detach()}
         nll_nats_per_dim = output.nll_nats.detach().mean() / images[0].numel()
         if self.model.likelihood.is_discrete:
             figures["nll_bits_per_dim"] = nats_to_bits(nll_nats_per_dim)
@@ -51,7 +53,7 @@ class DQAETraining(LightningModule):
             figures["commitment_loss"] = output.commitment_loss.detach()
             figures["usage"] = torch.stack([level.usage.mean() for level in output.levels]).mean()
             figures["perplexity"] = torch.stack([level.perplexity.mean() for level in output.levels]).mean()
-        return figures
+        return {name: value.item() for name, value in figures.items()}
 
     def on_validation_epoch_start(self) -> None:
         self.evaluator = Evaluator(self.model).to(self.device)
@@ -63,9 +65,12 @@ class DQAETraining(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.last_evaluation = self.evaluator.compute()
+
+    def validation_figures(self) -> dict[str, float]:
+        """What metrics.jsonl shows of the last validation; figures that the likelihood does not have are left out."""
         shown = ("total_bits_per_dim", "nll_bits_per_dim", "mse_normalized", "psnr_db", "ssim")
-        figures = {name: getattr(self.last_evaluation, name) for name in shown}
-        self.log_dict({f"validation_{name}": value for name, value in figures.items() if value is not None})
+        figures = {f"validation_{name}": getattr(self.last_evaluation, name) for name in shown}
+        return {name: value for name, value in figures.items() if value is not None}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config

@@ -8,15 +8,17 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader
 from depthq.evaluation import Evaluation
+from depthq.files import replacing
 from depthq.models import DQAE, DQAEConfig
-from depthq.training.callbacks import GRID_IMAGES, ImagesPerSecond, KeepArtefacts, MetricsFile, ProgressBar
-from depthq.training.checkpoints import AtomicCheckpointIO, newest_checkpoint
+from depthq.training.callbacks import GRID_IMAGES, MetricsFile, ProgressBar, TrainingRows, ValidationRows
+from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
 from depthq.training.config import TrainingConfig
 from depthq.training.module import DQAETraining
 
@@ -82,21 +84,42 @@ def train(config: RunConfig, run: Path, *, hardware: Hardware | None = None, pro
         DataError: If the data cannot be used.
         NonFiniteLatentsError: If training diverges; the newest checkpoint is from before.
     """
-    hardware = hardware or Hardware()
     data = ImageBatches(config.data, config.training)  # opened first: a wrong source leaves no folder behind
     config = _fitted_to(config, data.train_images)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(yaml.safe_dump(config.to_flat_dict(), sort_keys=False))
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    if checkpoint and step_of(checkpoint) >= config.training.steps:
+        raise ValueError(f"steps must exceed the steps already done in {run}; got {config.training.steps}, all done")
     seed_everything(config.training.seed, verbose=False)
     training = DQAETraining(DQAE(config.model), config.training)
-    checkpoint = newest_checkpoint(run / "checkpoints")
     with warnings.catch_warnings():
         _ignore_lightning_advice()
-        trainer = _trainer(config.training, run, hardware, data, checkpoint, progress)
-        trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if training.last_evaluation is None:  # resumed behind its last step
-        raise ValueError(f"steps must exceed the steps already done in {run}; got {config.training.steps}")
+        try:
+            trainer = _trainer(config.training, run, hardware or Hardware(), data, checkpoint, progress)
+        except MisconfigurationException as error:
+            raise ValueError(f"hardware must fit this machine; got: {error}; leave it to auto") from error
+        _write_config(config, run)
+        _fit(trainer, training, data, checkpoint)
+    assert training.last_evaluation is not None
     return training.last_evaluation
+
+
+@rank_zero_only
+def _write_config(config: RunConfig, run: Path) -> None:
+    with replacing(run / "config.yaml") as file:
+        file.write(yaml.safe_dump(config.to_flat_dict(), sort_keys=False).encode())
+
+
+def _fit(trainer: Trainer, training: DQAETraining, data: "ImageBatches", checkpoint: Path | None) -> None:
+    """Train to the last step, validate it, and only then save it."""
+    try:
+        trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if training.config.steps % training.config.validate_every:
+            trainer.validate(training, datamodule=data, verbose=False)
+    except SystemExit as stop:  # Lightning's answer to Ctrl+C
+        raise KeyboardInterrupt from stop
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Checkpoints):
+            callback.save(trainer)
 
 
 def load_model(folder: Path) -> DQAE:
@@ -123,12 +146,17 @@ def is_run(folder: Path) -> bool:
 
 def load_run_settings(run: Path) -> dict[str, Any]:
     """What RUN/config.yaml says, one flat mapping; raises ValueError if it is damaged."""
+    return load_settings(run / "config.yaml")
+
+
+def load_settings(file: Path) -> dict[str, Any]:
+    """What a YAML file of options says, one flat mapping; raises ValueError if it is damaged."""
     try:
-        settings = yaml.safe_load((run / "config.yaml").read_text())
+        settings = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{run / 'config.yaml'} must be YAML; got: {error}") from error
+        raise ValueError(f"{file} must be YAML; got: {error}; write it anew") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{run / 'config.yaml'} must map settings to values; got {type(settings).__name__}")
+        raise ValueError(f"{file} must map options to values; got {type(settings).__name__}; write it anew")
     return settings
 
 
@@ -193,14 +221,6 @@ def _trainer(
     checkpoint: Path | None,
     progress: bool,
 ) -> Trainer:
-    checkpoints = ModelCheckpoint(
-        dirpath=run / "checkpoints",
-        filename="step={step:08d}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=config.checkpoint_every,
-        save_top_k=1,
-    )
-    first_step = int(checkpoint.stem.removeprefix("step=")) if checkpoint else 0
     return Trainer(
         accelerator=hardware.accelerator,
         devices=_devices(hardware),
@@ -212,15 +232,15 @@ def _trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=config.gradient_clip or None,
-        log_every_n_steps=config.log_every,
-        logger=_loggers(run, first_step),
-        callbacks=[
-            checkpoints,
-            KeepArtefacts(run, data.grid_images()),
-            ImagesPerSecond(config.log_every),
+        logger=_loggers(run, step_of(checkpoint) if checkpoint else 0),
+        callbacks=[  # in this order: a checkpoint comes behind all that its step leaves behind
+            TrainingRows(config.log_every),
+            ValidationRows(run, data.grid_images()),
+            Checkpoints(run / "checkpoints", every=config.checkpoint_every, validate_every=config.validate_every),
             *([ProgressBar()] if progress else []),
         ],
-        enable_progress_bar=progress,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO()],
@@ -259,6 +279,7 @@ def _ignore_lightning_advice() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*dataloader is not resumable.*",
-        ".*exists and is not empty.*",
+        ".*smaller than the logging interval.*",
+        ".*LeafSpec.*",  # Lightning's own use of PyTorch
     ):
         warnings.filterwarnings("ignore", message)
