@@ -1,0 +1,50 @@
+"""The README's snippets run, and its commands are ones that the program takes."""
+
+import importlib
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+
+from depthq import DQAE
+from depthq.cli.main import VERBS, with_underscores
+from depthq.models import PRESETS
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_python_snippets_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    DQAE(replace(PRESETS["tiny"], codebook_size=(8, 4))).save_pretrained("runs/photos/model")
+    names = {"images": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}
+    for snippet in blocks("python"):
+        exec(snippet, names)
+    assert names["codes"].num_bits() == 4 * 4 * 2 * 3 + 8 * 8 * 2 * 2
+
+
+def documented_commands() -> list[str]:
+    lines = [line for block in blocks("") for line in block.splitlines()]
+    for verb in VERBS:
+        lines += [line.strip() for line in (importlib.import_module(f"depthq.cli.{verb}").__doc__ or "").splitlines()]
+    # What --resume lacks on the line, it reads from the run; tests/cli covers it.
+    return [line for line in lines if line.startswith("depthq ") and "--resume" not in line]
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_command_is_understood(command):
+    _, verb, *arguments = shlex.split(command, comments=True)
+    module = importlib.import_module(f"depthq.cli.{verb}")
+    module.parse(ArgumentParser(), [with_underscores(argument) for argument in arguments])
+
+
+def test_every_verb_documents_a_command():
+    documented = {command.split()[1] for command in documented_commands()}
+    assert documented == set(VERBS)
