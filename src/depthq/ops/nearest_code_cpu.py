@@ -60,11 +60,11 @@ def _parallel_map():
 def _search(rows: Tensor, codebook: Tensor) -> Tensor:
     """Codes (N,) of `rows` (N, D) in one codebook (K, D)."""
     codebook_size, dim = codebook.shape
-    centre = codebook.mean(0, dtype=torch.float64)
+    tile = codewords_per_tile(dim, BLOCK_NUMEL)
+    centre = codebook[:tile].mean(0, dtype=torch.float64)  # any point near them serves
     best = rows.new_full((len(rows),), -torch.inf)
     runner_up, tolerance = best.clone(), torch.zeros_like(best)
     codes = torch.zeros_like(best, dtype=torch.int64)
-    tile = codewords_per_tile(dim, BLOCK_NUMEL)
     for start in range(0, codebook_size, tile):
         found = _best_two(rows, codebook[start : start + tile], centre)
         codes = torch.where(found[0] > best, found[2] + start, codes)
@@ -88,14 +88,16 @@ def _best_two(rows: Tensor, codewords: Tensor, centre: Tensor) -> tuple[Tensor, 
     weights = torch.cat([centred, -offsets[:, None]], 1).float()
     block = max(1, min(4096, BLOCK_NUMEL // max(len(codewords), dim + 1)))
     padded = rows.new_ones(min(block, len(rows)), dim + 1)
-    results = []
-    for part in rows.split(block):
-        part_padded = padded[: len(part)]
-        part_padded[:, :dim].copy_(part)
+    # Made once: small results kept between large blocks would keep the allocator from reusing the blocks' memory.
+    best, runner_up, tolerance = rows.new_empty(3, len(rows))
+    codes = torch.empty_like(best, dtype=torch.int64)
+    for start in range(0, len(rows), block):
+        part = slice(start, start + block)
+        part_padded = padded[: len(rows) - start]
+        part_padded[:, :dim].copy_(rows[part])
         lengths = torch.linalg.vector_norm(part_padded, dim=1)
-        tolerance = rounding_bound(lengths, weights, weights[:, -1], unit_roundoff=_unit_roundoff())
-        results.append((*_top_two(_product(weights, part_padded)), tolerance))
-    best, runner_up, codes, tolerance = (torch.cat(column) for column in zip(*results, strict=True))
+        tolerance[part] = rounding_bound(lengths, weights, weights[:, -1], unit_roundoff=_unit_roundoff())
+        best[part], runner_up[part], codes[part] = _top_two(_product(weights, part_padded))
     return best, runner_up, codes, tolerance
 
 

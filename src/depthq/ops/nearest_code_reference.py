@@ -32,12 +32,12 @@ def _exact_block(rows: Tensor, codebook: Tensor) -> Tensor:
     # Half the squared distance, less what does not depend on the codeword: |c|^2 / 2 - x.c. Both sides are centred
     # first, so that an offset that all vectors share does not eat the digits that tell the codewords apart.
     dtype = widest_float(rows.device)
-    centre = codebook.mean(0, dtype=dtype)
+    tile = codewords_per_tile(codebook.shape[1], BLOCK_NUMEL)
+    centre = codebook[:tile].mean(0, dtype=dtype)  # any point near them serves
     rows = rows.to(dtype) - centre
     lengths = torch.linalg.vector_norm(rows, dim=1)
     best = torch.full_like(lengths, torch.inf)
     codes = torch.zeros_like(lengths, dtype=torch.int64)
-    tile = codewords_per_tile(codebook.shape[1], BLOCK_NUMEL)
     for start in range(0, codebook.shape[0], tile):
         codewords = codebook[start : start + tile].to(dtype) - centre
         half_squares = codewords.square().sum(1) / 2
