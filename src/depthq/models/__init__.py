@@ -2,5 +2,6 @@
 
 from depthq.models.config import PRESETS, DQAEConfig
 from depthq.models.dqae import DQAE, DQAEOutput
+from depthq.models.quantizer import QUANTIZERS
 
-__all__ = ["DQAE", "PRESETS", "DQAEConfig", "DQAEOutput"]
+__all__ = ["DQAE", "PRESETS", "QUANTIZERS", "DQAEConfig", "DQAEOutput"]

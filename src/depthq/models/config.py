@@ -3,7 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-QuantizerName = Literal["depthwise", "shared", "residual", "none"]
+from depthq.models.quantizer import QUANTIZERS
+
 LikelihoodName = Literal["l2", "categorical", "logistic_mixture"]
 
 
@@ -19,8 +20,9 @@ class DQAEConfig:
     """C of the images: 3 (colour) or 1 (gray)."""
     likelihood: LikelihoodName = "l2"
     """p(image | codes): l2, categorical (256-way) or logistic_mixture (10 components)."""
-    quantizer: QuantizerName = "depthwise"
-    """depthwise (the paper's DQ), shared (its baseline VQ), residual, or none (a plain auto-encoder)."""
+    quantizer: str = "depthwise"
+    """depthwise (the paper's DQ), shared (its baseline VQ), residual, none (a plain auto-encoder), or one of your own
+    that you have added to `depthq.models.QUANTIZERS`."""
     num_codebooks: int = 5
     """M, the codebooks of each level."""
     codebook_size: int | tuple[int, ...] = 128
@@ -62,7 +64,7 @@ class DQAEConfig:
         choices = {
             "image_channels": (1, 3),
             "likelihood": ("l2", "categorical", "logistic_mixture"),
-            "quantizer": ("depthwise", "shared", "residual", "none"),
+            "quantizer": tuple(QUANTIZERS),
             "codebook_update": ("ema", "gradient"),
         }
         for name, valid in choices.items():

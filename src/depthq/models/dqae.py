@@ -18,7 +18,8 @@ from depthq.likelihoods import make_likelihood
 from depthq.likelihoods.normalization import normalize
 from depthq.models.blocks import Upsample, residual_blocks
 from depthq.models.config import DQAEConfig
-from depthq.models.level import Level, NoQuantizer
+from depthq.models.level import Level
+from depthq.models.quantizer import NoQuantizer
 from depthq.quantizers import QuantizerOutput
 
 

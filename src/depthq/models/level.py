@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from depthq.models.blocks import Downsample, residual_blocks
 from depthq.models.config import DQAEConfig
-from depthq.quantizers import DepthwiseQuantizer, Quantizer, ResidualQuantizer, SharedQuantizer
+from depthq.models.quantizer import QUANTIZERS
 
 
 class Level(nn.Module):
@@ -29,7 +29,7 @@ class Level(nn.Module):
         width, blocks = config.channels[-1], config.num_residual_blocks
         is_coarsest, is_finest = level == 0, level == config.num_levels - 1
         self.encoder = _finest_encoder(config) if is_finest else Downsample(width, width, blocks)
-        self.quantizer = make_quantizer(config, level)
+        self.quantizer = QUANTIZERS[config.quantizer](config, level)
         self.projection = nn.Conv2d(width if is_coarsest else 2 * width, self.quantizer.dim, 1)
         # The finest level's decoding would condition nothing.
         self.decoder = None if is_finest else _decoder(self.quantizer.out_dim, width, blocks)
@@ -61,31 +61,3 @@ def _finest_encoder(config: DQAEConfig) -> nn.Sequential:
 
 def _decoder(in_channels: int, channels: int, num_residual_blocks: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), residual_blocks(channels, num_residual_blocks))
-
-
-class NoQuantizer(nn.Module):
-    """Passes latents through: the auto-encoder without its bottleneck, the limit for any quantizer."""
-
-    dim: int
-    out_dim: int
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.dim = self.out_dim = dim
-
-
-def make_quantizer(config: DQAEConfig, level: int) -> Quantizer | NoQuantizer:
-    """The quantizer of a level. All sorts give M * D channels but residual, whose codewords add up to D."""
-    if config.quantizer == "none":
-        return NoQuantizer(config.num_codebooks * config.codebook_dim)
-    kind = {"depthwise": DepthwiseQuantizer, "shared": SharedQuantizer, "residual": ResidualQuantizer}[config.quantizer]
-    slices = config.num_codebooks if config.quantizer == "depthwise" else 1
-    return kind(
-        dim=slices * config.codebook_dim,
-        num_codebooks=config.num_codebooks,
-        codebook_size=config.level_sizes[level],
-        commitment_weight=config.commitment_weight,
-        codebook_update=config.codebook_update,
-        decay=config.decay,
-        rare_code_threshold=config.rare_code_threshold,
-    )
