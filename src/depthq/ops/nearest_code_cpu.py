@@ -21,7 +21,7 @@ BLOCK_NUMEL = 2**19
 MAX_SPAN = 2**16
 """Rows that share one preparation of the codewords; their running maxima are all that is kept of them."""
 
-SMALL = 2**24
+SMALL = 2**21
 """Multiplications that take less time than to start threads."""
 
 
