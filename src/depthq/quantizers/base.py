@@ -2,13 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from depthq.codes import check_codes
-from depthq.quantizers.codebooks import CodebookState, CodebookUpdate, GlobalRows
+from depthq.quantizers.codebooks import CodebookState, CodebookUpdate
+from depthq.quantizers.fitting import Features, fit
+from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.output import QuantizerOutput
+from depthq.quantizers.processes import GlobalRows
 from depthq.quantizers.straight_through import straight_through
 
 
@@ -52,7 +56,7 @@ class Quantizer(nn.Module):
         """Quantize, and in training move the codebooks.
 
         Args:
-            x: Floating-point latents of any rank >= 2, batch first, `dim` on `axis`.
+            x: Floating-point latents of any rank >= 2, batch first, `dim` on `axis`; computed with in float32.
             mask: bool (B, *positions), True where valid; None means everywhere. Masked positions get code -1 and
                 quantized 0, pass no gradient and enter no statistics.
 
@@ -66,14 +70,14 @@ class Quantizer(nn.Module):
             global_rows = self._begin_step(rows) if self.training else None
             quantized_rows, codes, commitment_loss, codebook_loss = self._quantize(rows, global_rows)
             if global_rows is not None:
-                self.state.num_updates += 1
+                self.state.end_step()
         return QuantizerOutput(
             quantized=self._positions(quantized_rows, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
             codes=self._positions(codes, x, mask, fill=-1).movedim(-1, 1),
             commitment_loss=commitment_loss,
             codebook_loss=codebook_loss,
             loss=codebook_loss + self.commitment_weight * commitment_loss,
-            codebook_sizes=self.codebook_sizes,
+            codebook_sizes=self.codebook_sizes[: codes.shape[1]],
         )
 
     @torch.no_grad()
@@ -92,18 +96,41 @@ class Quantizer(nn.Module):
             mask: bool (B, *positions), True where valid, if codes were made with one: masked positions decode to 0.
 
         Raises:
-            ValueError: If codes are out of range, of the wrong dtype, or of another number of codebooks.
+            ValueError: If codes are out of range, of the wrong dtype, or of another number of codebooks; or the mask
+                does not fit them. A compiled or exported graph checks no ranges.
         """
-        like = codes.movedim(1, -1)  # (B, *positions, M)
         if mask is not None:
+            _check_mask(mask, (*codes.shape[:1], *codes.shape[2:]))
             codes = codes.where(mask.unsqueeze(1), 0)
-        if not torch.compiler.is_compiling():
-            check_codes(codes, self.codebook_sizes)
-        flat = codes.movedim(1, -1).flatten(0, -2)  # (N, M)
-        quantized = self._lookup(flat).unflatten(0, like.shape[:-1])  # (B, *positions, out_dim)
+        self._check_codes(codes)
+        codes = codes.movedim(1, -1)  # (B, *positions, M)
+        quantized = self._lookup(codes.flatten(0, -2)).unflatten(0, codes.shape[:-1])  # (B, *positions, out_dim)
         if mask is not None:
             quantized = quantized.where(mask.unsqueeze(-1), 0)
         return quantized.movedim(-1, self.axis)
+
+    def fit(
+        self, features: Features, *, steps: int, batch_size: int = 8192, seed: int = 0, progress: bool = True
+    ) -> Self:
+        """Learn the codebooks from features alone, without a network: mini-batch k-means, started by k-means++.
+
+        It starts anew whatever the codebooks were, and leaves the module in the mode it was in. See
+        `depthq.quantizers.fitting.fit` for arguments and errors.
+
+        Example:
+            >>> quantizer = DepthwiseQuantizer(dim=128, num_codebooks=8, codebook_size=256)
+            >>> codes = quantizer.fit(features, steps=500).encode(features)
+        """
+        fit(self, features, steps=steps, batch_size=batch_size, seed=seed, progress=progress)
+        return self
+
+    def health(self) -> CodebookHealth:
+        """How the codebooks have been used of late; print it for a table. Computed when called."""
+        return self.state.health()
+
+    def extra_repr(self) -> str:
+        size, width = one_or_all(self.codebook_sizes), one_or_all(self.state.codebook_dims)
+        return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={size}, codebook_dim={width}"
 
     @abstractmethod
     def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -119,6 +146,10 @@ class Quantizer(nn.Module):
     @abstractmethod
     def _lookup(self, codes: Tensor) -> Tensor:
         """Quantized rows (N, out_dim) of codes (N, M)."""
+
+    def _check_codes(self, codes: Tensor) -> None:
+        if not torch.compiler.is_compiling():
+            check_codes(codes, self.codebook_sizes)
 
     def _check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():
@@ -138,11 +169,7 @@ class Quantizer(nn.Module):
         rows = x.float().movedim(self.axis, -1)  # (B, *positions, dim)
         if mask is None:
             return rows.flatten(0, -2)
-        if mask.dtype != torch.bool or mask.shape != rows.shape[:-1]:
-            raise ValueError(
-                f"mask must be bool of shape {tuple(rows.shape[:-1])}, one entry per position; "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+        _check_mask(mask, rows.shape[:-1])
         return rows[mask]
 
     def _positions(self, rows: Tensor, x: Tensor, mask: Tensor | None, fill: float) -> Tensor:
@@ -170,32 +197,37 @@ class SingleStageQuantizer(Quantizer):
 
     @abstractmethod
     def _slots(self, rows: Tensor) -> Tensor:
-        """Rows (N, dim) to (N, M * D): one slot of D columns per codebook, zero-padded."""
+        """Rows (N, dim) to latents (N, M, D), one slot per codebook, zero-padded."""
 
     @abstractmethod
     def _join(self, slots: Tensor) -> Tensor:
-        """Quantized slots (N, M * D) to (N, out_dim)."""
-
-    def _latents(self, slots: Tensor) -> Tensor:
-        return slots.detach().unflatten(1, (self.num_codebooks, -1)).transpose(0, 1)  # (M, N, D), a view
+        """Quantized slots (N, M, D) to (N, out_dim)."""
 
     def _quantize(self, rows, global_rows):
         slots = self._slots(rows)
-        latents = self._latents(slots)
+        latents = slots.detach().transpose(0, 1)  # (M, N, D), a view
         if global_rows is not None:
             self.state.refresh(latents, global_rows)
         codes = self.state.search(latents)  # (M, N)
         if global_rows is not None:
             self.state.accumulate(latents, codes, global_rows)
-        codewords = self.state.lookup(codes.t()).flatten(1)  # (N, M * D)
+        codewords = self.state.lookup(codes.t())  # (N, M, D)
         quantized, commitment_loss, codebook_loss = straight_through(slots, codewords, self.state.codebook_dims)
         return self._join(quantized), codes.t(), commitment_loss, codebook_loss
 
     def _search(self, rows):
-        return self.state.search(self._latents(self._slots(rows))).t()
+        return self.state.search(self._slots(rows).transpose(0, 1)).t()
 
     def _lookup(self, codes):
-        return self._join(self.state.lookup(codes).flatten(1))
+        return self._join(self.state.lookup(codes))
+
+
+def sum_in_order(codewords: Tensor) -> Tensor:
+    """(N, M, D) to (N, D), one codebook after the other: a reduction's order, hence its bits, may depend on N."""
+    total = torch.zeros_like(codewords[:, 0])
+    for codeword in codewords.unbind(1):
+        total = total + codeword
+    return total
 
 
 def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:
@@ -204,6 +236,11 @@ def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> t
     if len(values) != num_codebooks:
         raise ValueError(f"{name} must be an int or have one entry for each of {num_codebooks} codebooks; got {value}")
     return values
+
+
+def one_or_all(values: Sequence[int]) -> int | list[int]:
+    """The one value that all agree on, else all of them."""
+    return values[0] if len(set(values)) == 1 else list(values)
 
 
 def check_num_codebooks(num_codebooks: int) -> None:
@@ -228,6 +265,14 @@ def make_state(
         epsilon=epsilon,
         rare_code_threshold=rare_code_threshold,
     )
+
+
+def _check_mask(mask: Tensor, shape: Sequence[int]) -> None:
+    if mask.dtype != torch.bool or mask.shape != tuple(shape):
+        raise ValueError(
+            f"mask must be bool of shape {tuple(shape)}, one entry per position; "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}; True marks valid positions"
+        )
 
 
 def _is_finite(rows: Tensor) -> bool:

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from depthq.ops import nearest_code, segment_sums
+from depthq.quantizers.counter_random import random_int32, random_uniform
+from depthq.quantizers.health import CodebookHealth
+from depthq.quantizers.kmeans_plus_plus import kmeans_plus_plus
+from depthq.quantizers.processes import GlobalRows
 
 CodebookUpdate = Literal["ema", "gradient"]
 ALL = slice(None)
@@ -20,8 +23,9 @@ class CodebookState(nn.Module):
     Codebooks of different sizes are padded: rows at or beyond K_m are never chosen, columns at or beyond D_m are zero
     and so add nothing to any distance.
 
-    One training step is `refresh`, then `search`, then `accumulate`. The codebooks move only in `refresh`, at the start
-    of a step: until the next one, codes decode to exactly what this step returned, in training too.
+    One training step is `refresh`, `search`, `accumulate`, and at its very end `end_step`. The codebooks move only in
+    `refresh`, at the start of a step: until the next one, codes decode to exactly what this step returned, in training
+    too.
 
     Initialisation is no special case: before the first batch every code has count 0, hence is rare, hence is drawn
     from that batch. A re-drawn code restarts with a fair share of the counts, so no stale average can overwrite it.
@@ -42,8 +46,10 @@ class CodebookState(nn.Module):
     weight: Tensor
     ema_count: Tensor
     ema_sum: Tensor
-    num_updates: Tensor
+    recent_count: Tensor
     recently_redrawn: Tensor
+    num_updates: Tensor
+    is_code: Tensor
 
     def __init__(
         self,
@@ -63,25 +69,31 @@ class CodebookState(nn.Module):
         self.decay = decay
         self.epsilon = epsilon
         self.rare_code_threshold = rare_code_threshold
+        self.spread_start = False  # what `fit` asks for
 
-        shape = (len(codebook_sizes), max(codebook_sizes), max(codebook_dims))
-        weight = torch.randn(shape) * self._is_dimension(shape[2])
+        num_codebooks, size, dim = shape = (len(codebook_sizes), max(codebook_sizes), max(codebook_dims))
+        is_code = torch.arange(size) < torch.tensor(codebook_sizes)[:, None]  # (M, K)
+        is_column = torch.arange(dim) < torch.tensor(codebook_dims)[:, None]  # (M, D)
+        weight = torch.randn(shape) * (is_code[:, :, None] & is_column[:, None])
         if update == "gradient":
             self.weight = nn.Parameter(weight)
         else:
             self.register_buffer("weight", weight)
             self.register_buffer("ema_sum", torch.zeros(shape))
         self.register_buffer("ema_count", torch.zeros(shape[:2]))
+        self.register_buffer("recent_count", torch.zeros(shape[:2]))
+        self.register_buffer("recently_redrawn", torch.zeros(RECENT_STEPS, num_codebooks, dtype=torch.int64))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
-        redrawn = torch.zeros(RECENT_STEPS, shape[0], dtype=torch.int64)
-        self.register_buffer("recently_redrawn", redrawn, persistent=False)
+        self.register_buffer("is_code", is_code, persistent=False)
 
-    def _is_dimension(self, width: int) -> Tensor:
-        return torch.arange(width) < torch.tensor(self.codebook_dims)[:, None, None]  # (M, 1, D)
+    def _apply(self, fn, recurse=True):
+        """Codebooks follow their module to any device, but stay float32 through .half() and .bfloat16()."""
 
-    def _is_code(self, which: slice) -> Tensor:
-        sizes = torch.tensor(self.codebook_sizes[which], device=self.weight.device)
-        return torch.arange(self.weight.shape[1], device=self.weight.device) < sizes[:, None]  # (M, K)
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
 
     @property
     def codewords(self) -> Tensor | list[Tensor]:
@@ -101,95 +113,87 @@ class CodebookState(nn.Module):
         return nn.functional.embedding(codes + offsets, weight.flatten(0, 1))
 
     @torch.no_grad()
-    def refresh(self, latents: Tensor, rows: "GlobalRows", which: slice = ALL) -> None:
+    def refresh(self, latents: Tensor, rows: GlobalRows, which: slice = ALL) -> None:
         """Start of a training step: move the codebooks to their EMA, then re-draw rare codes from these latents."""
-        if self.update == "ema":
-            smoothed = _laplace_smoothed(self.ema_count[which], self._is_code(which), self.epsilon)
-            self.weight[which] = self.ema_sum[which] / smoothed[..., None]
-        count = self.ema_count[which]  # a view
-        is_code = self._is_code(which)
+        self.move_to_ema(which)
+        count, is_code = self.ema_count[which], self.is_code[which]
         mean_count = count.sum(1, keepdim=True) / is_code.sum(1, keepdim=True)
         rare = (count <= self.rare_code_threshold * mean_count) & is_code
-        drawn = rows.gather(latents, self._draw(rows.total, which))  # (M, K, D)
-        fair_share = rows.total / is_code.sum(1, keepdim=True)
-        self.weight[which] = torch.where(rare[..., None], drawn, self.weight[which])
-        if self.update == "ema":
-            self.ema_sum[which] = torch.where(rare[..., None], drawn * fair_share[..., None], self.ema_sum[which])
-        self.ema_count[which] = torch.where(rare, fair_share, count)
+        self.restart(rare, rows.gather(latents, self._draw(latents, rows, which)), rows.total, which)
         self.recently_redrawn[self.num_updates % RECENT_STEPS, which] = rare.sum(1)
 
     @torch.no_grad()
-    def accumulate(self, latents: Tensor, codes: Tensor, rows: "GlobalRows", which: slice = ALL) -> None:
-        """End of a training step: fold this batch's counts and sums into the EMA."""
+    def move_to_ema(self, which: slice = ALL) -> None:
+        """Each codeword becomes the mean of its vectors, by their EMA; codebooks learned by gradient stay."""
+        if self.update == "ema":
+            count = self.ema_count[which]
+            smoothed = _laplace_smoothed(count, self.is_code[which], self.epsilon)
+            means = self.ema_sum[which] / smoothed[..., None]
+            self.weight[which] = torch.where((count > 0)[..., None], means, self.weight[which])
+
+    @torch.no_grad()
+    def restart(self, where: Tensor, codewords: Tensor, num_rows: int, which: slice = ALL) -> None:
+        """Set codes anew `where` (M, K) is True: codeword (M, K, D), and as EMA count a fair share of `num_rows`."""
+        fair_share = num_rows / self.is_code[which].sum(1, keepdim=True)  # (M, 1)
+        self.weight[which] = torch.where(where[..., None], codewords, self.weight[which])
+        self.ema_count[which] = torch.where(where, fair_share, self.ema_count[which])
+        if self.update == "ema":
+            sums = codewords * fair_share[..., None]
+            self.ema_sum[which] = torch.where(where[..., None], sums, self.ema_sum[which])
+
+    @torch.no_grad()
+    def accumulate(self, latents: Tensor, codes: Tensor, rows: GlobalRows, which: slice = ALL) -> None:
+        """Fold this batch's counts and sums into the EMA; the codebooks themselves move in the next `refresh`."""
         counts, sums = segment_sums(latents, codes, self.weight.shape[1])
         rows.sum_over_processes(counts, sums)
-        self.ema_count[which] = self.ema_count[which].lerp(counts, 1 - self.decay)
+        self.ema_count[which].lerp_(counts, 1 - self.decay)
+        self.recent_count[which].lerp_(counts, 1 - self.decay)
         if self.update == "ema":
-            self.ema_sum[which] = self.ema_sum[which].lerp(sums, 1 - self.decay)
+            self.ema_sum[which].lerp_(sums, 1 - self.decay)
 
-    def _draw(self, num_rows: int, which: slice) -> Tensor:
-        """A row for each code, int64 (M, K) in [0, num_rows): code k draws from the k-th of K equal strata of the rows.
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """End of a training step, once for all codebooks."""
+        self.num_updates += 1
+        self.recently_redrawn[self.num_updates % RECENT_STEPS] = 0  # a codebook that skips the next step re-draws none
 
-        The draw is a hash of (step, codebook, code): no generator state, the same in every process and after a resume.
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget all statistics: the next training step starts the codebooks from its batch."""
+        for name, statistic in self.named_buffers(recurse=False):
+            if name not in ("weight", "is_code"):
+                statistic.zero_()
+
+    def health(self) -> CodebookHealth:
+        """How the codebooks have been used of late."""
+        norms = torch.linalg.vector_norm(self.weight.detach(), dim=2)  # (M, K)
+        mean_norm = (norms * self.is_code).sum(1) / self.is_code.sum(1)
+        redrawn = self.recently_redrawn.sum(0)
+        return CodebookHealth.from_counts(
+            self.recent_count, self.rare_code_threshold, redrawn, mean_norm, self.codebook_sizes
+        )
+
+    def _draw(self, latents: Tensor, rows: GlobalRows, which: slice) -> Tensor:
+        """A global row for each code, int64 (M, K): code k draws from the k-th of K equal strata of the rows.
+
+        With `spread_start`, the first draw is that of k-means++ instead.
         """
         num_codebooks, size, _ = self.weight.shape
-        codebook = torch.arange(num_codebooks, device=self.weight.device)[which, None]
         code = torch.arange(size, device=self.weight.device)
-        counter = (self.num_updates * num_codebooks + codebook) * size + code
-        sizes = torch.tensor(self.codebook_sizes[which], device=self.weight.device)[:, None]
-        code = torch.minimum(code, sizes - 1)  # padding rows draw too, and are discarded
-        low, high = code * num_rows // sizes, (code + 1) * num_rows // sizes
-        return low + _hash32(counter) % (high - low).clamp(min=1)
-
-
-class GlobalRows:
-    """The rows of a batch, numbered over all processes in rank order, and the collectives over them."""
-
-    def __init__(self, num_local: int, all_finite: bool, device: torch.device):
-        self.distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.total, self.first, self.all_finite = num_local, 0, all_finite
-        self.num_local = num_local
-        if self.distributed:
-            mine = torch.tensor([num_local, int(all_finite)], device=device)
-            everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-            dist.all_gather(everyone, mine)
-            counts, finite = zip(*(pair.tolist() for pair in everyone), strict=True)
-            self.total, self.first, self.all_finite = sum(counts), sum(counts[: dist.get_rank()]), all(finite)
-
-    def gather(self, latents: Tensor, rows: Tensor) -> Tensor:
-        """Latents (M, K, D) at global `rows` (M, K), wherever they live; latents (M, N, D) are this process's."""
-        codebook = torch.arange(latents.shape[0], device=latents.device)[:, None]
-        if not self.distributed:
-            return latents[codebook, rows]
-        here = (rows >= self.first) & (rows < self.first + self.num_local)
-        drawn = latents.new_zeros(*rows.shape, latents.shape[2])
-        local = (rows - self.first).clamp(0, max(self.num_local - 1, 0))
-        if self.num_local:
-            drawn = torch.where(here[..., None], latents[codebook, local], drawn)
-        self.sum_over_processes(drawn)
-        return drawn
-
-    def sum_over_processes(self, *tensors: Tensor) -> None:
-        """Sum each tensor over all processes, in place."""
-        if self.distributed:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+        codebook = torch.arange(num_codebooks, device=self.weight.device)[which, None]
+        counter = (self.num_updates * num_codebooks + codebook) * size + code  # (M, K)
+        if self.spread_start and not rows.distributed and self.num_updates == 0:
+            return kmeans_plus_plus(latents, random_uniform(counter))
+        sizes = self.is_code[which].sum(1, keepdim=True)
+        code = torch.minimum(code, sizes - 1)  # padding draws too, and is discarded
+        low, high = code * rows.total // sizes, (code + 1) * rows.total // sizes
+        return low + random_int32(counter) % (high - low).clamp(min=1)
 
 
 def _laplace_smoothed(count: Tensor, is_code: Tensor, epsilon: float) -> Tensor:
-    """Counts (M, K) smoothed so that none is 0 while each codebook's total stays; 1 where there is no code."""
+    """Counts (M, K) smoothed so that no code's is 0 while each codebook's total stays."""
     total = count.sum(1, keepdim=True)
-    smoothed = (count + epsilon) / (total + is_code.sum(1, keepdim=True) * epsilon) * total
-    return torch.where(is_code & (smoothed > 0), smoothed, 1.0)
-
-
-def _hash32(counter: Tensor) -> Tensor:
-    """Well-mixed int64 values in [0, 2^32); the multipliers stay below 2^31 so that no product overflows."""
-    mask = 0xFFFFFFFF
-    x = counter & mask
-    for multiplier in (0x7FEB352D, 0x2C1B3C6D):
-        x = ((x ^ (x >> 16)) * multiplier) & mask
-    return x ^ (x >> 15)
+    return (count + epsilon) / (total + is_code.sum(1, keepdim=True) * epsilon) * total
 
 
 def _check_settings(sizes, dims, update, decay, epsilon, rare_code_threshold) -> None:

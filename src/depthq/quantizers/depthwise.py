@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from depthq.quantizers.base import SingleStageQuantizer, check_num_codebooks, make_state, per_codebook
+from depthq.quantizers.base import SingleStageQuantizer, check_num_codebooks, make_state, one_or_all, per_codebook
 from depthq.quantizers.codebooks import CodebookUpdate
 
 
@@ -67,23 +67,45 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         )
         width = max(dims)
         columns = [slot * width + column for slot, size in enumerate(dims) for column in range(size)][:dim]
-        self.num_columns = num_codebooks * width
-        self._columns: Tensor | None
-        self.register_buffer("_columns", torch.tensor(columns) if self.num_columns != dim else None, persistent=False)
+        is_padded = num_codebooks * width != dim
+        self._columns: Tensor | None  # where each column of x lies among the M * D of the padded slots
+        self.register_buffer("_columns", torch.tensor(columns) if is_padded else None, persistent=False)
 
-    def extra_repr(self) -> str:
-        sizes, dims = self.codebook_sizes, self.state.codebook_dims
-        size = sizes[0] if len(set(sizes)) == 1 else list(sizes)
-        width = dims[0] if len(set(dims)) == 1 else list(dims)
-        return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={size}, codebook_dim={width}"
+    def to_faiss(self):
+        """A trained, empty `faiss.IndexPQ` on the CPU with these codebooks, whose codes equal those of `encode`.
 
-    def _slots(self, rows: Tensor) -> Tensor:
-        if self._columns is None:
-            return rows
-        return rows.new_zeros(len(rows), self.num_columns).index_copy(1, self._columns, rows)
+        Vectors that two codewords are equally near to, up to float32 rounding, may differ.
 
-    def _join(self, slots: Tensor) -> Tensor:
-        return slots if self._columns is None else slots[:, self._columns]
+        Raises:
+            ValueError: If the slices are padded or of different width, or K is not one power of two.
+            ImportError: If faiss is not installed.
+        """
+        size = self.codebook_sizes[0]
+        if set(self.codebook_sizes) != {size} or size & (size - 1) or size == 1:
+            raise ValueError(f"codebook_size must be one power of two for faiss; got {one_or_all(self.codebook_sizes)}")
+        if self._columns is not None:
+            raise ValueError(
+                f"dim must be num_codebooks equal slices for faiss; got dim={self.dim} and "
+                f"codebook_dim={one_or_all(self.state.codebook_dims)} for {self.num_codebooks} codebooks"
+            )
+        try:
+            import faiss
+        except ImportError as error:
+            raise ImportError("faiss must be installed for to_faiss; run pip install faiss-cpu") from error
+        index = faiss.IndexPQ(self.dim, self.num_codebooks, size.bit_length() - 1)
+        faiss.copy_array_to_vector(self.state.weight.detach().cpu().numpy().ravel(), index.pq.centroids)
+        index.is_trained = True
+        return index
+
+    def _slots(self, rows):
+        if self._columns is not None:
+            shape = (len(rows), self.num_codebooks * self.state.weight.shape[2])
+            rows = rows.new_zeros(shape).index_copy(1, self._columns, rows)
+        return rows.unflatten(1, (self.num_codebooks, -1))
+
+    def _join(self, slots):
+        columns = slots.flatten(1)
+        return columns if self._columns is None else columns[:, self._columns]
 
 
 def _slice_dims(dim: int, num_codebooks: int, codebook_dim: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -1,19 +1,24 @@
 """Residual quantization: each codebook quantizes what the ones before left."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
-from depthq.quantizers.base import Quantizer, check_num_codebooks, make_state
+from depthq.codes import check_codes
+from depthq.quantizers.base import Quantizer, check_num_codebooks, make_state, sum_in_order
 from depthq.quantizers.codebooks import CodebookUpdate
-from depthq.quantizers.straight_through import straight_through
+from depthq.quantizers.counter_random import random_uniform
+from depthq.quantizers.processes import GlobalRows
+from depthq.quantizers.straight_through import StraightThrough, codebook_loss, column_weights, squared_distance
 
 
 class ResidualQuantizer(Quantizer):
     """Approximates one D-dimensional vector by a sum of M codewords, found greedily one codebook after the other.
 
     Not in the paper: the strongest of today's common baselines, for comparisons at equal bits. Each stage has its own
-    commitment loss on the residual it saw; the losses are summed over stages.
+    commitment loss on the residual it saw; the losses are summed over stages. Since stages refine, `decode` takes a
+    prefix as well: `decode(codes[:, :n])` is what the first n codebooks know.
 
     Args:
         dim: D, the size of `axis` and of every codeword.
@@ -25,6 +30,9 @@ class ResidualQuantizer(Quantizer):
         decay: EMA decay.
         epsilon: Laplace smoothing of the EMA counts.
         rare_code_threshold: Codes used less than this share of the mean are re-drawn from the batch (Sec. 4.2).
+        quantizer_dropout: Probability, 0..1, that a training step uses the first n codebooks alone, n uniform in 1..M:
+            for decoding at several rates (SoundStream, Sec. III-C). Its codes are (B, n, *positions), and the codebooks
+            left out do not learn.
         check_finite: Refuse NaN and infinity in training.
 
     Raises:
@@ -43,58 +51,77 @@ class ResidualQuantizer(Quantizer):
         decay: float = 0.99,
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
+        quantizer_dropout: float = 0.0,
         check_finite: bool = True,
     ):
         super().__init__()
         check_num_codebooks(num_codebooks)
+        if not 0 <= quantizer_dropout <= 1:
+            raise ValueError(f"quantizer_dropout must lie in [0, 1]; got {quantizer_dropout}")
         self.dim = self.out_dim = dim
         self.axis = axis
         self.commitment_weight = commitment_weight
+        self.quantizer_dropout = quantizer_dropout
         self.check_finite = check_finite
         dims = (dim,) * num_codebooks
         self.state = make_state(
             num_codebooks, codebook_size, dims, codebook_update, decay, epsilon, rare_code_threshold
         )
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, num_codebooks={self.num_codebooks}"
-
     def _quantize(self, rows, global_rows):
-        residual = rows
-        quantized = torch.zeros_like(rows)
-        codes, commitment_loss, codebook_loss = [], 0.0, 0.0
-        for stage in range(self.num_codebooks):
-            which = slice(stage, stage + 1)
-            latents = residual.detach()[None]  # (1, N, D)
-            if global_rows is not None:
-                self.state.refresh(latents, global_rows, which)
-            found = self.state.search(latents, which)  # (1, N)
-            if global_rows is not None:
-                self.state.accumulate(latents, found, global_rows, which)
-            codewords = self.state.lookup(found.t(), which).flatten(1)  # (N, D)
-            _, stage_commitment, stage_codebook = straight_through(residual, codewords, (self.dim,))
-            commitment_loss, codebook_loss = (
-                commitment_loss + stage_commitment,
-                codebook_loss + stage_codebook,
-            )
-            residual = residual - codewords.detach()
-            quantized = quantized + codewords.detach()
-            codes.append(found[0])
-        quantized, _, _ = straight_through(rows, quantized, (self.dim,))
-        return quantized, torch.stack(codes, 1), commitment_loss, codebook_loss
+        num_kept = self.num_codebooks if global_rows is None else self._num_kept()
+        latents = rows.unsqueeze(1)  # (N, 1, D)
+        weights = column_weights(latents, (self.dim,))
+        quantized, differences = torch.zeros_like(latents), torch.zeros_like(latents)
+        codes, commitment, codebook = [], latents.new_zeros(()), latents.new_zeros(())
+        for found, residual, codewords in self._stages(rows, num_kept, global_rows):
+            codes.append(found)
+            codebook = codebook + codebook_loss(residual, codewords, weights)
+            codewords = codewords.detach()
+            quantized = quantized + codewords
+            difference = residual - codewords
+            commitment = commitment + squared_distance(difference, weights)
+            # Each stage's residual is the latent less constants, so their gradients add up in the latent.
+            differences = differences + difference
+        quantized, commitment = StraightThrough.apply(latents, quantized, commitment, differences, weights)
+        return quantized.squeeze(1), torch.stack(codes, 1), commitment, codebook
 
     def _search(self, rows):
-        codes = []
-        for stage in range(self.num_codebooks):
-            which = slice(stage, stage + 1)
-            found = self.state.search(rows[None], which)
-            rows = rows - self.state.lookup(found.t(), which).flatten(1)
-            codes.append(found[0])
-        return torch.stack(codes, 1)
+        return torch.stack([found for found, _, _ in self._stages(rows, self.num_codebooks)], 1)
 
     def _lookup(self, codes):
-        codewords = self.state.lookup(codes)  # (N, M, D)
-        quantized = torch.zeros_like(codewords[:, 0])
-        for stage in range(self.num_codebooks):  # in this order: float addition does not associate
-            quantized = quantized + codewords[:, stage]
-        return quantized
+        return sum_in_order(self.state.lookup(codes, slice(codes.shape[1])))
+
+    def _stages(
+        self, rows: Tensor, num_stages: int, global_rows: GlobalRows | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Per stage its codes (N,), the residual that it saw and the codewords that it chose, both (N, 1, D)."""
+        residual = rows.detach().unsqueeze(1)
+        for stage in range(num_stages):
+            which = slice(stage, stage + 1)
+            latents = residual.transpose(0, 1)  # (1, N, D)
+            if global_rows is not None:
+                self.state.refresh(latents, global_rows, which)
+            codes = self.state.search(latents, which).t()  # (N, 1)
+            if global_rows is not None:
+                self.state.accumulate(latents, codes.t(), global_rows, which)
+            codewords = self.state.lookup(codes, which)
+            yield codes[:, 0], residual, codewords
+            residual = residual - codewords.detach()
+
+    def _num_kept(self) -> int:
+        """How many codebooks this training step uses: a function of the step, hence the same in all processes."""
+        if self.quantizer_dropout == 0:
+            return self.num_codebooks
+        draw = float(random_uniform(~self.state.num_updates)) / self.quantizer_dropout
+        return 1 + int(draw * self.num_codebooks) if draw < 1 else self.num_codebooks
+
+    def _check_codes(self, codes):
+        """A prefix of the codebooks will do."""
+        if codes.dim() < 2 or not 1 <= codes.shape[1] <= self.num_codebooks:
+            raise ValueError(
+                f"codes must be (B, M, ...) with M from 1 to {self.num_codebooks} codebooks on axis 1; "
+                f"got shape {tuple(codes.shape)}"
+            )
+        if not torch.compiler.is_compiling():
+            check_codes(codes, self.codebook_sizes[: codes.shape[1]])

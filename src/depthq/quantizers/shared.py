@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor
-
-from depthq.quantizers.base import SingleStageQuantizer, check_num_codebooks, make_state
+from depthq.quantizers.base import SingleStageQuantizer, check_num_codebooks, make_state, sum_in_order
 from depthq.quantizers.codebooks import CodebookUpdate
 
 
@@ -62,10 +60,12 @@ class SharedQuantizer(SingleStageQuantizer):
         )
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, num_codebooks={self.num_codebooks}, combine={self.combine!r}"
+        return f"{super().extra_repr()}, combine={self.combine!r}"
 
-    def _slots(self, rows: Tensor) -> Tensor:
-        return rows.repeat(1, self.num_codebooks)
+    def _slots(self, rows):
+        return rows.unsqueeze(1).expand(-1, self.num_codebooks, -1)
 
-    def _join(self, slots: Tensor) -> Tensor:
-        return slots if self.combine == "concat" else slots.unflatten(1, (self.num_codebooks, -1)).sum(1)
+    def _join(self, slots):
+        if self.combine == "concat":
+            return slots.flatten(1)
+        return sum_in_order(slots)

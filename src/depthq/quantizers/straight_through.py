@@ -4,54 +4,66 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
-def straight_through(slots: Tensor, codewords: Tensor, codebook_dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def straight_through(latents: Tensor, codewords: Tensor, codebook_dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Replace latents by their codewords, exactly, while the gradient goes to the latents.
 
     Shapes: N rows of M slots of D columns each; slot m has codebook_dims[m] real columns, the others are zero.
 
     Args:
-        slots: float32 (N, M * D), the latents.
-        codewords: float32 (N, M * D), their codewords; with gradient if the codebooks are learned by it.
+        latents: float32 (N, M, D).
+        codewords: float32 (N, M, D), those nearest to the latents; with gradient if they are learned by it.
         codebook_dims: D_m of each codebook.
 
     Returns:
         `codewords` with the straight-through gradient; the commitment loss and the codebook loss (Eq. 5): squared
         distance, mean over rows and real columns, summed over codebooks. Both are 0 where there are no rows.
     """
-    weight = _column_weight(slots, codebook_dims)
-    quantized, commitment_loss = _StraightThrough.apply(slots, codewords, weight)
+    weights = column_weights(latents, codebook_dims)
+    difference = latents.detach() - codewords.detach()
+    quantized, commitment_loss = StraightThrough.apply(
+        latents, codewords.detach(), squared_distance(difference, weights), difference, weights
+    )
+    return quantized, commitment_loss, codebook_loss(latents, codewords, weights)
+
+
+def column_weights(latents: Tensor, codebook_dims: Sequence[int]) -> Tensor:
+    """What a squared difference counts in the losses, (M, 1): 1 / (N * D_m)."""
+    dims = latents.new_tensor(codebook_dims)[:, None]
+    return 1 / (dims * max(latents.shape[0], 1))
+
+
+def squared_distance(difference: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of squares of (N, M, D), in one pass and without another array of that size."""
+    squares = torch.linalg.vector_norm(difference, dim=2).square()  # (N, M)
+    return (squares.sum(0) * weights[:, 0]).sum()
+
+
+def codebook_loss(latents: Tensor, codewords: Tensor, weights: Tensor) -> Tensor:
+    """The second term of Eq. 5, whose gradient goes to the codewords; 0 if they take none."""
     if not codewords.requires_grad:
-        return quantized, commitment_loss, commitment_loss.new_zeros(())
-    codebook_loss = ((codewords - slots.detach()).square() * weight).sum()
-    return quantized, commitment_loss, codebook_loss
+        return latents.new_zeros(())
+    return ((codewords - latents.detach()).square() * weights).sum()
 
 
-def _column_weight(slots: Tensor, codebook_dims: Sequence[int]) -> Tensor:
-    """What a squared difference counts: 1 / (N * D_m); one number where all D_m agree, else one per column."""
-    rows = max(slots.shape[0], 1)
-    if len(set(codebook_dims)) == 1:
-        return slots.new_tensor(1 / (rows * codebook_dims[0]))
-    dims = torch.tensor(codebook_dims, dtype=slots.dtype, device=slots.device)
-    return (1 / (rows * dims)).repeat_interleave(slots.shape[1] // len(codebook_dims))
+class StraightThrough(torch.autograd.Function):
+    """(latents, quantized, loss, difference, weights) -> (quantized, loss), both differentiable in the latents alone.
 
-
-class _StraightThrough(torch.autograd.Function):
-    """(latents, codewords) -> (codewords, commitment loss), with one fused pass over the rows in each direction."""
+    `loss` is the commitment loss and 2 * weights * difference its gradient, so that the way back is one fused pass.
+    """
 
     @staticmethod
-    def forward(ctx, slots: Tensor, codewords: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(slots, codewords, weight)
-        if weight.dim() == 0:
-            loss = torch.nn.functional.mse_loss(slots, codewords, reduction="sum") * weight
-        else:
-            loss = ((slots - codewords).square() * weight).sum()
-        return codewords.view_as(codewords), loss
+    def forward(
+        ctx, latents: Tensor, quantized: Tensor, loss: Tensor, difference: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(difference, weights)
+        return quantized.view_as(quantized), loss.view_as(loss)
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None]:
+    @once_differentiable
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         grad_quantized, grad_loss = grads
-        slots, codewords, weight = ctx.saved_tensors
-        grad = torch.sub(slots, codewords).mul_(2 * weight * grad_loss)
-        return grad.add_(grad_quantized), None, None
+        difference, weights = ctx.saved_tensors
+        return torch.addcmul(grad_quantized, difference, 2 * weights * grad_loss), None, None, None, None

@@ -1,0 +1,73 @@
+"""Codebooks from features alone: mini-batch k-means with a k-means++ start."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from depthq.quantizers.base import Quantizer
+
+Features = np.ndarray | Tensor | Iterable[np.ndarray | Tensor]
+
+
+def fit(quantizer: "Quantizer", features: Features, *, steps: int, batch_size: int, seed: int, progress: bool) -> None:
+    """Train a quantizer's codebooks on features, through the same upkeep as in a network.
+
+    Each step is one batch of mini-batch k-means (Sculley, 2010): until 1 / (1 - decay) steps have passed, codewords are
+    the plain mean of all vectors that chose them; from then on a moving one. Rare codes are re-drawn as ever. With
+    several processes each brings its own features, they fit one model, and plain draws replace k-means++.
+
+    Args:
+        quantizer: Its codebooks are set anew; `codebook_update` must be "ema".
+        features: An array or tensor of what `quantizer` takes as x, of any length (a memory-mapped one is read batch by
+            batch), or an iterable of such batches.
+        steps: Batches to learn from; fewer if an iterable ends before, at least 1.
+        batch_size: Vectors per batch along the array's first axis, drawn at random; an iterable has its own.
+        seed: Of the draws.
+        progress: Show a bar with the mean squared distance.
+
+    Raises:
+        ValueError: If there are no features, they are no x for this quantizer, or a number is out of range.
+    """
+    _check(quantizer, steps, batch_size)
+    state, was_training, decay = quantizer.state, quantizer.training, quantizer.state.decay
+    batches = _batches(features, steps, batch_size, np.random.default_rng(seed))
+    state.reset()
+    state.spread_start = True
+    try:
+        quantizer.train()
+        with torch.no_grad(), tqdm(batches, total=steps, desc="fit", disable=not progress) as bar:
+            for step, batch in enumerate(bar):
+                state.decay = min(decay, step / (step + 1))
+                out = quantizer(batch.to(state.weight.device))
+                bar.set_postfix(mse=f"{float(out.commitment_loss) / quantizer.num_codebooks:.4g}", refresh=False)
+        state.move_to_ema()
+    finally:
+        state.decay, state.spread_start = decay, False
+        quantizer.train(was_training)
+    if not state.num_updates:
+        raise ValueError("features must hold at least one vector; got none")
+
+
+def _check(quantizer: "Quantizer", steps: int, batch_size: int) -> None:
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+    if quantizer.state.update != "ema":
+        raise ValueError(f"codebook_update must be 'ema' for fit; got {quantizer.state.update!r}")
+
+
+def _batches(features: Features, steps: int, batch_size: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    """At most `steps` batches, of random entries if `features` is an array."""
+    if not isinstance(features, np.ndarray | Tensor):
+        for batch, _ in zip(features, range(steps), strict=False):
+            yield torch.as_tensor(batch)
+        return
+    for _ in range(steps if len(features) else 0):
+        # Ascending, so that a memory-mapped file is read in one direction.
+        chosen = np.sort(rng.choice(len(features), min(batch_size, len(features)), replace=False, shuffle=False))
+        yield torch.as_tensor(features[chosen])
