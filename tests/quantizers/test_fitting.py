@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import MiniBatchKMeans
+
+from depthq import DepthwiseQuantizer, ResidualQuantizer
+
+
+def clusters(num_rows=4000, seed=0) -> np.ndarray:
+    """Two slices of 4 columns, each a mixture of 16 blobs."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).normal(size=(2, 16, 4)) * 5
+    which = rng.integers(16, size=(2, num_rows))
+    blobs = np.concatenate([centres[m, which[m]] for m in range(2)], axis=1)
+    return (blobs + 0.3 * rng.normal(size=blobs.shape)).astype(np.float32)
+
+
+def mse(quantizer, features) -> float:
+    x = torch.as_tensor(features)
+    return (quantizer.decode(quantizer.encode(x)) - x).square().mean().item()
+
+
+def fitted(features, **options) -> DepthwiseQuantizer:
+    arguments = {"steps": 40, "batch_size": 500, "progress": False} | options
+    return DepthwiseQuantizer(8, 2, 16, axis=-1).fit(features, **arguments)
+
+
+def test_finds_the_clusters_as_well_as_scikit_learn():
+    train, test = clusters(), clusters(seed=1)
+    peers = [MiniBatchKMeans(16, batch_size=500, n_init=3, random_state=0).fit(x) for x in np.split(train, 2, axis=1)]
+    errors = [p.transform(x).min(1) for p, x in zip(peers, np.split(test, 2, axis=1), strict=True)]
+    theirs = float(np.square(errors).sum() / test.size)
+    assert mse(fitted(train), test) < 1.02 * theirs
+
+
+def test_a_memory_mapped_array_a_tensor_and_an_array_fit_alike(tmp_path):
+    features = clusters()
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    expected = fitted(features).codebooks
+    assert torch.equal(fitted(mapped).codebooks, expected)
+    assert torch.equal(fitted(torch.from_numpy(features)).codebooks, expected)
+
+
+def test_an_iterator_of_batches_may_end_early():
+    features = clusters()
+    quantizer = fitted(iter(np.split(features, 20)), steps=1000)
+    assert quantizer.state.num_updates == 20
+    assert mse(quantizer, features) < 0.2
+
+
+def test_feature_maps_fit_along_their_axis():
+    maps = clusters(num_rows=1600).reshape(100, 4, 4, 8).transpose(0, 3, 1, 2)
+    quantizer = DepthwiseQuantizer(8, 2, 16).fit(maps, steps=20, batch_size=50, progress=False)
+    assert mse(quantizer, maps.copy()) < 0.2
+
+
+def test_one_step_on_all_data_is_one_step_of_lloyd():
+    """Decay starts at 0: codewords become the means of the vectors that chose them, whatever came before."""
+    features = torch.from_numpy(clusters(num_rows=300))
+    quantizer = fitted(features, steps=1)
+    quantizer.state.epsilon = 1e-12
+    counts, sums = quantizer.state.ema_count, quantizer.state.ema_sum
+    assert counts.sum(1).tolist() == [300, 300]
+    torch.testing.assert_close(sums.sum(1).flatten(), features.sum(0), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(quantizer.codebooks, sums / counts[..., None], rtol=1e-4, atol=1e-4)
+
+
+def test_fit_leaves_mode_and_decay_as_they_were():
+    quantizer = DepthwiseQuantizer(8, 2, 16, decay=0.9).eval()
+    quantizer.fit(clusters(), steps=2, batch_size=100, progress=False)
+    assert not quantizer.training
+    assert quantizer.state.decay == 0.9
+    assert not quantizer.state.spread_start
+
+
+def test_fit_forgets_what_was_learned_before():
+    features = clusters()
+    again = fitted(features).fit(features, steps=40, batch_size=500, progress=False)
+    assert torch.equal(again.codebooks, fitted(features).codebooks)
+
+
+def test_other_quantizers_fit_too():
+    features = clusters()
+    quantizer = ResidualQuantizer(8, 3, 16).fit(features, steps=40, batch_size=500, progress=False)
+    codes = quantizer.encode(torch.from_numpy(features))
+    errors = [(quantizer.decode(codes[:, :n]) - torch.from_numpy(features)).square().mean() for n in (1, 2, 3)]
+    assert errors[0] > 1.3 * errors[1] > 1.3 * errors[2]
+
+
+def test_progress_is_shown_on_demand(capsys):
+    fitted(clusters(), steps=3, progress=True)
+    assert "fit: 100%" in capsys.readouterr().err
+    fitted(clusters(), steps=3)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (clusters(0), {}, "features must hold at least one vector; got none"),
+        (iter([]), {}, "features must hold at least one vector; got none"),
+        (clusters(9), {"steps": 0}, "steps must be at least 1; got 0"),
+        (clusters(9), {"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        (clusters(9)[:, 1:], {}, "dim must be the size of axis -1; got dim=8"),
+        (clusters(9).astype(int), {}, "x must be floating point; got torch.int64"),
+        (np.full((9, 8), np.nan, dtype=np.float32), {}, "x must be finite in training"),
+    ],
+)
+def test_bad_features_are_refused(features, options, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(features, **options)
+
+
+def test_codebooks_learned_by_gradient_are_refused():
+    with pytest.raises(ValueError, match="codebook_update must be 'ema' for fit; got 'gradient'"):
+        DepthwiseQuantizer(8, 2, 16, codebook_update="gradient").fit(clusters(), steps=1)

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from depthq import DepthwiseQuantizer
+from depthq.quantizers import CodebookHealth
+
+
+def health_of(counts, redrawn=(0, 0), sizes=(4, 2)) -> CodebookHealth:
+    return CodebookHealth.from_counts(torch.tensor(counts), 0.1, torch.tensor(redrawn), torch.ones(2), sizes)
+
+
+def test_usage_and_perplexity_by_hand():
+    """Codebook 0: two of four codes, equally often. Codebook 1: both of its two codes, 3 to 1."""
+    health = health_of([[5.0, 5.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]])
+    assert health.usage.tolist() == [0.5, 1.0]
+    assert health.perplexity.tolist() == pytest.approx([2, 4 / 3**0.75])
+    assert health.collapsed.tolist() == [False, False]
+
+
+def test_a_codebook_that_lives_on_one_code_counts_as_collapsed():
+    counts = torch.zeros(2, 64)
+    counts[0, 7], counts[1] = 1.0, 1.0
+    health = health_of(counts.tolist(), sizes=(64, 64))
+    assert health.collapsed.tolist() == [True, False]
+    assert str(health).count("collapsed") == 1
+
+
+def test_before_training_nothing_is_used():
+    health = DepthwiseQuantizer(4, 2, 64).health()
+    assert health.usage.tolist() == [0, 0]
+    assert health.perplexity.tolist() == [1, 1]
+    assert health.redrawn.tolist() == [0, 0]
+
+
+def test_table_has_a_row_per_codebook():
+    health = health_of([[5.0, 5.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]], redrawn=(12, 0))
+    assert str(health).splitlines() == [
+        "codebook    size   usage  perplexity  re-drawn in 100 steps  mean norm",
+        "       0       4   50.0%         2.0                     12          1",
+        "       1       2  100.0%         1.8                      0          1",
+    ]
+
+
+def test_collapse_of_a_live_quantizer_is_seen_though_codes_are_redrawn():
+    """Latents that lie on one point: re-drawing gives every dead code a fresh count, which must not hide it."""
+    quantizer = DepthwiseQuantizer(4, 2, 64)
+    for _ in range(30):
+        quantizer(torch.ones(100, 4))
+    assert quantizer.health().collapsed.all()
+    healthy = DepthwiseQuantizer(4, 2, 64)
+    for _ in range(30):
+        healthy(torch.randn(100, 4))
+    health = healthy.health()
+    assert not health.collapsed.any()
+    assert (health.usage > 0.9).all()
+
+
+def test_redrawn_codes_are_forgotten_after_a_hundred_steps():
+    quantizer = DepthwiseQuantizer(2, 1, 4, rare_code_threshold=0.0)
+    for step in range(102):
+        quantizer(torch.randn(20, 2, generator=torch.Generator().manual_seed(step)))
+        expected = 4 if step < 99 else 0  # the first step drew all four
+        assert quantizer.health().redrawn.item() == expected
+
+
+def test_mean_norm_leaves_padding_out():
+    quantizer = DepthwiseQuantizer(4, 2, [1, 3])
+    quantizer.state.weight[0, 0] = torch.tensor([3.0, 4.0])
+    quantizer.state.weight[1] = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
+    assert quantizer.health().mean_norm.tolist() == [5, 2]
+
+
+def test_health_travels_with_the_state():
+    first, second = DepthwiseQuantizer(4, 2, 8), DepthwiseQuantizer(4, 2, 8)
+    first(torch.randn(50, 4))
+    second.load_state_dict(first.state_dict())
+    assert str(second.health()) == str(first.health())
