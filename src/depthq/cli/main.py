@@ -14,8 +14,11 @@ VERBS = {
     "train": "train a model on images",
     "evaluate": "measure likelihood, rate and reconstruction of a model",
     "reconstruct": "draw originals above reconstructions",
+    "analyze": "measure and draw what codes say and share",
+    "report": "write one HTML page about a run",
     "encode": "turn images into a file of codes",
     "decode": "turn a file of codes back into images",
+    "density": "describe features of any network by trained codebooks",
     "info": "show levels, code shapes, bits and parameters of a model",
 }
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130

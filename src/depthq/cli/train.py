@@ -108,9 +108,8 @@ def _early(arguments: list[str]) -> argparse.Namespace:
     early.add_argument("--out")
     early.add_argument("--resume", action="store_true")
     options = early.parse_known_args(arguments)[0]
-    if options.preset is None:
-        presets = [load_settings(Path(file)).get("preset") for file in options.config if Path(file).is_file()]
-        options.preset = next(filter(None, reversed(presets)), "small")
+    in_files = [load_settings(Path(file)).get("preset") for file in options.config if Path(file).is_file()]
+    options.preset = next(filter(None, [options.preset, *reversed(in_files)]), "small")
     return options
 
 

@@ -33,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:  # all that damage can raise
             raise ValueError(
                 f"{path} must be a whole checkpoint of depthq train; got one that is damaged or of another kind; "
                 "delete it, and --resume goes on from the one before it, or from the start if there is none"

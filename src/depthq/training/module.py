@@ -37,6 +37,8 @@ class DQAETraining(LightningModule):
             output: DQAEOutput = self._forward(images)
         except NonFiniteLatentsError as error:
             raise NonFiniteLatentsError(f"training stopped at step {step}: {error}") from error
+        if not output.levels and not output.loss.isfinite():  # nobody has looked at the latents
+            raise NonFiniteLatentsError(f"training stopped at step {step}: loss must be finite; got {output.loss}")
         if step % self.config.log_every == 0:
             self.figures = self._training_figures(output, images)
         return output.loss

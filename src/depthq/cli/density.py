@@ -1,0 +1,239 @@
+"""Describe features of any network by trained codebooks: error and code entropy, by channel segment and by row.
+
+examples:
+  depthq density features.npy --num-codebooks 7 --codebook-size 32 1024
+  depthq density train.npy --held-out test.npy --axis channel --json
+  depthq density --backbone torchvision:vgg16 --data imagenet/ --out vgg16/
+  depthq density --backbone timm:resnet50 --layer layer4 --data my-photos/ --axis channel
+  depthq density --backbone my_networks:make --weights my.safetensors --data my-photos/
+
+Features are maps (B, C, H, W). The last fifth of an .npy file is held out, unless --held-out names another file; of a
+backbone, its maps of the data's test split are. docs/density.md tells the protocol, and what every figure means.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+from tqdm import tqdm
+
+from depthq.data import evaluation_loader, open_images
+from depthq.evaluation.density import Axis, Density, DensitySummary, Spread, estimate_density, feature_moments
+from depthq.evaluation.features import (
+    NORMALIZATIONS,
+    last_map_layer,
+    layer_maps,
+    load_backbone,
+    open_features,
+    save_features,
+)
+from depthq.files import new_folder
+
+BATCH_SIZE = 32
+HELD_OUT_SHARE = 5  # one in so many
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """Features that are there already."""
+
+    features: Path
+    held_out: Path | None
+
+
+@dataclass(frozen=True)
+class BackboneAndData:
+    """Features that a network is to make of images."""
+
+    backbone: str
+    weights: Path | None
+    layer: str | None
+    data: str
+    image_size: int
+    normalize: Literal["imagenet", "symmetric"]
+    limit: int | None
+    out: Path | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    source: FeatureFiles | BackboneAndData
+    axes: tuple[Axis, ...]
+    codebook_sizes: tuple[int, ...]
+    num_codebooks: int
+    steps: int
+    seeds: int
+    device: str
+    json: bool
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    parser.add_argument("features", type=Path, nargs="?", help="an .npy file of maps (B, C, H, W)")
+    parser.add_argument(
+        "--held_out", type=Path, help="an .npy file to measure on; by default the last fifth of the maps"
+    )
+    parser.add_argument(
+        "--backbone", type=str, help="timm:MODEL, torchvision:MODEL, package.module:factory, or ...:factory:ARGUMENT"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="state dict to load; by default timm's, torchvision's or the factory's own"
+    )
+    parser.add_argument("--layer", type=str, help="name of the layer; by default the last one before pooling")
+    parser.add_argument("--data", type=str, help="bundled, a folder, parquet, or the name of a hub data set")
+    parser.add_argument("--image_size", type=PositiveInt, default=224, help="side of the centre crops")
+    parser.add_argument(
+        "--normalize",
+        type=Literal["imagenet", "symmetric"],
+        default="imagenet",
+        help="pixels as the backbone was trained: ImageNet mean and deviation, or -1..1",
+    )
+    parser.add_argument("--limit", type=PositiveInt, help="only the first so many images of each split")
+    parser.add_argument("--out", type=Path, help="a new folder to keep the features in, train.npy and test.npy")
+    parser.add_argument("--codebook_size", type=PositiveInt, nargs="+", default=[32, 1024], help="K, one or several")
+    parser.add_argument("--num_codebooks", type=PositiveInt, default=7, help="M; for rows, the number of rows")
+    parser.add_argument("--axis", type=Literal["channel", "row", "both"], default="both", help="what shares a codebook")
+    parser.add_argument("--steps", type=PositiveInt, default=500, help="batches of 32 maps to train on")
+    parser.add_argument("--seeds", type=PositiveInt, default=10, help="how many quantizers to train of each kind")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args(arguments)
+    return Settings(
+        source=_source(options),
+        axes=("channel", "row") if options.axis == "both" else (options.axis,),
+        codebook_sizes=tuple(options.codebook_size),
+        num_codebooks=options.num_codebooks,
+        steps=options.steps,
+        seeds=options.seeds,
+        device=options.device,
+        json=options.json,
+    )
+
+
+def run(settings: Settings) -> None:
+    with _features(settings.source, settings.device) as (train, held_out):
+        mean, variance = feature_moments(train, "training features")
+        rows = [
+            estimate_density(
+                train,
+                held_out,
+                axis=axis,
+                codebook_size=codebook_size,
+                num_codebooks=settings.num_codebooks,
+                steps=settings.steps,
+                seeds=settings.seeds,
+                device=settings.device,
+            )
+            for codebook_size in settings.codebook_sizes
+            for axis in settings.axes
+        ]
+        facts = {
+            "training_shape": list(train.shape),
+            "held_out_shape": list(held_out.shape),
+            "feature_mean": mean,
+            "feature_deviation": math.sqrt(variance),
+            "steps": settings.steps,
+            "seeds": settings.seeds,
+        }
+    print(json.dumps(facts | {"rows": [asdict(row) for row in rows]}) if settings.json else _table(facts, rows))
+
+
+def _source(options: Namespace) -> FeatureFiles | BackboneAndData:
+    """Where features come from; refuses options that do not go together."""
+    if bool(options.features) == bool(options.backbone):
+        raise ValueError("features must come from one place; give an .npy file, or --backbone and --data")
+    if options.features:
+        for name in ("weights", "layer", "data", "limit", "out"):
+            if options[name] is not None:
+                raise ValueError(f"--{name} must go with --backbone; got features from {options.features}")
+        return FeatureFiles(options.features, options.held_out)
+    if options.held_out:
+        raise ValueError("--held-out must go with an .npy file; of a backbone, features of the test split are held out")
+    if options.data is None:
+        raise ValueError("--data must be given with --backbone: the images to make features of")
+    return BackboneAndData(**{field.name: options[field.name] for field in fields(BackboneAndData)})
+
+
+@contextmanager
+def _features(source: FeatureFiles | BackboneAndData, device: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Training and held-out features, memory-mapped; those that a backbone makes lie in --out or a temporary folder."""
+    if isinstance(source, FeatureFiles):
+        yield _open(source)
+    elif source.out:
+        with new_folder(source.out) as folder:
+            _extract(source, device, folder)
+        yield _open(FeatureFiles(source.out / "train.npy", source.out / "test.npy"))
+    else:
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            _extract(source, device, folder)
+            yield _open(FeatureFiles(folder / "train.npy", folder / "test.npy"))
+
+
+def _open(files: FeatureFiles) -> tuple[np.ndarray, np.ndarray]:
+    features = open_features(files.features)
+    if files.held_out:
+        return features, open_features(files.held_out)
+    if features.ndim == 0 or len(features) < HELD_OUT_SHARE:
+        raise ValueError(
+            f"features must hold at least {HELD_OUT_SHARE} maps, to keep one in {HELD_OUT_SHARE} of them out; "
+            f"got shape {features.shape} in {files.features}; name a file with --held-out"
+        )
+    num_train = len(features) - len(features) // HELD_OUT_SHARE
+    return features[:num_train], features[num_train:]
+
+
+def _extract(source: BackboneAndData, device: str, folder: Path) -> None:
+    """Write train.npy and test.npy: the layer's maps of the centre crops of each split."""
+    model = load_backbone(source.backbone, source.weights).to(device)
+    normalize = NORMALIZATIONS[source.normalize]
+    black = torch.zeros(1, 3, source.image_size, source.image_size, dtype=torch.uint8)
+    layer = source.layer or last_map_layer(model, normalize(black).to(device))
+    for split in ("train", "test"):
+        images = open_images(source.data, split, image_size=source.image_size)
+        loader = tqdm(
+            evaluation_loader(images, batch_size=BATCH_SIZE, limit=source.limit),
+            desc=f"{layer} of {split} images",
+            unit="batch",
+            delay=2,
+            leave=False,
+        )
+        # Gray images go to all three channels: backbones expect colour.
+        maps = (layer_maps(model, layer, normalize(batch.expand(-1, 3, -1, -1)).to(device)) for batch in loader)
+        save_features(folder / f"{split}.npy", maps, min(len(images), source.limit or len(images)))
+
+
+def _table(facts: dict, rows: list[Density]) -> str:
+    """Like Table 2, with the figures on training features beside it."""
+    training, held_out = (" x ".join(map(str, facts[f"{name}_shape"])) for name in ("training", "held_out"))
+    lines = [
+        f"features   {training} for training, {held_out} held out; "
+        f"mean {facts['feature_mean']:.4g}, standard deviation {facts['feature_deviation']:.4g}",
+        f"training   {facts['steps']} steps; mean +- standard deviation of {facts['seeds']} seeds",
+        "",
+        f"{'':37}{'held out':60}training",
+        f"{'codebooks':16}{'K':>6}{'D':>6}" + 2 * f"{'L_DQ':>17}{'standardised':>17}{'H, nats':>16}{'usage':>7}",
+    ]
+    for row in rows:
+        start = f"{f'{row.num_codebooks}, by {row.axis}':16}{row.codebook_size:6}{row.codebook_dim:6}"
+        lines.append(start + _cells(row.held_out) + _cells(row.training))
+    return "\n".join(lines)
+
+
+def _cells(summary: DensitySummary) -> str:
+    mse, standardized, entropy = (
+        _plus_minus(figure) for figure in (summary.mse, summary.mse_standardized, summary.entropy_nats)
+    )
+    return f"{mse:>17}{standardized:>17}{entropy:>16}{summary.usage.mean:7.0%}"
+
+
+def _plus_minus(figure: Spread) -> str:
+    return f"{figure.mean:.4f}" + ("" if figure.deviation is None else f"+-{figure.deviation:.4f}")

@@ -1,0 +1,60 @@
+"""Write RUN/report.html: one self-contained page about a run, to be opened by double click.
+
+examples:
+  depthq report runs/demo
+  depthq report runs/photos --data my-photos/ --limit 1000
+
+All images of the split (or the first --limit) are measured, as depthq evaluate does; those in the pictures are drawn from
+them at random, the same ones every time. A report that is there already is replaced.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
+
+from depthq.analysis import CodeCounts
+from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
+from depthq.evaluation import Evaluator
+from depthq.report import ImageSample, Measured, summarize_codes, write_report
+from depthq.training import is_run, load_run_settings
+
+SAMPLE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    source: ModelAndData
+    limit: int | None
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    add_model_and_data(parser)
+    parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
+    options = parser.parse_args(arguments)
+    return Settings(model_and_data(options), options.limit)
+
+
+def run(settings: Settings) -> None:
+    source = settings.source
+    if not is_run(source.model):
+        raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")
+    model, batches = load(source, limit=settings.limit)
+    evaluator, sample = Evaluator(model).to(model.device), ImageSample(SAMPLE_SIZE)
+    counts = CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
+    with torch.no_grad():
+        for images in batches:
+            output = model(images)
+            evaluator.update(images, output)
+            sample.update(images)
+            if counts is not None:
+                counts.update(output.codes.to("cpu"))
+    measured = Measured(
+        data=source.data or load_run_settings(source.model)["data"],
+        split=source.split,
+        evaluation=evaluator.compute(),
+        codes=summarize_codes(counts) if counts is not None else None,
+        sample=sample.images,
+    )
+    print(f"{write_report(source.model, model, measured)}: {measured.evaluation.images} images; open it in a browser")

@@ -1,0 +1,154 @@
+"""depthq encode, decode and reconstruct: what one shows is what the others give, bit for bit."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from depthq.cli import main
+from depthq.codes_file import read_codes
+from depthq.data import evaluation_loader, open_images
+from depthq.evaluation import image_grid
+from depthq.training import load_model
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read_pictures(folder):
+    """The decoded images, uint8 (B, C, H, W)."""
+    pixels = np.stack([read_picture(folder / name) for name in names(folder)])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def read_picture(path):
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+@pytest.fixture
+def codes(tmp_path, trained_run):
+    """A file of codes of the 36 training images."""
+    path = tmp_path / "codes.parquet"
+    assert main(["encode", str(trained_run), "--split", "train", "--out", str(path)]) == 0
+    return path
+
+
+def test_codes_decode_to_exactly_what_the_model_and_reconstruct_show(codes, trained_run, photos, tmp_path):
+    assert main(["decode", str(trained_run), str(codes), "--out", str(tmp_path / "decoded")]) == 0
+    decoded = read_pictures(tmp_path / "decoded")
+    originals = next(iter(evaluation_loader(open_images(photos, "train"), batch_size=36)))
+    model = load_model(trained_run)
+    assert torch.equal(decoded, model.decode(model.encode(originals)))
+
+    grid = tmp_path / "grid.png"
+    assert main(["reconstruct", str(trained_run), "--split", "train", "--images", "10", "--out", str(grid)]) == 0
+    expected = np.array(image_grid(originals[:10], decoded[:10]))
+    assert np.array_equal(read_picture(grid), expected)
+
+
+@pytest.mark.filterwarnings("default")  # of skipped images
+def test_more_images_than_a_batch_decode_to_what_reconstruct_shows(trained_run, write_photos, tmp_path):
+    data = write_photos(tmp_path / "data" / "test", count=70).parent
+    write_photos(tmp_path / "data" / "train", count=1)
+    (data / "test" / "003.png").write_bytes(b"no image")  # so that batches are uneven
+    shared = ["--data", str(data), "--on-bad-image", "skip"]
+    assert main(["encode", str(trained_run), *shared, "--out", str(tmp_path / "codes.parquet")]) == 0
+    assert main(["decode", str(trained_run), str(tmp_path / "codes.parquet"), "--out", str(tmp_path / "decoded")]) == 0
+    decoded = read_pictures(tmp_path / "decoded")
+    assert len(decoded) == 69
+    assert main(["reconstruct", str(trained_run), *shared, "--images", "69", "--out", str(tmp_path / "grid.png")]) == 0
+    (data / "test" / "003.png").unlink()
+    originals = read_pictures(data / "test")
+    assert np.array_equal(read_picture(tmp_path / "grid.png"), np.array(image_grid(originals, decoded)))
+
+
+def test_gray_codes_decode_to_gray_images(tmp_path, write_photos):
+    data, run = write_photos(tmp_path / "gray", channels=1), tmp_path / "run"
+    assert main(["train", "--data", str(data), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0
+    assert main(["encode", str(run), "--out", str(tmp_path / "codes.parquet")]) == 0
+    assert main(["decode", str(run), str(tmp_path / "codes.parquet"), "--out", str(tmp_path / "decoded")]) == 0
+    for path in (tmp_path / "decoded").iterdir():
+        with Image.open(path) as picture:
+            assert picture.mode == "L"
+
+
+def test_levels_decode_alone(codes, trained_run, tmp_path):
+    assert main(["decode", str(trained_run), str(codes), "--levels", "[0]", "--out", str(tmp_path / "coarse")]) == 0
+    (batch,) = read_codes(codes)
+    assert torch.equal(read_pictures(tmp_path / "coarse"), load_model(trained_run).decode(batch, levels=[0]))
+
+
+def test_level_that_does_not_exist_is_refused(codes, trained_run, tmp_path, capsys):
+    assert main(["decode", str(trained_run), str(codes), "--levels", "[2]", "--out", str(tmp_path / "out")]) == 1
+    assert "levels must lie in [0, 2); got [2]" in capsys.readouterr().err
+    assert names(tmp_path) == ["codes.parquet"]
+
+
+def test_codes_of_another_model_are_refused(codes, trained_run, tmp_path, capsys):
+    other = load_model(trained_run)
+    with torch.no_grad():
+        other.head.bias += 1
+    other.save_pretrained(tmp_path / "other")
+    assert main(["decode", str(tmp_path / "other"), str(codes), "--out", str(tmp_path / "out")]) == 1
+    assert "must hold codes of this model" in capsys.readouterr().err
+    assert names(tmp_path) == ["codes.parquet", "other"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_cut_off_codes_are_named_and_leave_nothing(codes, trained_run, tmp_path, capsys, share):
+    content = codes.read_bytes()
+    codes.write_bytes(content[: int(share * len(content))])
+    assert main(["decode", str(trained_run), str(codes), "--out", str(tmp_path / "out")]) == 1
+    assert f"{codes} must be a whole file of codes" in capsys.readouterr().err
+    assert names(tmp_path) == ["codes.parquet"]
+
+
+def test_codes_damaged_in_the_middle_are_named_and_leave_nothing(codes, trained_run, tmp_path, capsys):
+    content = bytearray(codes.read_bytes())
+    content[100:150] = bytes(50)
+    codes.write_bytes(content)
+    assert main(["decode", str(trained_run), str(codes), "--out", str(tmp_path / "out")]) == 1
+    assert f"{codes} must be a whole file of codes" in capsys.readouterr().err
+    assert names(tmp_path) == ["codes.parquet"]
+
+
+@pytest.mark.parametrize("verb", ["decode", "encode", "reconstruct"])
+def test_out_that_exists_is_never_overwritten(codes, trained_run, tmp_path, capsys, verb):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "work.txt").write_text("three years of work")
+    for out in (precious, precious / "work.txt"):
+        inputs = [str(trained_run), str(codes)] if verb == "decode" else [str(trained_run)]
+        assert main([verb, *inputs, "--out", str(out)]) == 1
+        assert f"{out} must not exist yet" in capsys.readouterr().err
+    assert (precious / "work.txt").read_text() == "three years of work"
+    assert names(tmp_path) == ["codes.parquet", "precious"]
+
+
+def test_missing_codes_are_named(trained_run, tmp_path, capsys):
+    assert main(["decode", str(trained_run), "nowhere.parquet", "--out", str(tmp_path / "out")]) == 1
+    assert "nowhere.parquet must be a file of codes; there is none" in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("verb", ["encode", "reconstruct"])
+def test_corrupt_image_on_the_way_leaves_nothing(verb, trained_run, photos, tmp_path, capsys):
+    data = shutil.copytree(photos, tmp_path / "data")
+    (data / "010.png").write_bytes(b"no image")
+    assert main([verb, str(trained_run), "--data", str(data), "--out", str(tmp_path / "out")]) == 1
+    assert f"{data / '010.png'}" in capsys.readouterr().err
+    assert names(tmp_path) == ["data"]
+
+
+def test_model_without_a_quantizer_has_no_codes_but_reconstructs(tmp_path, photos, capsys):
+    run = tmp_path / "run"
+    options = ["--preset", "tiny", "--steps", "1", "--quantizer", "none"]
+    assert main(["train", "--data", str(photos), "--out", str(run), *options]) == 0
+    assert main(["encode", str(run), "--out", str(tmp_path / "codes.parquet")]) == 1
+    assert "quantizer must not be 'none'" in capsys.readouterr().err
+    assert main(["reconstruct", str(run), "--out", str(tmp_path / "grid.png")]) == 0
+    assert names(tmp_path) == ["grid.png", "run"]

@@ -1,0 +1,127 @@
+"""depthq evaluate: figures, their names and units."""
+
+import json
+
+import pytest
+
+from depthq.cli import main
+from depthq.training import load_model
+
+KEYS = {
+    "images",
+    "nll_nats_per_dim",
+    "nll_bits_per_dim",
+    "code_bits_per_dim",
+    "total_bits_per_dim",
+    "mse_normalized",
+    "psnr_db",
+    "ssim",
+    "levels",
+}
+
+
+def evaluate(capsys, *arguments) -> dict:
+    assert main(["evaluate", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_json_of_a_discrete_likelihood_has_every_figure(trained_run, capsys):
+    figures = evaluate(capsys, trained_run)
+    assert figures.keys() >= KEYS
+    assert None not in figures.values()
+    assert figures["images"] == 4
+    assert figures["nll_bits_per_dim"] == pytest.approx(figures["nll_nats_per_dim"] / 0.6931471805599453)
+    # Level 0: 2 x 2 positions x 2 codebooks x 3 bits; level 1: 4 x 4 positions x 2 codebooks x 4 bits; 768 dims.
+    assert figures["code_bits_per_dim"] == pytest.approx((4 * 2 * 3 + 16 * 2 * 4) / 768)
+    assert figures["total_bits_per_dim"] == pytest.approx(figures["nll_bits_per_dim"] + figures["code_bits_per_dim"])
+    assert [len(level[name]) for level in figures["levels"] for name in ("perplexity", "usage", "entropy_bits")] == (
+        [2] * 6
+    )
+
+
+def test_figures_that_l2_does_not_have_are_null(tmp_path, photos, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0
+    capsys.readouterr()
+    figures = evaluate(capsys, run)
+    nulls = {name for name, value in figures.items() if value is None}
+    assert nulls == {"nll_nats_per_dim", "nll_bits_per_dim", "total_bits_per_dim"}
+    assert figures["code_bits_per_dim"] == pytest.approx(16 * 2 * 3 / 768)
+
+
+def test_model_without_a_quantizer_has_no_code_figures(tmp_path, photos, capsys):
+    run = tmp_path / "run"
+    options = ["--preset", "tiny", "--steps", "1", "--quantizer", "none", "--likelihood", "categorical"]
+    assert main(["train", "--data", str(photos), "--out", str(run), *options]) == 0
+    capsys.readouterr()
+    figures = evaluate(capsys, run)
+    nulls = {name for name, value in figures.items() if value is None}
+    assert nulls == {"code_bits_per_dim", "code_bits_per_pixel", "total_bits_per_dim"}
+    assert figures["levels"] == []
+
+
+def test_images_smaller_than_the_ssim_window_have_no_ssim(tmp_path, write_photos, capsys):
+    run, data = tmp_path / "run", write_photos(tmp_path / "data", size=8)
+    assert main(["train", "--data", str(data), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0
+    capsys.readouterr()
+    assert evaluate(capsys, run)["ssim"] is None
+
+
+def test_run_and_saved_model_give_the_same_figures(trained_run, tmp_path, photos, capsys):
+    load_model(trained_run).save_pretrained(tmp_path / "saved")
+    assert evaluate(capsys, tmp_path / "saved", "--data", photos) == evaluate(capsys, trained_run)
+
+
+def test_saved_model_needs_data(trained_run, capsys):
+    assert main(["evaluate", str(trained_run / "model")]) == 1
+    assert "--data must be given" in capsys.readouterr().err
+
+
+def test_limit_and_split_choose_the_images(trained_run, capsys):
+    assert evaluate(capsys, trained_run, "--limit", 3)["images"] == 3
+    assert evaluate(capsys, trained_run, "--split", "train")["images"] == 36
+
+
+def test_table_states_units_headline_first(trained_run, capsys):
+    assert main(["evaluate", str(trained_run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "4 test images"
+    assert lines[1].split()[0] == "total"
+    assert "bits/dim" in lines[1]
+    assert any("what the paper reports, in bits" in line for line in lines)
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "few"])
+def test_limit_must_be_positive(trained_run, capsys, limit):
+    assert main(["evaluate", str(trained_run), "--limit", limit]) == 2
+    assert "limit" in capsys.readouterr().err
+
+
+def test_gray_images_do_not_fit_a_colour_model(trained_run, tmp_path, write_photos, capsys):
+    gray = write_photos(tmp_path / "gray", channels=1)
+    assert main(["evaluate", str(trained_run), "--data", str(gray)]) == 1
+    assert f"images in {gray} must have 3 channels, as the model has; got 1" in capsys.readouterr().err
+
+
+def test_size_that_the_strides_do_not_divide_names_the_multiple(trained_run, capsys):
+    assert main(["evaluate", str(trained_run), "--image-size", "12"]) == 1
+    assert "multiples of 8" in capsys.readouterr().err
+
+
+def test_run_without_a_model_yet_says_how_to_go_on(tmp_path, trained_run, capsys):
+    (tmp_path / "config.yaml").write_bytes((trained_run / "config.yaml").read_bytes())
+    assert main(["evaluate", str(tmp_path)]) == 1
+    assert "must hold a trained model; got none yet; go on with: depthq train --resume" in capsys.readouterr().err
+
+
+def test_folder_that_is_neither_run_nor_model_is_named(photos, capsys):
+    assert main(["evaluate", str(photos)]) == 1
+    assert f"{photos} must be a run of depthq train or a save_pretrained folder" in capsys.readouterr().err
+
+
+def test_cut_off_weights_are_named(tmp_path, trained_run, photos, capsys):
+    load_model(trained_run).save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(["evaluate", str(tmp_path), "--data", str(photos)]) == 1
+    assert f"{weights} must be whole and fit config.json" in capsys.readouterr().err

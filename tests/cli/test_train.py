@@ -1,0 +1,270 @@
+"""depthq train: where options come from, what is refused, and what is left behind."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from depthq.cli import main
+from depthq.training import load_model, load_run_settings
+from depthq.training.module import DQAETraining
+
+QUICK = ["--preset", "tiny", "--steps", "2"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def train(tmp_path, photos):
+    """Run `depthq train` on the photos with an --out of its own; returns the exit code."""
+
+    def train(*options: str, data=photos, out="run"):
+        return main(["train", "--data", str(data), "--out", str(tmp_path / out), *options])
+
+    return train
+
+
+def test_run_holds_what_the_design_says(train, tmp_path, capsys):
+    assert train(*QUICK) == 0
+    assert names(tmp_path) == ["run"]
+    assert names(tmp_path / "run") == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "reconstructions"]
+    assert {"config.json", "model.safetensors"} <= set(names(tmp_path / "run" / "model"))
+    assert names(tmp_path / "run" / "reconstructions") == ["step=00000002.png"]
+    assert "trained 2 steps" in capsys.readouterr().out
+
+
+def test_terminal_shows_steps_and_figures_and_nothing_of_the_trainer(train, capsys):
+    assert train(*QUICK, "--log-every", "1") == 0
+    err = capsys.readouterr().err
+    assert re.search(r"step 2/2 .* loss [\d.]+, mse_normalized [\d.]+, .*usage [\d.]+.*images_per_second [\d.]+", err)
+    assert not re.search(r"Epoch|GPU|litlogger|Warning|deprecated|Lightning|Trainer", err)
+    assert all(line.startswith("step ") or not line.strip() for line in err.replace("\r", "\n").split("\n"))
+
+
+def test_dashes_and_underscores_mean_the_same(train, tmp_path):
+    assert train(*QUICK, "--codebook-size", "4", "--num_codebooks=3") == 0
+    settings = load_run_settings(tmp_path / "run")
+    assert (settings["codebook_size"], settings["num_codebooks"]) == (4, 3)
+
+
+def test_value_that_looks_like_an_option_stays_as_it_is(tmp_path, write_photos):
+    data = write_photos(tmp_path / "my-own-photos")
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "a-run"), *QUICK]) == 0
+    assert load_run_settings(tmp_path / "a-run")["data"] == str(data)
+
+
+def test_command_line_beats_yaml_beats_preset(train, tmp_path):
+    (tmp_path / "options.yaml").write_text("codebook_dim: 3\nnum_codebooks: 4\n")
+    assert train(*QUICK, "--config", str(tmp_path / "options.yaml"), "--num-codebooks", "5") == 0
+    settings = load_run_settings(tmp_path / "run")
+    assert settings["num_codebooks"] == 5  # the command line; 4 in the file, 2 in the preset
+    assert settings["codebook_dim"] == 3  # the file; 4 in the preset
+    assert settings["codebook_size"] == 8  # the preset
+    assert settings["batch_size"] == 8  # the preset
+
+
+def test_yaml_may_name_the_preset(train, tmp_path):
+    (tmp_path / "options.yaml").write_text("preset: tiny\nsteps: 2\n")
+    assert train("--config", str(tmp_path / "options.yaml")) == 0
+    assert load_run_settings(tmp_path / "run")["channels"] == [8, 16]
+
+
+def test_config_of_a_run_makes_the_same_run_again(train, trained_run, tmp_path):
+    assert main(["train", "--config", str(trained_run / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
+    assert load_run_settings(tmp_path / "again") == load_run_settings(trained_run)
+    assert load_model(tmp_path / "again").fingerprint() == load_model(trained_run).fingerprint()
+
+
+def test_gray_images_make_a_gray_model(train, tmp_path, write_photos):
+    assert train(*QUICK, data=write_photos(tmp_path / "gray", channels=1)) == 0
+    assert load_model(tmp_path / "run").config.image_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "huge"], "preset must be one of small, paper, tiny; got 'huge'"),
+        (["--num-codebooks", "0"], "num_codebooks must be at least 1; got 0"),
+        (["--codebook-size", "0"], "codebook_size must be at least 1; got 0"),
+        (["--codebook-size", "[8,-1]"], "codebook_size must be at least 1; got -1"),
+        (["--codebook-size", "[]"], "codebook_size must have at least one entry"),
+        (["--codebook-dim", "0"], "codebook_dim must be at least 1; got 0"),
+        (["--channels", "[]"], "channels must have at least one entry"),
+        (["--decay", "1"], "decay must lie in"),
+        (["--steps", "0"], "steps must be at least 1; got 0"),
+        (["--steps", "many"], "steps"),
+        (["--learning-rate", "-1"], "learning_rate must be positive; got -1"),
+        (["--quantizer", "foo"], "depthwise"),
+        (["--likelihood", "gauss"], "logistic_mixture"),
+        (["--colour", "red"], "--colour"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_wrong_options_are_usage_errors_that_leave_nothing(train, tmp_path, capsys, options, message):
+    assert train("--preset", "tiny", *options) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", ["--data", "--out"])
+def test_data_and_out_must_be_given(missing, tmp_path, photos, capsys):
+    given = {"--data": str(photos), "--out": str(tmp_path / "run")}
+    given.pop(missing)
+    assert main(["train", *(word for pair in given.items() for word in pair)]) == 2
+    assert missing.strip("-") in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+def test_unknown_key_in_yaml_is_a_usage_error_that_names_it(train, tmp_path, capsys):
+    (tmp_path / "options.yaml").write_text("number_of_codebooks: 4\n")
+    assert train(*QUICK, "--config", str(tmp_path / "options.yaml")) == 2
+    assert "number_of_codebooks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["- a\n", "steps: [1\n", "\xff\xfe"])
+def test_damaged_yaml_is_a_usage_error(train, tmp_path, capsys, content):
+    (tmp_path / "options.yaml").write_bytes(content.encode("latin-1"))
+    assert train(*QUICK, "--config", str(tmp_path / "options.yaml")) == 2
+    err = capsys.readouterr().err
+    assert "options.yaml" in err
+    assert "Traceback" not in err
+    assert names(tmp_path) == ["options.yaml"]
+
+
+def test_missing_data_is_named(train, tmp_path, capsys):
+    assert train(*QUICK, data=tmp_path / "nowhere") == 1
+    assert f"{tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("files", [[], ["notes.txt"]])
+def test_folder_without_images_is_named(train, tmp_path, capsys, files):
+    (tmp_path / "data").mkdir()
+    for file in files:
+        (tmp_path / "data" / file).write_text("no image")
+    assert train(*QUICK, data=tmp_path / "data") == 1
+    assert "must hold images" in capsys.readouterr().err
+    assert names(tmp_path) == ["data"]
+
+
+def test_corrupt_image_is_named_and_stops_training(train, tmp_path, write_photos, capsys):
+    data = write_photos(tmp_path / "data")
+    (data / "007.png").write_bytes((data / "007.png").read_bytes()[:40])
+    assert train(*QUICK, data=data) == 1
+    assert f"{data / '007.png'}" in capsys.readouterr().err
+    assert names(tmp_path) == ["data"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_corrupt_images_are_skipped_and_counted_on_request(train, tmp_path, write_photos, capsys):
+    data = write_photos(tmp_path / "data")
+    (data / "007.png").write_bytes((data / "007.png").read_bytes()[:40])
+    assert train(*QUICK, "--on-bad-image", "skip", data=data) == 0
+    warning = f"depthq train: warning: skipped 1 bad images of 36: {data / '007.png'}\n"
+    assert warning in capsys.readouterr().err
+
+
+def test_size_that_the_strides_do_not_divide_names_the_multiple(train, tmp_path, capsys):
+    assert train(*QUICK, "--codebook-size", "[8,8]", "--image-size", "12") == 1
+    assert "multiple of 8, the stride of the coarsest level; got 12" in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+def test_wrong_channel_count_is_refused(train, tmp_path, capsys):
+    assert train(*QUICK, "--image-channels", "1") == 1
+    assert "must have 1 channels, as image_channels says; got 3" in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_folder_that_is_no_run_is_never_touched(train, tmp_path, capsys, resume):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("three years of work")
+    assert train(*QUICK, *resume) == 1
+    assert f"{tmp_path / 'run'}" in capsys.readouterr().err
+    assert names(tmp_path / "run") == ["thesis.tex"]
+
+
+def test_file_in_place_of_the_run_is_never_touched(train, tmp_path, capsys):
+    (tmp_path / "run").write_text("three years of work")
+    assert train(*QUICK) == 1
+    assert "--out must be new or empty" in capsys.readouterr().err
+    assert (tmp_path / "run").read_text() == "three years of work"
+
+
+def test_run_is_not_overwritten_and_resume_is_the_remedy(train, trained_run, tmp_path, capsys):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    before = load_model(run).fingerprint()
+    assert train(*QUICK) == 1
+    assert "add --resume to go on with it" in capsys.readouterr().err
+    assert load_model(run).fingerprint() == before
+
+
+def test_empty_folder_becomes_a_run(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert train(*QUICK) == 0
+
+
+def test_resuming_with_other_options_says_which_changed(trained_run, capsys):
+    options = ["--num-codebooks", "3", "--learning-rate", "0.5"]
+    assert main(["train", "--out", str(trained_run), "--resume", *options]) == 1
+    err = capsys.readouterr().err
+    assert "num_codebooks was 2, is 3" in err
+    assert "learning_rate was" in err
+
+
+def test_resuming_a_finished_run_says_so(trained_run, capsys):
+    assert main(["train", "--out", str(trained_run), "--resume"]) == 1
+    assert "steps must exceed the steps already done" in capsys.readouterr().err
+
+
+def test_interrupted_run_says_how_to_go_on_and_does(train, tmp_path, capsys, monkeypatch):
+    original = DQAETraining.training_step
+
+    def interrupted_at_step_7(self, images, index):
+        if self.global_step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, images, index)
+
+    options = ["--preset", "tiny", "--steps", "10"]
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patched:
+        patched.setattr(DQAETraining, "training_step", interrupted_at_step_7)
+        assert train(*options) == 130
+    signal.signal(signal.SIGINT, before)  # the trainer leaves it ignored
+    err = capsys.readouterr().err
+    assert f"interrupted; go on with: depthq train --out {tmp_path / 'run'} --resume" in err
+    assert "Traceback" not in err
+    assert train(*options, out="whole") == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert load_model(tmp_path / "run").fingerprint() == load_model(tmp_path / "whole").fingerprint()
+
+
+def test_ctrl_c_at_the_terminal_exits_130(tmp_path, photos):
+    run = tmp_path / "run"
+    command = ["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--steps", "100000"]
+    process = subprocess.Popen([sys.executable, "-m", "depthq", *command], stderr=subprocess.PIPE, text=True)
+    while not list(run.glob("checkpoints/*.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "--resume" in err
+
+
+def test_diverging_run_exits_1_and_names_the_step(train, tmp_path, capsys):
+    assert train("--preset", "tiny", "--learning-rate", "1e30", "--gradient-clip", "0", "--warmup-steps", "0") == 1
+    err = capsys.readouterr().err
+    assert re.search(r"error: training stopped at step \d+: .* must be finite", err)
+    assert "Traceback" not in err

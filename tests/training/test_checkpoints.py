@@ -1,0 +1,131 @@
+"""Checkpoints are whole or absent, and opening one runs no code."""
+
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+
+from depthq.cli import main
+from depthq.training.checkpoints import AtomicCheckpointIO, newest_checkpoint, step_of
+
+
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Let the disk be full when a file is flushed to it, as `os.fsync` then says."""
+
+    def fsync(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return lambda: monkeypatch.setattr(os, "fsync", fsync)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_checkpoint_comes_back_as_it_was(tmp_path):
+    io, path = AtomicCheckpointIO(), tmp_path / "step=00000001.ckpt"
+    io.save_checkpoint({"step": 1, "weights": {"w": torch.arange(3.0)}}, path)
+    loaded = io.load_checkpoint(path)
+    assert loaded["step"] == 1
+    assert torch.equal(loaded["weights"]["w"], torch.tensor([0.0, 1.0, 2.0]))
+    assert names(tmp_path) == ["step=00000001.ckpt"]
+
+
+def test_full_disk_leaves_the_former_checkpoint(tmp_path, full_disk):
+    io, path = AtomicCheckpointIO(), tmp_path / "step=00000001.ckpt"
+    io.save_checkpoint({"step": 1}, path)
+    full_disk()
+    with pytest.raises(OSError, match=r"step=00000001.ckpt could not be written .*No space left.*make room"):
+        io.save_checkpoint({"step": 2}, path)
+    assert io.load_checkpoint(path) == {"step": 1}
+    assert names(tmp_path) == ["step=00000001.ckpt"]
+
+
+def test_disk_that_fills_in_the_middle_of_a_checkpoint_leaves_the_former(tmp_path):
+    resource = pytest.importorskip("resource")
+    io, path = AtomicCheckpointIO(), tmp_path / "step=00000001.ckpt"
+    io.save_checkpoint({"step": 1}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # Python ignores SIGXFSZ, so that writing fails
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not be written"):
+            io.save_checkpoint({"step": 2, "weights": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert io.load_checkpoint(path) == {"step": 1}
+    assert names(tmp_path) == ["step=00000001.ckpt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_cut_off_checkpoint_is_named_with_the_remedy(tmp_path, share):
+    path = tmp_path / "step=00000001.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(1000)}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"step=00000001.ckpt must be a whole checkpoint.*delete it, and --resume"):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb, protocol=2))])
+def test_opening_a_checkpoint_runs_no_code(tmp_path, write):
+    path, traces = tmp_path / "step=00000001.ckpt", tmp_path / "traces"
+    write({"state_dict": Bomb(traces)}, path)
+    with pytest.raises(ValueError, match="must be a whole checkpoint"):
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+    assert not traces.exists()
+
+
+def test_newest_checkpoint_is_that_of_the_latest_step(tmp_path):
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+    for name in ("step=00000900.ckpt", "step=00001000.ckpt", "step=00002000.ckpt.partial"):
+        (tmp_path / name).touch()
+    assert newest_checkpoint(tmp_path) == tmp_path / "step=00001000.ckpt"
+    assert step_of(tmp_path / "step=00001000.ckpt") == 1000
+
+
+def test_run_that_fills_the_disk_stops_and_resumes_from_the_former_checkpoint(tmp_path, photos, monkeypatch, capsys):
+    run = tmp_path / "run"
+    train = ["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--steps", "9"]
+    save = torch.save
+
+    def save_until_full(checkpoint, file):
+        if checkpoint["global_step"] == 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(checkpoint, file)
+
+    monkeypatch.setattr(torch, "save", save_until_full)
+    assert main([*train, "--checkpoint-every", "3"]) == 1
+    assert "step=00000006.ckpt could not be written" in capsys.readouterr().err
+    assert names(run / "checkpoints") == ["step=00000003.ckpt"]
+    monkeypatch.setattr(torch, "save", save)
+    assert main(["train", "--out", str(run), "--resume"]) == 0
+    assert names(run / "checkpoints") == ["step=00000009.ckpt"]
+
+
+def test_run_with_a_cut_off_checkpoint_says_which_and_starts_anew_without_it(tmp_path, photos, capsys):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    checkpoint = run / "checkpoints" / "step=00000003.ckpt"
+    train = ["train", "--data", str(photos), "--out", str(tmp_path / "other"), "--preset", "tiny", "--steps", "5"]
+    assert main(train) == 0
+    (run / "config.yaml").write_bytes((tmp_path / "other" / "config.yaml").read_bytes())
+    checkpoint.write_bytes(b"PK\x03\x04cut off")
+    assert main(["train", "--out", str(run), "--resume"]) == 1
+    assert f"{checkpoint} must be a whole checkpoint" in capsys.readouterr().err
+    checkpoint.unlink()
+    assert main(["train", "--out", str(run), "--resume"]) == 0
+    ours, theirs = (folder / "model" / "model.safetensors" for folder in (run, tmp_path / "other"))
+    assert ours.read_bytes() == theirs.read_bytes()

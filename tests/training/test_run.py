@@ -1,0 +1,158 @@
+"""Runs of `train` as a library: what stops them, what they learn, what they leave."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+from depthq import DQAE
+from depthq.models import PRESETS
+from depthq.quantizers import NonFiniteLatentsError
+from depthq.training import (
+    TRAINING_PRESETS,
+    DataConfig,
+    Hardware,
+    RunConfig,
+    is_run,
+    load_model,
+    load_run_settings,
+    train,
+)
+from depthq.training.checkpoints import newest_checkpoint
+from depthq.training.module import DQAETraining
+
+
+def tiny(data, model=PRESETS["tiny"], **training) -> RunConfig:
+    return RunConfig(
+        data=DataConfig(data=str(data)), model=model, training=replace(TRAINING_PRESETS["tiny"], **training)
+    )
+
+
+def poison(monkeypatch, step, value):
+    """Let the encoder's latents hold `value` at one step (counted from 1)."""
+    original = DQAETraining.training_step
+
+    def training_step(self, images, index):
+        if self.global_step + 1 == step:
+            encoder = self.model.levels[0].encoder
+            handle = encoder.register_forward_hook(lambda *args: args[-1] + value)
+            try:
+                return original(self, images, index)
+            finally:
+                handle.remove()
+        return original(self, images, index)
+
+    monkeypatch.setattr(DQAETraining, "training_step", training_step)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_latents_stop_training_at_their_step(tmp_path, photos, monkeypatch, value):
+    config = tiny(photos, steps=12, checkpoint_every=4, validate_every=4)
+    train(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as poisoned:
+        poison(poisoned, 7, value)
+        with pytest.raises(NonFiniteLatentsError, match=r"training stopped at step 7: .* must be finite"):
+            train(config, tmp_path / "run", progress=False)
+    checkpoint = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "step=00000004.ckpt"
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    train(config, tmp_path / "run", progress=False)
+    whole, resumed = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "run"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_non_finite_loss_stops_training_without_a_quantizer_too(tmp_path, photos, monkeypatch):
+    poison(monkeypatch, 3, float("nan"))
+    config = tiny(photos, replace(PRESETS["tiny"], quantizer="none"), steps=5)
+    with pytest.raises(ValueError, match=r"training stopped at step 3: loss must be finite; got nan"):
+        train(config, tmp_path / "run", progress=False)
+
+
+def test_codebooks_are_untouched_by_non_finite_latents(monkeypatch, photos):
+    model = DQAE(PRESETS["tiny"])
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    model(images)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "quantizer" in name}
+    model.levels[0].encoder.register_forward_hook(lambda *args: args[-1] * float("nan"))
+    with pytest.raises(NonFiniteLatentsError):
+        model(images)
+    after = model.state_dict()
+    assert before
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_training_holds_the_documented_schedule():
+    module = DQAETraining(DQAE(PRESETS["tiny"]), replace(TRAINING_PRESETS["tiny"], steps=100, warmup_steps=10))
+    (group,) = module.configure_optimizers()["lr_scheduler"]["scheduler"].optimizer.param_groups
+    schedule = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert group["weight_decay"] == module.config.weight_decay
+    assert schedule(0) == pytest.approx(0.1)  # the first of ten steps of warm-up
+    assert max(map(schedule, range(100))) <= 1
+    assert schedule(50) == pytest.approx(0.5)  # half-way down the cosine
+    assert schedule(100) == pytest.approx(0)
+
+
+def test_run_holds_its_settings_and_a_model_that_loads(trained_run):
+    settings = load_run_settings(trained_run)
+    assert settings["codebook_size"] == [8, 16]
+    assert settings["image_size"] == 16
+    assert is_run(trained_run)
+    model = load_model(trained_run)
+    assert not model.training
+    assert model.config.level_sizes == (8, 16)
+    again = load_model(trained_run / "model")
+    assert model.fingerprint() == again.fingerprint()
+
+
+def test_model_on_disk_is_that_of_the_last_checkpoint(trained_run):
+    checkpoint = newest_checkpoint(trained_run / "checkpoints")
+    assert checkpoint is not None
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    model = load_model(trained_run).state_dict()
+    assert all(torch.equal(state[f"model.{name}"], tensor) for name, tensor in model.items())
+
+
+def test_metrics_are_json_lines_of_finite_figures(trained_run):
+    rows = [json.loads(row) for row in (trained_run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 10]
+    assert {"loss", "nll_bits_per_dim", "commitment_loss", "usage", "perplexity", "images_per_second"} < rows[0].keys()
+    assert {"validation_total_bits_per_dim", "validation_psnr_db", "validation_ssim"} < rows[-1].keys()
+    assert all(float("-inf") < value < float("inf") for row in rows for value in row.values())
+
+
+def test_wrong_hardware_leaves_no_run(tmp_path, photos):
+    with pytest.raises(ValueError, match="hardware must fit this machine"):
+        train(tiny(photos), tmp_path / "run", hardware=Hardware(accelerator="cpu", devices="0"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- a\n- b\n", "must map options to values; got list"), ("a: [1", "must be YAML")],
+)
+def test_damaged_config_of_a_run_is_named(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=rf"{tmp_path / 'config.yaml'} {message}"):
+        load_run_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("batch_size", 0), ("seed", -1), ("gradient_clip", -1.0), ("log_every", 0)]
+)
+def test_training_settings_out_of_range_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"{field} must be at least \d; got {value}"):
+        replace(TRAINING_PRESETS["tiny"], **{field: value})
+
+
+def test_learning_rate_must_be_positive():
+    with pytest.raises(ValueError, match="learning_rate must be positive; got 0"):
+        replace(TRAINING_PRESETS["tiny"], learning_rate=0)
+
+
+def test_config_file_holds_plain_yaml(trained_run):
+    settings = yaml.safe_load((trained_run / "config.yaml").read_text())
+    assert all(isinstance(value, (str, int, float, bool, list, type(None))) for value in settings.values())
