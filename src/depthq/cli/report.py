@@ -4,8 +4,8 @@ examples:
   depthq report runs/demo
   depthq report runs/photos --data my-photos/ --limit 1000
 
-All images of the split (or the first --limit) are measured, as depthq evaluate does; those in the pictures are drawn from
-them at random, the same ones every time. A report that is there already is replaced.
+All images of the split (or the first --limit) are measured, as depthq evaluate does; those in the pictures are drawn
+from them at random, the same ones every time. A report that is there already is replaced.
 """
 
 from dataclasses import dataclass

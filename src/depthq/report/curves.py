@@ -1,0 +1,124 @@
+"""Training curves from a run's metrics.jsonl, placed for drawing."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+NUM_TICKS = 4
+MARGIN = 0.05  # of the range of values, above and below them
+LOG_RANGE = 8.0  # highest over lowest value from which a positive curve is drawn on a log scale
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place on an axis."""
+
+    label: str
+    percent: float
+    """From the left or from the top."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart."""
+
+    label: str
+    points: tuple[tuple[int, float], ...]
+    """(step, value)."""
+    places: tuple[tuple[float, float], ...]
+    """(from the left, from the top) of each point, in percent."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure over the steps of training."""
+
+    title: str
+    unit: str
+    curves: tuple[Curve, ...]
+    steps: tuple[Tick, ...]
+    values: tuple[Tick, ...]
+    is_log: bool
+
+    @property
+    def in_words(self) -> str:
+        """For those who cannot see it: where each curve starts and ends."""
+        return "; ".join(
+            f"{curve.label} from {curve.points[0][1]:.4g} at step {curve.points[0][0]} "
+            f"to {curve.points[-1][1]:.4g} at step {curve.points[-1][0]}"
+            for curve in self.curves
+        )
+
+
+CHARTS = (
+    ("Image given codes", "bits/dim", {"training": "nll_bits_per_dim", "validation": "validation_nll_bits_per_dim"}),
+    ("L2, normalised space", "", {"training": "mse_normalized", "validation": "validation_mse_normalized"}),
+    ("PSNR", "dB", {"validation": "validation_psnr_db"}),
+    ("Perplexity", "codes", {"training": "perplexity"}),
+    ("Usage", "share of codes", {"training": "usage"}),
+    ("Commitment loss", "", {"training": "commitment_loss"}),
+)
+"""Title, unit, and the key of metrics.jsonl behind each curve."""
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Rows of a metrics.jsonl; a last row that a crash cut off is left out, and no file is no rows.
+
+    Raises:
+        ValueError: If another row is damaged.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path} must hold one JSON object per line; got: {error} in line {number}") from error
+    return rows
+
+
+def charts_of(rows: Sequence[dict[str, float]]) -> list[Chart]:
+    """The charts that the rows of a metrics.jsonl have finite points for."""
+    charts = []
+    for title, unit, keys in CHARTS:
+        curves = {label: _points(rows, key) for label, key in keys.items()}
+        curves = {label: points for label, points in curves.items() if points}
+        if curves:
+            charts.append(_chart(title, unit, curves))
+    return charts
+
+
+def _points(rows: Iterable[dict[str, float]], key: str) -> list[tuple[int, float]]:
+    return [(int(row["step"]), row[key]) for row in rows if key in row and math.isfinite(row[key])]
+
+
+def _chart(title: str, unit: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    values = [value for points in curves.values() for _, value in points]
+    is_log = min(values) > 0 and max(values) / min(values) > LOG_RANGE
+    scale = math.log if is_log else float
+    low, high = scale(min(values)), scale(max(values))
+    margin = MARGIN * (high - low) or 0.5
+    last_step = max(step for points in curves.values() for step, _ in points)
+
+    def from_top(value: float) -> float:
+        return 100 * (high + margin - scale(value)) / (high - low + 2 * margin)
+
+    locator = LogLocator(subs=(1, 2, 5), numticks=20) if is_log else MaxNLocator(NUM_TICKS)
+    value_ticks = (Tick(f"{tick:.4g}", from_top(tick)) for tick in locator.tick_values(min(values), max(values)))
+    step_ticks = MaxNLocator(NUM_TICKS, integer=True).tick_values(0, last_step)
+    return Chart(
+        title=title,
+        unit=unit,
+        curves=tuple(
+            Curve(label, tuple(points), tuple((100 * step / last_step, from_top(value)) for step, value in points))
+            for label, points in curves.items()
+        ),
+        steps=tuple(Tick(f"{tick:,.0f}", 100 * tick / last_step) for tick in step_ticks if 0 <= tick <= last_step),
+        values=tuple(tick for tick in value_ticks if 0 <= tick.percent <= 100),
+        is_log=is_log,
+    )

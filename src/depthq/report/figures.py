@@ -1,0 +1,220 @@
+"""Figures of one run, or of several side by side with shared scales: what `depthq analyze` draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from depthq.analysis import (
+    CodeCounts,
+    MutualInformation,
+    plot_mutual_information,
+    plot_position_entropy,
+    plot_usage,
+)
+from depthq.evaluation import image_grid
+from depthq.models import DQAE
+from depthq.report.mixing import decode_each_level, mix_codebooks, mix_levels, mix_positions
+from depthq.report.summary import CodeSummary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES_PER_ROW = 8
+MIXED_PAIRS = 3
+SWAPPED_IMAGES = 5
+MIX_STEPS = 6
+GAP_PX = 2  # between the images of a grid
+RUN_COLORS = ("#3b6ea8", "#d98032")
+
+
+@dataclass(frozen=True)
+class AnalyzedRun:
+    """A run, what was counted of its codes, and the images to draw."""
+
+    label: str
+    model: DQAE
+    counts: CodeCounts
+    summary: CodeSummary
+
+
+def draw_figures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, Image.Image]:
+    """All figures by name; runs stand side by side (or one below the other) and share their scales.
+
+    Args:
+        runs: One or two, counted over the same images.
+        images: uint8 (B, C, H, W), those to draw.
+    """
+    num_levels = max(len(run.summary.levels) for run in runs)
+    figures = {"position_entropy": _position_entropy(runs), "mutual_information": _mutual_information(runs)}
+    figures |= {f"usage_level{level}": _usage(runs, level) for level in range(num_levels)}
+    figures["codebooks"] = [[plot_codebooks({run.label: run.summary for run in runs})]]
+    figures["levels"] = [[_levels(run, images[:PICTURES_PER_ROW])] for run in runs]
+    figures["interpolation"] = [[_interpolation(run, images)] for run in runs if len(images) > 1]
+    figures["swap"] = [[_swap(run, images[:SWAPPED_IMAGES]) for run in runs if len(run.summary.levels) > 1]]
+    return {name: tile(rows) for name, rows in figures.items() if any(rows)}
+
+
+def plot_codebooks(summaries: Mapping[str, CodeSummary]) -> "Figure":
+    """Bars of the entropy and of the usage of each codebook, one colour per run.
+
+    Args:
+        summaries: By the run's name, one or two.
+    """
+    figure = _new_figure(9.0, 3.2)
+    entropy_axes, usage_axes = figure.subplots(1, 2)
+    width = 0.8 / len(summaries)
+    for index, (label, summary) in enumerate(summaries.items()):
+        style = {"width": width, "label": label, "color": RUN_COLORS[index]}
+        place = np.arange(len(summary.codebooks)) - 0.4 + (index + 0.5) * width
+        ceiling = np.log([size for level in summary.levels for size in level.codebook_sizes])
+        entropy_axes.bar(place, [h for level in summary.levels for h in level.entropy_nats], **style)
+        entropy_axes.hlines(ceiling, place - width / 2, place + width / 2, color="0.3", linestyle=":", linewidth=1)
+        usage_axes.bar(place, [100 * u for level in summary.levels for u in level.usage], **style)
+    longest = max(summaries.values(), key=lambda summary: len(summary.codebooks))
+    for axes in (entropy_axes, usage_axes):
+        axes.set_xticks(range(len(longest.codebooks)), longest.codebooks, fontsize="small")
+        axes.set_xlabel("level.codebook")
+        axes.spines[["top", "right"]].set_visible(False)
+    entropy_axes.set(ylabel="nats", title="Entropy of one code (dotted: log K)")
+    usage_axes.set(ylabel="% of codes", title="Codes that occur", ylim=(0, 100))
+    if len(summaries) > 1:
+        figure.legend(*entropy_axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(summaries))
+    return figure
+
+
+def plot_pictures(rows: Mapping[str, Tensor], columns: Sequence[str] = (), *, title: str) -> "Figure":
+    """A grid of images with a name to each row and, if given, to each column.
+
+    Args:
+        rows: By name, images uint8 (B, C, H, W) of one shape, B the same in all rows.
+        columns: Names of the B columns.
+        title: Above the grid.
+    """
+    count = len(next(iter(rows.values())))
+    picture = np.asarray(image_grid(*(images.cpu() for images in rows.values()), columns=count, gap=GAP_PX))
+    row_height, column_width = picture.shape[0] / len(rows), picture.shape[1] / count
+    figure = _new_figure(2.2 + 0.9 * count, 0.6 + 0.9 * len(rows) * row_height / column_width)
+    axes = figure.add_subplot()
+    axes.imshow(picture, cmap="gray", interpolation="nearest")
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * row_height, list(rows))
+    axes.set_xticks((np.arange(len(columns)) + 0.5) * column_width, list(columns))
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+    return figure
+
+
+def tile(rows: Sequence[Sequence["Figure"]]) -> Image.Image:
+    """Rows of figures as one picture, on white."""
+    drawn = [[_drawn(figure) for figure in row] for row in rows]
+    width = max(sum(picture.width for picture in row) for row in drawn)
+    page = Image.new("RGB", (width, sum(max(picture.height for picture in row) for row in drawn)), "white")
+    top = 0
+    for row in drawn:
+        left = 0
+        for picture in row:
+            page.paste(picture, (left, top))
+            left += picture.width
+        top += max(picture.height for picture in row)
+    return page
+
+
+def _position_entropy(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
+    maps = [[torch.tensor(level.position_entropy_nats) for level in run.summary.levels] for run in runs]
+    scale = {
+        "vmin": min(float(level.min()) for levels in maps for level in levels),
+        "vmax": max(float(level.max()) for levels in maps for level in levels),
+    }
+    return [
+        [
+            plot_position_entropy(level[None], title=_title(runs, run, f"Entropy per position, level {index}"), **scale)
+            for index, level in enumerate(levels)
+        ]
+        for run, levels in zip(runs, maps, strict=True)
+    ]
+
+
+def _mutual_information(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
+    highest = max(max(map(max, run.summary.plugin.matrix_nats)) for run in runs)
+    title = "Mutual information (plug-in)"
+    return [
+        [
+            plot_mutual_information(_plugin_information(run), vmax=highest, title=_title(runs, run, title))
+            for run in runs
+        ]
+    ]
+
+
+def _plugin_information(run: AnalyzedRun) -> MutualInformation:
+    matrix = torch.tensor(run.summary.plugin.matrix_nats, dtype=torch.float64)
+    return MutualInformation(run.counts.codebooks, "plugin", matrix)
+
+
+def _usage(runs: Sequence[AnalyzedRun], level: int) -> list[list["Figure"]]:
+    figures = [
+        plot_usage(run.counts, level, title=_title(runs, run, f"Code usage, level {level}"))
+        for run in runs
+        if level < len(run.summary.levels)
+    ]
+    limits = [figure.axes[0].get_ylim() for figure in figures]
+    for figure in figures:
+        figure.axes[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    return [[figure] for figure in figures]
+
+
+def _levels(run: AnalyzedRun, images: Tensor) -> "Figure":
+    codes = run.model.encode(images.to(run.model.device))
+    rows = {"original": images}
+    if len(codes.levels) > 1:
+        alone = decode_each_level(run.model, codes)
+        rows |= {f"level {level} alone": pictures for level, pictures in enumerate(alone)}
+    rows["all levels"] = run.model.decode(codes)
+    return plot_pictures(rows, title=f"{run.label}: what each level knows")
+
+
+def _interpolation(run: AnalyzedRun, images: Tensor) -> "Figure":
+    shares = np.linspace(0, 1, MIX_STEPS)
+    codes = run.model.encode(images.to(run.model.device))
+    rows = {}
+    for pair in range(min(MIXED_PAIRS, len(images) // 2)):
+        a, b = codes[2 * pair : 2 * pair + 1], codes[2 * pair + 1 : 2 * pair + 2]
+        for name, mix in (("positions", mix_positions), ("codebooks", mix_codebooks)):
+            rows[f"pair {pair}, {name}"] = torch.cat([run.model.decode(mix(a, b, share)) for share in shares])
+    title = f"{run.label}: from one image's codes to another's"
+    return plot_pictures(rows, [f"{share:.0%}" for share in shares], title=title)
+
+
+def _swap(run: AnalyzedRun, images: Tensor) -> "Figure":
+    codes = run.model.encode(images.to(run.model.device))
+    blank = torch.full_like(images[:1], 255)
+    rows = {"": torch.cat([blank, images])}
+    for index, image in enumerate(images):
+        coarse = codes[index : index + 1]
+        swapped = [run.model.decode(mix_levels(coarse, codes[i : i + 1])).cpu() for i in range(len(images))]
+        rows[f"coarse of {index}"] = torch.cat([image[None], *swapped])
+    columns = ["", *(f"fine of {index}" for index in range(len(images)))]
+    return plot_pictures(rows, columns, title=f"{run.label}: level 0 of one image, the rest of another")
+
+
+def _title(runs: Sequence[AnalyzedRun], run: AnalyzedRun, title: str) -> str:
+    return title if len(runs) == 1 else f"{run.label}\n{title}"
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure  # loaded here: no verb but analyze waits for matplotlib
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _drawn(figure: "Figure") -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

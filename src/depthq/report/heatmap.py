@@ -1,0 +1,91 @@
+"""Tables whose cells are coloured by their value, each with what is said of it under the pointer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from depthq.report.summary import CodeSummary
+
+MAX_COLUMNS_WITH_VALUES = 12  # above, values no longer fit into the cells of a phone
+
+
+@dataclass(frozen=True)
+class Cell:
+    value: str
+    share: float
+    """Of the colour scale, 0..1."""
+    remark: str
+    """Where it lies and what it is worth, with its unit."""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    title: str
+    unit: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    """Name and cells."""
+    low: float
+    """Value at the start of the colour scale."""
+    high: float
+    breaks: frozenset[int] = frozenset()
+    """Rows and columns in front of which a line is drawn."""
+
+    @property
+    def shows_values(self) -> bool:
+        return len(self.columns) <= MAX_COLUMNS_WITH_VALUES
+
+
+def information_map(codes: CodeSummary) -> HeatMap:
+    """Mutual information of each pair of codebooks, entropy on the diagonal."""
+    plugin, corrected = codes.plugin.matrix_nats, codes.corrected.matrix_nats
+    high = max(map(max, plugin))
+
+    def cell(row: int, column: int) -> Cell:
+        value, a, b = plugin[row][column], codes.codebooks[row], codes.codebooks[column]
+        if row == column:
+            return _cell(value, 0, high, f"entropy of codebook {a}: {value:.3f} nats")
+        shared = f"{a} and {b} share {value:.3f} nats, {corrected[row][column]:.3f} corrected"
+        return _cell(value, 0, high, shared)
+
+    indices = range(len(codes.codebooks))
+    level_of = [name.split(".")[0] for name in codes.codebooks]
+    return HeatMap(
+        title="Mutual information between codebooks",
+        unit="nats",
+        columns=tuple(codes.codebooks),
+        rows=tuple((codes.codebooks[row], tuple(cell(row, column) for column in indices)) for row in indices),
+        low=0,
+        high=high,
+        breaks=frozenset(index for index in indices[1:] if level_of[index] != level_of[index - 1]),
+    )
+
+
+def entropy_maps(codes: CodeSummary) -> list[HeatMap]:
+    """Entropy at each position, one map per level, all with one scale."""
+    maps = [level.position_entropy_nats for level in codes.levels]
+    low, high = min(min(map(min, grid)) for grid in maps), max(max(map(max, grid)) for grid in maps)
+    return [_entropy_map(f"Level {level}", grid, low, high) for level, grid in enumerate(maps)]
+
+
+def _entropy_map(title: str, grid: Sequence[Sequence[float]], low: float, high: float) -> HeatMap:
+    return HeatMap(
+        title=f"{title}, {len(grid)} x {len(grid[0])} positions",
+        unit="nats",
+        columns=tuple(str(column) for column in range(len(grid[0]))),
+        rows=tuple(
+            (
+                str(row),
+                tuple(
+                    _cell(value, low, high, f"row {row}, column {column}: {value:.3f} nats")
+                    for column, value in enumerate(values)
+                ),
+            )
+            for row, values in enumerate(grid)
+        ),
+        low=low,
+        high=high,
+    )
+
+
+def _cell(value: float, low: float, high: float, remark: str) -> Cell:
+    return Cell(f"{value:.2f}", (value - low) / (high - low) if high > low else 0.0, remark)

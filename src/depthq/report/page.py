@@ -1,0 +1,227 @@
+"""RUN/report.html: what was trained and how, how well it does, and what its codes say, in one self-contained file."""
+
+import base64
+import importlib.metadata
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from depthq.evaluation import Evaluation, reconstruct, to_picture
+from depthq.files import replacing
+from depthq.models import DQAE
+from depthq.report.curves import Chart, charts_of, read_metrics
+from depthq.report.heatmap import HeatMap, entropy_maps, information_map
+from depthq.report.mixing import decode_each_level
+from depthq.report.summary import CodeSummary
+from depthq.training import load_run_settings
+
+PAIRS_SHOWN = 12
+STRIP_IMAGES = 6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pass of a model over images gives."""
+
+    data: str
+    """Where the images come from."""
+    split: str
+    evaluation: Evaluation
+    codes: CodeSummary | None
+    """None without a quantizer."""
+    sample: Tensor
+    """uint8 (B, C, H, W), images drawn at random."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A headline figure."""
+
+    name: str
+    value: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and what the model makes of it, as data URLs."""
+
+    original: str
+    ours: str
+    psnr_db: float
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of images under one name."""
+
+    name: str
+    picture: str
+    """Data URL."""
+    psnr_db: float | None
+    """Against the originals, mean over `Page.sample_size` images; None for the originals."""
+
+
+@dataclass(frozen=True)
+class CodebookHealth:
+    name: str
+    size: int
+    usage: float
+    perplexity: float
+    entropy_bits: float
+    highest_bits: float
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template lays out."""
+
+    run: str
+    version: str
+    written: datetime
+    trained: datetime
+    steps_done: int
+    settings: Mapping[str, Any]
+    parameters: int
+    measured: Measured
+    image_size: int
+    figures: Sequence[Figure]
+    charts: Sequence[Chart]
+    pairs: Sequence[Pair]
+    strips: Sequence[Strip]
+    sample_size: int
+    information: HeatMap | None
+    entropy: Sequence[HeatMap]
+    health: Sequence[CodebookHealth]
+
+
+def write_report(run: Path, model: DQAE, measured: Measured) -> Path:
+    """Write RUN/report.html, in place of one that is there.
+
+    Args:
+        run: A run of `depthq train`.
+        model: Its model.
+        measured: What came out on images.
+
+    Returns:
+        The file.
+    """
+    path = run / "report.html"
+    with replacing(path) as file:
+        file.write(render(_page(run, model, measured)).encode())
+    return path
+
+
+def render(page: Page) -> str:
+    """The page as HTML. All that it is given is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "template"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(page=page)
+
+
+def _page(run: Path, model: DQAE, measured: Measured) -> Page:
+    rows = read_metrics(run / "metrics.jsonl")
+    codes, sample = measured.codes, _by_contrast(measured.sample)
+    return Page(
+        run=run.resolve().name,
+        version=importlib.metadata.version("depthq"),
+        written=datetime.now(),
+        trained=datetime.fromtimestamp((run / "model" / "model.safetensors").stat().st_mtime),
+        steps_done=int(max((row["step"] for row in rows), default=0)),
+        settings=load_run_settings(run),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        measured=measured,
+        image_size=sample.shape[-1],
+        figures=headline_figures(measured.evaluation),
+        charts=charts_of(rows),
+        pairs=_pairs(model, sample[:PAIRS_SHOWN]),
+        strips=_strips(model, sample) if codes and len(codes.levels) > 1 else (),
+        sample_size=len(sample),
+        information=information_map(codes) if codes and len(codes.codebooks) > 1 else None,
+        entropy=entropy_maps(codes) if codes else (),
+        health=_health(codes) if codes else (),
+    )
+
+
+def headline_figures(evaluation: Evaluation) -> list[Figure]:
+    """Those that exist for the model's likelihood, the one that compares with other models first."""
+    rows = [
+        ("total", evaluation.total_bits_per_dim, 3, "bits/dim", "image and codes: compare this one with other models"),
+        ("image given codes", evaluation.nll_bits_per_dim, 3, "bits/dim", "-log2 p(image | codes), without the codes"),
+        ("the same in nats", evaluation.nll_nats_per_dim, 3, "nats/dim", "as the paper prints it"),
+        ("PSNR", evaluation.psnr_db, 2, "dB", f"mean colour alone: {evaluation.psnr_db_mean_colour:.2f} dB"),
+        ("SSIM", evaluation.ssim, 3, "", "structural similarity, at most 1"),
+        ("L2", evaluation.mse_normalized, 4, "", "mean squared error in the normalised space, the paper's L2"),
+        ("codes", evaluation.code_bits_per_dim, 3, "bits/dim", "uniform prior"),
+        ("codes per pixel", evaluation.code_bits_per_pixel, 3, "bits/pixel", "uniform prior, all channels together"),
+    ]
+    return [
+        Figure(name, f"{value:.{digits}f}", unit, meaning)
+        for name, value, digits, unit, meaning in rows
+        if value is not None
+    ]
+
+
+def _by_contrast(images: Tensor) -> Tensor:
+    """The images drawn, those that show something first."""
+    return images[images.float().flatten(1).std(1).argsort(descending=True)]
+
+
+def _pairs(model: DQAE, images: Tensor) -> list[Pair]:
+    ours = reconstruct(model, images.to(model.device)).cpu()
+    return [
+        Pair(_picture_url(original), _picture_url(made), _psnr_db(made[None], original[None]))
+        for original, made in zip(images, ours, strict=True)
+    ]
+
+
+def _strips(model: DQAE, images: Tensor) -> list[Strip]:
+    """The originals, each level's codes alone, and all levels (Fig. 4)."""
+    codes = model.encode(images.to(model.device))
+    rows = {f"level {level} alone": made for level, made in enumerate(decode_each_level(model, codes))}
+    rows |= {"all levels": model.decode(codes)}
+    strips = [Strip(name, _strip_url(made.cpu()), _psnr_db(made.cpu(), images)) for name, made in rows.items()]
+    return [Strip("original", _strip_url(images), None), *strips]
+
+
+def _psnr_db(made: Tensor, originals: Tensor) -> float:
+    """Mean over images."""
+    per_image = peak_signal_noise_ratio(
+        made.float(), originals.float(), data_range=255.0, reduction="none", dim=(1, 2, 3)
+    )
+    return float(per_image.mean())
+
+
+def _health(codes: CodeSummary) -> list[CodebookHealth]:
+    return [
+        CodebookHealth(f"{number}.{index}", size, usage, perplexity, entropy_bits, math.log2(size))
+        for number, level in enumerate(codes.levels)
+        for index, (size, usage, perplexity, entropy_bits) in enumerate(
+            zip(level.codebook_sizes, level.usage, level.perplexity, level.entropy_bits, strict=True)
+        )
+    ]
+
+
+def _picture_url(image: Tensor) -> str:
+    file = io.BytesIO()
+    to_picture(image).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _strip_url(images: Tensor) -> str:
+    return _picture_url(torch.cat(list(images[:STRIP_IMAGES]), dim=-1))

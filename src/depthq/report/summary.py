@@ -1,0 +1,161 @@
+"""What the codes of a sample say and share, as plain numbers: the content of analysis.json."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthq.analysis import (
+    CodeCounts,
+    MutualInformation,
+    code_entropy,
+    entropy_nats,
+    joint_entropy_bounds,
+    pairwise_mutual_information,
+    position_entropy_nats,
+)
+from depthq.analysis.mutual_information import Estimator
+
+CORRECTED: Estimator = "shuffle"
+
+
+@dataclass(frozen=True)
+class LevelSummary:
+    """The codebooks of one level; lists have one entry per codebook. Entropies are plug-in unless named otherwise."""
+
+    grid: list[int]
+    """Height and width of the level's map of codes."""
+    positions: int
+    """Positions counted, over all images."""
+    codebook_sizes: list[int]
+    """K."""
+    entropy_nats: list[float]
+    """Of one code, 0..log K."""
+    entropy_bits: list[float]
+    """The same in bits, 0..log2 K."""
+    entropy_miller_madow_nats: list[float]
+    """Corrected for the size of the sample."""
+    perplexity: list[float]
+    """exp(entropy in nats), 1..K."""
+    usage: list[float]
+    """Share of the K codes that occur, 0..1."""
+    mean_entropy_nats: float
+    """Mean over codebooks of the entropy of one code: the paper's "entropy"."""
+    position_entropy_nats: list[list[float]]
+    """H rows of W: entropy over images of the code at each position, mean over codebooks (Fig. 3, left)."""
+
+
+@dataclass(frozen=True)
+class PairSummary:
+    """What codebooks share, by one estimator; None where there is no pair."""
+
+    estimator: str
+    """Of mutual information: plugin is too high on few samples; shuffle takes off what random pairing gives."""
+    mean_pairwise_nats: float | None
+    """Mean over all pairs of different codebooks."""
+    mean_within_level_nats: list[float | None]
+    """Mean over the pairs of each level: the paper's "mean MI"."""
+    mean_across_levels_nats: float | None
+    """Mean over pairs of codebooks of different levels, at the positions of the finer one."""
+    total_correlation_lower_nats: float
+    """What the sum of all codebooks' entropies counts more than once, per position: at least ..."""
+    total_correlation_upper_nats: float
+    """... and at most."""
+    matrix_nats: list[list[float]]
+    """Mutual information of each pair, entropy on the diagonal; rows and columns in the order of `codebooks`."""
+
+
+@dataclass(frozen=True)
+class CodeSummary:
+    """All figures of a sample of codes that do not need the model."""
+
+    images: int
+    levels: list[LevelSummary]
+    """Coarse to fine."""
+    codebooks: list[str]
+    """"level.codebook" of each row and column of the matrices."""
+    mutual_information: list[PairSummary]
+    """By plug-in, then corrected."""
+    warnings: list[str]
+    """Which figures rest on too few samples, with the bias to expect."""
+
+    @property
+    def plugin(self) -> PairSummary:
+        return self.mutual_information[0]
+
+    @property
+    def corrected(self) -> PairSummary:
+        return self.mutual_information[1]
+
+
+def summarize_codes(counts: CodeCounts) -> CodeSummary:
+    """Entropy, usage, mutual information and total correlation of counted codes.
+
+    Args:
+        counts: Of maps of codes (B, M, H, W), one or more levels.
+
+    Raises:
+        ValueError: If nothing has been counted.
+    """
+    with _collected_warnings() as doubts:
+        levels = [_level_summary(counts, level) for level in range(len(counts.codebook_sizes))]
+        pairs = [pairwise_mutual_information(counts, estimator=estimator) for estimator in ("plugin", CORRECTED)]
+    return CodeSummary(
+        images=int(counts.per_position()[0, 0, 0].sum()),
+        levels=levels,
+        codebooks=[f"{level}.{index}" for level, index in counts.codebooks],
+        mutual_information=[_pair_summary(information) for information in pairs],
+        warnings=doubts,
+    )
+
+
+def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:
+    entropy, per_position = code_entropy(counts, level), position_entropy_nats(counts, level)
+    return LevelSummary(
+        grid=list(per_position.shape[1:]),
+        positions=entropy.num_samples,
+        codebook_sizes=list(counts.codebook_sizes[level]),
+        entropy_nats=entropy.entropy_nats.tolist(),
+        entropy_bits=entropy.entropy_bits.tolist(),
+        entropy_miller_madow_nats=entropy_nats(counts.marginal(level), "miller_madow").tolist(),
+        perplexity=entropy.perplexity.tolist(),
+        usage=entropy.usage.tolist(),
+        mean_entropy_nats=float(entropy.entropy_nats.mean()),
+        position_entropy_nats=per_position.mean(0).tolist(),
+    )
+
+
+def _pair_summary(information: MutualInformation) -> PairSummary:
+    level_of = torch.tensor([level for level, _ in information.codebooks])
+    different = ~torch.eye(len(level_of), dtype=torch.bool)
+    same_level = level_of[:, None] == level_of[None, :]
+    bounds = joint_entropy_bounds(information)
+    matrix = information.matrix_nats
+    return PairSummary(
+        estimator=information.estimator,
+        mean_pairwise_nats=_mean(matrix[different]),
+        mean_within_level_nats=[
+            _mean(matrix[different & same_level & (level_of == level)]) for level in level_of.unique()
+        ],
+        mean_across_levels_nats=_mean(matrix[~same_level]),
+        total_correlation_lower_nats=bounds.total_correlation_lower_nats,
+        total_correlation_upper_nats=bounds.total_correlation_upper_nats,
+        matrix_nats=matrix.tolist(),
+    )
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if values.numel() else None
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """A list that holds, behind the block, the user warnings that it raised."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield messages
+    messages += [str(warning.message) for warning in caught]

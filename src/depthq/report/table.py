@@ -1,0 +1,48 @@
+"""Headline figures of codes as a plain table, one column per run."""
+
+from collections.abc import Callable, Mapping
+
+from depthq.report.summary import CodeSummary
+
+
+def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:
+    """Mean entropy, perplexity, usage and mutual information of each level, then of all levels together.
+
+    Args:
+        summaries: By the run's name. "-" stands where a run has no such figure.
+    """
+    runs = list(summaries.values())
+    rows = [["", *summaries]]
+    for level in range(max(len(run.levels) for run in runs)):
+        rows += [
+            [f"level {level}: {name}", *(_number(of(run, level)) if level < len(run.levels) else "-" for run in runs)]
+            for name, of in LEVEL_FIGURES.items()
+        ]
+    rows += [[name, *(_number(of(run)) for run in runs)] for name, of in FIGURES.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+LEVEL_FIGURES: dict[str, Callable[[CodeSummary, int], float | None]] = {
+    "mean entropy of a code, nats": lambda run, level: run.levels[level].mean_entropy_nats,
+    "mean perplexity": lambda run, level: _mean(run.levels[level].perplexity),
+    "mean usage, %": lambda run, level: 100 * _mean(run.levels[level].usage),
+    "mean MI, nats, plug-in": lambda run, level: run.plugin.mean_within_level_nats[level],
+    "mean MI, nats, corrected": lambda run, level: run.corrected.mean_within_level_nats[level],
+}
+FIGURES: dict[str, Callable[[CodeSummary], float | None]] = {
+    "mean MI across levels, nats, plug-in": lambda run: run.plugin.mean_across_levels_nats,
+    "mean MI across levels, nats, corrected": lambda run: run.corrected.mean_across_levels_nats,
+    "total correlation, nats, at least": lambda run: run.plugin.total_correlation_lower_nats,
+    "total correlation, nats, at most": lambda run: run.plugin.total_correlation_upper_nats,
+}

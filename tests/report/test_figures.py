@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from depthq.report import draw_figures, figures
+
+
+def untiled(monkeypatch, runs, images):
+    """Figures by name, before they become one picture."""
+    monkeypatch.setattr(figures, "tile", lambda rows: rows)
+    return draw_figures(runs, images)
+
+
+def test_all_figures_of_two_levels(analyzed, images):
+    drawn = draw_figures([analyzed()], images[:4])
+    assert list(drawn) == [
+        "position_entropy",
+        "mutual_information",
+        "usage_level0",
+        "usage_level1",
+        "codebooks",
+        "levels",
+        "interpolation",
+        "swap",
+    ]
+    for picture in drawn.values():
+        assert np.asarray(picture).std() > 0
+
+
+def test_one_level_has_no_swap_and_no_level_alone(monkeypatch, analyzed, images):
+    drawn = untiled(monkeypatch, [analyzed(codebook_size=8)], images[:4])
+    assert "swap" not in drawn
+    assert "usage_level1" not in drawn
+    [[levels]] = drawn["levels"]
+    assert [label.get_text() for label in levels.axes[0].get_yticklabels()] == ["original", "all levels"]
+
+
+def test_one_image_has_nothing_to_interpolate_to(analyzed, images):
+    assert "interpolation" not in draw_figures([analyzed()], images[:1])
+
+
+def test_two_runs_share_scales(monkeypatch, analyzed, images):
+    runs = [analyzed("dq"), analyzed("vq", quantizer="shared")]
+    drawn = untiled(monkeypatch, runs, images[:2])
+    for name in ("position_entropy", "mutual_information"):
+        limits = {figure.axes[0].get_images()[0].get_clim() for row in drawn[name] for figure in row}
+        assert len(limits) == 1, name
+    lowest, highest = limits.pop()
+    assert lowest == 0
+    assert highest == max(max(map(max, run.summary.plugin.matrix_nats)) for run in runs)
+    assert len({figure.axes[0].get_ylim() for row in drawn["usage_level0"] for figure in row}) == 1
+
+
+def test_runs_of_different_depth_stand_side_by_side(analyzed, images):
+    drawn = draw_figures([analyzed("two"), analyzed("one", codebook_size=8)], images[:2])
+    assert {"usage_level1", "swap"} <= set(drawn)
+
+
+def test_bars_are_the_summary(analyzed):
+    summary = analyzed().summary
+    entropy_axes, usage_axes = figures.plot_codebooks({"ours": summary}).axes
+    heights = [bar.get_height() for bar in entropy_axes.patches]
+    assert heights == [h for level in summary.levels for h in level.entropy_nats]
+    assert [bar.get_height() for bar in usage_axes.patches] == [
+        100 * u for level in summary.levels for u in level.usage
+    ]
+
+
+def test_rows_and_columns_are_named_at_their_middle():
+    rows = {"black": torch.zeros(2, 3, 96, 96, dtype=torch.uint8), "white": torch.full((2, 3, 96, 96), 255).byte()}
+    axes = figures.plot_pictures(rows, ["a", "b"], title="two").axes[0]
+    pixels = axes.get_images()[0].get_array()
+    for place, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        assert pixels[round(place), 10, 0] == {"black": 0, "white": 255}[label.get_text()]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
+
+
+def test_tiles_stand_in_rows():
+    from matplotlib.figure import Figure
+
+    def square(side: float) -> Figure:
+        return Figure(figsize=(side, side), dpi=10)
+
+    page = figures.tile([[square(1), square(2)], [square(4)]])
+    assert isinstance(page, Image.Image)
+    assert page.size == (40, 20 + 40)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_images_are_drawn_too(channels):
+    images = torch.zeros(1, channels, 8, 8, dtype=torch.uint8)
+    assert figures.tile([[figures.plot_pictures({"x": images}, title="")]]).width > 0

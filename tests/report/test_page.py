@@ -1,0 +1,133 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from depthq.report import write_report
+from depthq.report.page import headline_figures
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def write(make_run):
+    def write(**settings) -> str:
+        return write_report(*make_run(**settings)).read_text()
+
+    return write
+
+
+def test_it_is_one_file_that_asks_for_nothing(write):
+    text = write()
+    outline = Outline(text)
+    assert not re.search(r"https?:", text)
+    assert all(image["src"].startswith("data:image/png;base64,") for image in outline.all("img"))
+    assert [link["href"] for link in outline.all("link")] == ["data:,"]
+    assert all("src" not in script for script in outline.all("script"))
+    policy = next(meta["content"] for meta in outline.all("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_headings_descend_without_a_gap(write):
+    headings = [int(tag[1]) for tag, _ in Outline(write()).tags if re.fullmatch(r"h\d", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(below <= above + 1 for above, below in zip(headings, headings[1:], strict=False))
+
+
+def test_landmarks_labels_and_header_cells(write):
+    outline = Outline(write())
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(outline.all(landmark)) == 1, landmark
+    ids = {attributes["id"] for _, attributes in outline.tags if "id" in attributes}
+    assert all(section["aria-labelledby"] in ids for section in outline.all("section"))
+    assert all(link["href"][1:] in ids for link in outline.all("a"))
+    assert all("alt" in image for image in outline.all("img"))
+    assert all(cell["scope"] in ("row", "col") for cell in outline.all("th"))
+    assert all(field.get("aria-label") for field in outline.all("input"))
+    assert outline.all("html") == [{"lang": "en"}]
+
+
+def test_what_comes_from_the_run_is_escaped(write):
+    hostile = "<script>alert('x')</script>\" onload=\"alert(1)"
+    text = write(data=hostile)
+    assert "<script>alert" not in text
+    assert 'onload="alert' not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_it_says_what_was_trained_and_how(write):
+    text = " ".join(write().split())
+    assert "3 codebooks of 4 codes at 4 x 4 positions; then 3 codebooks of 8 codes at 8 x 8 positions" in text
+    assert "10 of 10 steps of 64 images from photos" in text
+    assert "<dt>learning_rate</dt>" in text
+    assert "<dt>codebook_size</dt><dd>4, 8</dd>" in text
+
+
+def test_each_level_alone_has_its_psnr(write):
+    captions = re.findall(r"<figcaption>(.*?)(?: <span>([\d.]+) dB</span>)?</figcaption>", write())
+    assert [name for name, psnr in captions if psnr] == ["level 0 alone", "level 1 alone", "all levels"]
+
+
+def test_one_level_needs_no_ablation(write):
+    text = write(codebook_size=8)
+    assert 'id="levels"' not in text
+    assert "across levels" not in text
+    assert 'id="codes"' in text
+
+
+def test_one_codebook_has_no_pairs(write):
+    text = write(codebook_size=8, num_codebooks=1)
+    assert "Mutual information" not in text
+    assert "Codebook health" in text
+
+
+def test_without_a_quantizer_there_are_no_codes(write):
+    text = write(quantizer="none")
+    assert "no quantizer" in text
+    assert 'id="codes"' not in text
+    assert 'type="range"' in text
+
+
+def test_grey_images_are_shown(make_run, images):
+    run, model, measured = make_run(image_channels=3)
+    assert write_report(run, model, measured) == run / "report.html"
+
+
+def test_a_run_without_metrics_has_no_curves(make_run):
+    run, model, measured = make_run()
+    (run / "metrics.jsonl").unlink()
+    assert 'id="training"' not in write_report(run, model, measured).read_text()
+
+
+def test_total_comes_first_where_it_exists(make_run):
+    _, _, measured = make_run(likelihood="categorical")
+    figures = headline_figures(measured.evaluation)
+    assert (figures[0].name, figures[0].unit) == ("total", "bits/dim")
+    assert figures[0].value == f"{measured.evaluation.total_bits_per_dim:.3f}"
+
+
+def test_l2_shows_reconstruction_and_rate(make_run):
+    _, _, measured = make_run()
+    names = [figure.name for figure in headline_figures(measured.evaluation)]
+    assert names == ["PSNR", "SSIM", "L2", "codes", "codes per pixel"]
+
+
+def test_a_report_replaces_the_one_before(make_run):
+    run, model, measured = make_run()
+    (run / "report.html").write_text("old")
+    write_report(run, model, measured)
+    assert "old" != (run / "report.html").read_text()[:3]

@@ -1,0 +1,78 @@
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from depthq.analysis import CodeCounts
+from depthq.report import summarize_codes
+
+LN2 = math.log(2)
+
+
+def bits(images: int, seed: int) -> torch.Tensor:
+    """A fair coin per image, (B, 1, 1, 1), heads as often as tails."""
+    coin = torch.arange(images) % 2
+    return coin[torch.randperm(images, generator=torch.Generator().manual_seed(seed))].view(-1, 1, 1, 1)
+
+
+def test_twice_the_same_fair_bit():
+    coin = bits(400, seed=0)
+    summary = summarize_codes(CodeCounts([2, 2]).update(coin.expand(-1, 2, -1, -1)))
+    (level,) = summary.levels
+    assert summary.images == level.positions == 400
+    assert summary.codebooks == ["0.0", "0.1"]
+    assert (level.grid, level.codebook_sizes, level.usage) == ([1, 1], [2, 2], [1.0, 1.0])
+    assert level.entropy_nats == pytest.approx([LN2, LN2])
+    assert level.entropy_bits == pytest.approx([1.0, 1.0])
+    assert level.entropy_miller_madow_nats == pytest.approx([LN2 + 1 / 800] * 2)
+    assert level.perplexity == pytest.approx([2.0, 2.0])
+    assert level.mean_entropy_nats == pytest.approx(LN2)
+    assert level.position_entropy_nats == [[pytest.approx(LN2)]]
+    pairs = summary.plugin
+    assert torch.tensor(pairs.matrix_nats) == pytest.approx(torch.full((2, 2), LN2))
+    assert pairs.mean_pairwise_nats == pytest.approx(LN2)
+    assert pairs.mean_within_level_nats == [pytest.approx(LN2)]
+    assert pairs.mean_across_levels_nats is None
+    assert pairs.total_correlation_lower_nats == pytest.approx(LN2)
+    assert pairs.total_correlation_upper_nats == pytest.approx(LN2)
+    assert summary.warnings == []
+
+
+def test_pairs_within_and_across_levels_are_told_apart():
+    """Level 0 holds one coin twice; level 1 holds that coin and another."""
+    coin, other = bits(4000, seed=0), bits(4000, seed=1)
+    levels = [torch.cat([coin, coin], dim=1), torch.cat([coin, other], dim=1)]
+    pairs = summarize_codes(CodeCounts([[2, 2], [2, 2]]).update(levels)).plugin
+    assert pairs.mean_within_level_nats == pytest.approx([LN2, 0], abs=1e-3)
+    assert pairs.mean_across_levels_nats == pytest.approx(LN2 / 2, abs=1e-3)
+    assert pairs.mean_pairwise_nats == pytest.approx((LN2 + 0 + 4 * LN2 / 2) / 6, abs=1e-3)
+
+
+def test_correction_takes_the_bias_off_independent_codes():
+    codes = torch.randint(0, 16, (300, 2, 1, 1), generator=torch.Generator().manual_seed(0))
+    summary = summarize_codes(CodeCounts([16, 16]).update(codes))
+    assert (summary.plugin.estimator, summary.corrected.estimator) == ("plugin", "shuffle")
+    assert summary.plugin.mean_pairwise_nats > 0.3
+    assert summary.corrected.mean_pairwise_nats == pytest.approx(0, abs=0.1)
+
+
+def test_few_samples_are_told_in_the_summary():
+    codes = torch.randint(0, 16, (30, 2, 1, 1), generator=torch.Generator().manual_seed(0))
+    warnings = summarize_codes(CodeCounts([16, 16]).update(codes)).warnings
+    assert any("30 positions" in warning and "nats" in warning for warning in warnings)
+
+
+def test_a_single_codebook_has_no_pairs():
+    pairs = summarize_codes(CodeCounts([2]).update(bits(20, seed=0))).plugin
+    assert pairs.mean_pairwise_nats is None
+    assert pairs.mean_within_level_nats == [None]
+    assert pairs.total_correlation_lower_nats == 0
+
+
+def test_it_is_json(analyzed):
+    summary = analyzed().summary
+    content = json.loads(json.dumps(asdict(summary), allow_nan=False))
+    assert [level["grid"] for level in content["levels"]] == [[4, 4], [8, 8]]
+    assert len(content["mutual_information"][1]["matrix_nats"]) == 6
