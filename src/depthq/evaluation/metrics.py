@@ -81,20 +81,23 @@ class Evaluator(nn.Module):
     @torch.no_grad()
     def update(self, images: Tensor, output: DQAEOutput) -> None:
         """Count in a batch of images uint8 (B, C, H, W) and what the model made of them."""
-        mean = self.likelihood.mean(output.parameters)
-        originals = images.float()
         self.image_shape = tuple(images.shape[1:])  # type: ignore[assignment]
         self.images.update(len(images))
         self.nll_nats_per_dim.update(output.nll_nats / images[0].numel())
+        with torch.autocast(images.device.type, enabled=False):  # SSIM's convolutions would lose it in bfloat16
+            self._update_reconstruction(images, self.likelihood.mean(output.parameters))
+        if output.codes is not None:
+            self.code_bits = output.codes.num_bits()
+            for metric, codes in zip(self.counts, output.codes.levels, strict=True):
+                metric.update(codes)
+
+    def _update_reconstruction(self, images: Tensor, mean: Tensor) -> None:
+        originals = images.float()
         self.mse_normalized.update(_normalized_squared_error(mean, originals))
         self.psnr_db.update(_psnr_db(mean.round(), originals))
         self.psnr_db_mean_colour.update(_psnr_db(originals.mean((2, 3), keepdim=True), originals))
         if min(images.shape[2:]) >= SSIM_WINDOW:
             self.ssim.update(mean.round(), originals)
-        if output.codes is not None:
-            self.code_bits = output.codes.num_bits()
-            for metric, codes in zip(self.counts, output.codes.levels, strict=True):
-                metric.update(codes)
 
     def compute(self) -> Evaluation:
         """The figures over all images seen so far; raises ValueError if there were none."""
