@@ -18,7 +18,7 @@ class TrainingConfig:
     """Optimizer steps."""
     batch_size: int = 64
     """Images per step and process."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW: linear warm-up to it, cosine decay to 0 behind it."""
     warmup_steps: int = 200
     """Steps of linear warm-up."""
