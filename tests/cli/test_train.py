@@ -37,6 +37,7 @@ def test_run_holds_what_the_design_says(train, tmp_path, capsys):
     assert names(tmp_path / "run") == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "reconstructions"]
     assert {"config.json", "model.safetensors"} <= set(names(tmp_path / "run" / "model"))
     assert names(tmp_path / "run" / "reconstructions") == ["step=00000002.png"]
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("validation_psnr_db") == 1
     assert "trained 2 steps" in capsys.readouterr().out
 
 

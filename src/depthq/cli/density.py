@@ -26,8 +26,17 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
+from depthq.cli.model_and_data import _device
 from depthq.data import evaluation_loader, open_images
-from depthq.evaluation.density import Axis, Density, DensitySummary, Spread, estimate_density, feature_moments
+from depthq.evaluation.density import (
+    Axis,
+    Density,
+    DensitySummary,
+    Spread,
+    check_maps,
+    estimate_density,
+    feature_moments,
+)
 from depthq.evaluation.features import (
     NORMALIZATIONS,
     last_map_layer,
@@ -101,9 +110,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--codebook_size", type=PositiveInt, nargs="+", default=[32, 1024], help="K, one or several")
     parser.add_argument("--num_codebooks", type=PositiveInt, default=7, help="M; for rows, the number of rows")
     parser.add_argument("--axis", type=Literal["channel", "row", "both"], default="both", help="what shares a codebook")
-    parser.add_argument("--steps", type=PositiveInt, default=500, help="batches of 32 maps to train on")
+    parser.add_argument("--steps", type=PositiveInt, default=200, help="batches of 32 maps to train on")
     parser.add_argument("--seeds", type=PositiveInt, default=10, help="how many quantizers to train of each kind")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
     return Settings(
@@ -120,6 +129,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 def run(settings: Settings) -> None:
     with _features(settings.source, settings.device) as (train, held_out):
+        for axis in settings.axes:  # all of them before the first is trained, which may take long
+            check_maps(train, held_out, axis, settings.num_codebooks)
         mean, variance = feature_moments(train, "training features")
         rows = [
             estimate_density(

@@ -53,7 +53,8 @@ def _run(verb: str, arguments: list[str]) -> int:
         formatter_class=RawDescriptionHelpFormatter,
         exit_on_error=False,
     )
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for trainer in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(trainer).setLevel(logging.WARNING)
     try:
         settings = module.parse(parser, arguments)
     except SystemExit as stop:  # --help has been printed

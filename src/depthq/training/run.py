@@ -228,7 +228,7 @@ def _trainer(
         strategy=hardware.strategy,
         precision=default_precision() if config.precision == "auto" else config.precision,
         max_steps=config.steps,
-        val_check_interval=min(config.validate_every, config.steps),
+        val_check_interval=config.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=config.gradient_clip or None,

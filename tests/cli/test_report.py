@@ -1,0 +1,67 @@
+"""depthq report: one page, in the run's own folder."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from depthq.cli import main
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    return shutil.copytree(trained_run, tmp_path / "demo")
+
+
+def test_a_run_gets_its_page(run, photos, capsys):
+    assert main(["report", str(run)]) == 0
+    assert f"{run / 'report.html'}: 4 images" in capsys.readouterr().out
+    page = " ".join((run / "report.html").read_text().split())
+    assert "<h1>demo</h1>" in page
+    assert f"10 of 10 steps of 8 images from {photos}" in page
+
+
+def test_its_headline_is_that_of_evaluate(run, capsys):
+    assert main(["report", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    total = json.loads(capsys.readouterr().out)["total_bits_per_dim"]
+    first = re.search(r'<span class="number">([\d.]+)</span> (\S+)<small>', (run / "report.html").read_text())
+    assert first is not None
+    assert first.groups() == (f"{total:.3f}", "bits/dim")
+
+
+def test_other_images_can_be_measured(run, photos, write_photos, tmp_path):
+    other = write_photos(tmp_path / "others", count=100, seed=1)
+    assert main(["report", str(run), "--data", str(other), "--split", "train", "--limit", "7"]) == 0
+    page = " ".join((run / "report.html").read_text().split())
+    assert f"Measured on 7 images of the train split of {other}" in page
+
+
+def test_a_model_without_codes_has_a_page_too(photos, tmp_path):
+    run = tmp_path / "run"
+    options = ["--preset", "tiny", "--steps", "1", "--quantizer", "none"]
+    assert main(["train", "--data", str(photos), "--out", str(run), *options]) == 0
+    assert main(["report", str(run)]) == 0
+    assert "no quantizer" in (run / "report.html").read_text()
+
+
+def test_grey_images_have_a_page_too(write_photos, tmp_path):
+    data, run = write_photos(tmp_path / "photos", channels=1), tmp_path / "run"
+    assert main(["train", "--data", str(data), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").is_file()
+
+
+def test_a_bare_model_is_refused(run, photos, capsys):
+    assert main(["report", str(run / "model"), "--data", str(photos)]) == 1
+    assert "must be a run of depthq train" in capsys.readouterr().err
+    assert not (run / "model" / "report.html").exists()
+
+
+def test_damaged_metrics_are_named(run, capsys):
+    metrics = run / "metrics.jsonl"
+    metrics.write_text("no json\n" + metrics.read_text())
+    assert main(["report", str(run)]) == 1
+    assert "metrics.jsonl must hold one JSON object per line" in capsys.readouterr().err
