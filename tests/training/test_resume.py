@@ -8,7 +8,7 @@ import pytest
 
 from depthq.cli import main
 
-STEPS = ["--steps", "23", "--validate-every", "10", "--checkpoint-every", "5", "--log-every", "4"]
+STEPS = ["--steps", "23", "--validate-every", "10", "--checkpoint-every", "5", "--log-every", "5"]
 
 # Each replaces one function of the child by one that kills the process on the way.
 MOMENTS = {
@@ -27,9 +27,9 @@ MOMENTS = {
     "half-way through a row of metrics.jsonl": """
         from depthq.training.callbacks import MetricsFile as room
         def log_metrics(self, metrics, step, original=room.log_metrics):
-            if step == 12:
+            if step == 15:
                 with self.path.open("a") as file:
-                    file.write('{"step": 12, "lo')
+                    file.write('{"step": 15, "lo')
                 die()
             original(self, metrics, step)
         room.log_metrics = log_metrics
@@ -58,6 +58,20 @@ MOMENTS = {
             (folder / "model.safetensors").write_bytes(b"half")
             die()
         room.save_pretrained = save_pretrained
+        """,
+    "right behind a checkpoint": """
+        from depthq.training.checkpoints import Checkpoints as room
+        def save(self, trainer, original=room.save):
+            original(self, trainer)
+            if trainer.global_step == 15:
+                die()
+        room.save = save
+        """,
+    "in the middle of a validation": """
+        from depthq.training.module import DQAETraining as room
+        def validation_step(self, images, index, original=room.validation_step):
+            return die() if self.global_step == 20 else original(self, images, index)
+        room.validation_step = validation_step
         """,
     "between a validation and its checkpoint": """
         from depthq.training.checkpoints import Checkpoints as room
@@ -156,7 +170,7 @@ def test_run_killed_twice_ends_as_one_that_was_not_killed(run_in_child, whole_ru
 
 def test_rows_name_the_steps_done_and_the_last_step_is_always_validated(whole_runs):
     rows = what_is_left(whole_runs["32-true"])["metrics.jsonl"]
-    assert [row["step"] for row in rows if "loss" in row] == [4, 8, 12, 16, 20]
+    assert [row["step"] for row in rows if "loss" in row] == [5, 10, 15, 20]
     assert [row["step"] for row in rows if "validation_psnr_db" in row] == [10, 20, 23]
 
 
