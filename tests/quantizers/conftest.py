@@ -21,6 +21,11 @@ QUANTIZERS = {
 }
 
 
+@pytest.fixture
+def quantizers():
+    return QUANTIZERS
+
+
 @pytest.fixture(params=QUANTIZERS)
 def make(request):
     """Makes one quantizer of the table; takes further arguments."""

@@ -11,10 +11,10 @@ from depthq.quantizers.processes import GlobalRows
 
 def step(state: CodebookState, latents: torch.Tensor) -> torch.Tensor:
     rows = GlobalRows(latents.shape[1], True, latents.device)
+    state.begin_step()
     state.refresh(latents, rows)
     codes = state.search(latents)
     state.accumulate(latents, codes, rows)
-    state.end_step()
     return codes
 
 
@@ -116,7 +116,7 @@ def test_codebooks_and_steps_draw_differently():
     rows = GlobalRows(10_000, True, latents.device)
     first = state._draw(latents, rows, slice(None))
     assert (first[0] != first[1]).any()
-    state.end_step()
+    state.begin_step()
     assert (state._draw(latents, rows, slice(None)) != first).any()
 
 

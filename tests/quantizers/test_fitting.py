@@ -46,13 +46,13 @@ def test_an_iterator_of_batches_may_end_early():
     features = clusters()
     quantizer = fitted(iter(np.split(features, 20)), steps=1000)
     assert quantizer.state.num_updates == 20
-    assert mse(quantizer, features) < 0.2
+    assert mse(quantizer, features) < 0.3  # the variance is 25
 
 
 def test_feature_maps_fit_along_their_axis():
     maps = clusters(num_rows=1600).reshape(100, 4, 4, 8).transpose(0, 3, 1, 2)
     quantizer = DepthwiseQuantizer(8, 2, 16).fit(maps, steps=20, batch_size=50, progress=False)
-    assert mse(quantizer, maps.copy()) < 0.2
+    assert mse(quantizer, maps.copy()) < 0.3
 
 
 def test_one_step_on_all_data_is_one_step_of_lloyd():

@@ -6,7 +6,7 @@ from depthq.quantizers import CodebookHealth
 
 
 def health_of(counts, redrawn=(0, 0), sizes=(4, 2)) -> CodebookHealth:
-    return CodebookHealth.from_counts(torch.tensor(counts), 0.1, torch.tensor(redrawn), torch.ones(2), sizes)
+    return CodebookHealth.from_counts(torch.tensor(counts), torch.tensor(redrawn), torch.ones(2), sizes)
 
 
 def test_usage_and_perplexity_by_hand():
@@ -41,25 +41,33 @@ def test_table_has_a_row_per_codebook():
     ]
 
 
-def test_collapse_of_a_live_quantizer_is_seen_though_codes_are_redrawn():
-    """Latents that lie on one point: re-drawing gives every dead code a fresh count, which must not hide it."""
+def test_collapse_is_seen():
+    """The data jump away after the first batch: most codes die, and without re-drawing they stay dead."""
+    dying = DepthwiseQuantizer(4, 2, 64, decay=0.5, rare_code_threshold=0.0)
+    redrawing = DepthwiseQuantizer(4, 2, 64, decay=0.5)
+    for quantizer in (dying, redrawing):
+        quantizer(torch.randn(100, 4))
+        for _ in range(30):
+            quantizer(1000 + torch.randn(200, 4))
+    assert dying.health().collapsed.all()
+    assert (dying.health().usage < 0.2).all()
+    assert not redrawing.health().collapsed.any()
+
+
+def test_a_redrawn_code_counts_as_used_only_once_it_is():
     quantizer = DepthwiseQuantizer(4, 2, 64)
-    for _ in range(30):
-        quantizer(torch.ones(100, 4))
-    assert quantizer.health().collapsed.all()
-    healthy = DepthwiseQuantizer(4, 2, 64)
-    for _ in range(30):
-        healthy(torch.randn(100, 4))
-    health = healthy.health()
-    assert not health.collapsed.any()
-    assert (health.usage > 0.9).all()
+    quantizer(torch.ones(100, 4))  # all codewords are the same; ties go to code 0
+    health = quantizer.health()
+    assert health.usage.tolist() == [1 / 64, 1 / 64]
+    assert health.perplexity.tolist() == [1, 1]
+    assert health.redrawn.tolist() == [64, 64]
 
 
 def test_redrawn_codes_are_forgotten_after_a_hundred_steps():
     quantizer = DepthwiseQuantizer(2, 1, 4, rare_code_threshold=0.0)
     for step in range(102):
         quantizer(torch.randn(20, 2, generator=torch.Generator().manual_seed(step)))
-        expected = 4 if step < 99 else 0  # the first step drew all four
+        expected = 4 if step < 100 else 0  # the first step drew all four
         assert quantizer.health().redrawn.item() == expected
 
 

@@ -54,7 +54,7 @@ def test_no_codebook_or_too_many_do_not_decode(kept):
         quantizer.decode(torch.zeros(2, kept, dtype=torch.int64))
 
 
-def numbers_kept(probability: float, steps: int = 400) -> torch.Tensor:
+def numbers_kept(probability: float, steps: int = 200) -> torch.Tensor:
     quantizer = ResidualQuantizer(1, 4, 2, quantizer_dropout=probability)
     x = torch.randn(8, 1)
     return torch.tensor([quantizer(x).codes.shape[1] for _ in range(steps)])
@@ -63,12 +63,12 @@ def numbers_kept(probability: float, steps: int = 400) -> torch.Tensor:
 def test_dropout_keeps_a_uniform_number_of_codebooks():
     counts = numbers_kept(1.0).bincount(minlength=5)
     assert counts[0] == 0
-    assert ((counts[1:] - 100).abs() < 40).all()  # 4.6 standard deviations
+    assert ((counts[1:] - 50).abs() < 25).all()  # 4 standard deviations
 
 
 def test_dropout_happens_with_its_probability():
     full = (numbers_kept(0.5) == 4).double().mean()
-    assert full.item() == pytest.approx(0.5 + 0.5 / 4, abs=0.1)
+    assert full.item() == pytest.approx(0.5 + 0.5 / 4, abs=0.13)
 
 
 def test_dropout_is_for_training_alone():

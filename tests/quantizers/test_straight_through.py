@@ -16,11 +16,15 @@ def test_literal_losses_and_gradients():
     assert torch.equal(quantized, CODEBOOK[[1, 3]][:, None])
     assert commitment_loss.item() == codebook_loss.item() == 0.5
 
-    to_latents, to_codebook = torch.autograd.grad(commitment_loss, (latents, codebook), retain_graph=True, allow_unused=True)
+    to_latents, to_codebook = torch.autograd.grad(
+        commitment_loss, (latents, codebook), retain_graph=True, allow_unused=True
+    )
     torch.testing.assert_close(to_latents[:, 0], torch.tensor([[0.2, 0, 0, 0, 0], [0, 0, -0.4, 0, 0]]))
     assert to_codebook is None  # beta pulls the encoder, never the codebook
 
-    to_latents, to_codebook = torch.autograd.grad(codebook_loss, (latents, codebook), retain_graph=True, allow_unused=True)
+    to_latents, to_codebook = torch.autograd.grad(
+        codebook_loss, (latents, codebook), retain_graph=True, allow_unused=True
+    )
     assert to_latents is None
     expected = torch.zeros(4, 5)
     expected[1, 0], expected[3, 2] = -0.2, 0.4

@@ -69,8 +69,6 @@ class Quantizer(nn.Module):
             rows = self._rows(x, mask)
             global_rows = self._begin_step(rows) if self.training else None
             quantized_rows, codes, commitment_loss, codebook_loss = self._quantize(rows, global_rows)
-            if global_rows is not None:
-                self.state.end_step()
         return QuantizerOutput(
             quantized=self._positions(quantized_rows, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
             codes=self._positions(codes, x, mask, fill=-1).movedim(-1, 1),
@@ -189,7 +187,10 @@ class Quantizer(nn.Module):
                 "x must be finite in training; got NaN or infinity (no codebook was changed); "
                 "lower the learning rate, clip gradients, or look at the layer before the quantizer"
             )
-        return global_rows if global_rows.total else None
+        if not global_rows.total:
+            return None
+        self.state.begin_step()
+        return global_rows
 
 
 class SingleStageQuantizer(Quantizer):

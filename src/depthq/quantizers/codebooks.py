@@ -15,6 +15,7 @@ from depthq.quantizers.processes import GlobalRows
 CodebookUpdate = Literal["ema", "gradient"]
 ALL = slice(None)
 RECENT_STEPS = 100
+NUM_TRIALS = 8  # candidates per codeword of k-means++
 
 
 class CodebookState(nn.Module):
@@ -23,9 +24,8 @@ class CodebookState(nn.Module):
     Codebooks of different sizes are padded: rows at or beyond K_m are never chosen, columns at or beyond D_m are zero
     and so add nothing to any distance.
 
-    One training step is `refresh`, `search`, `accumulate`, and at its very end `end_step`. The codebooks move only in
-    `refresh`, at the start of a step: until the next one, codes decode to exactly what this step returned, in training
-    too.
+    One training step is `begin_step`, then `refresh`, `search` and `accumulate`. The codebooks move only in `refresh`:
+    until the next step, codes decode to exactly what this step returned, in training too.
 
     Initialisation is no special case: before the first batch every code has count 0, hence is rare, hence is drawn
     from that batch. A re-drawn code restarts with a fair share of the counts, so no stale average can overwrite it.
@@ -113,14 +113,21 @@ class CodebookState(nn.Module):
         return nn.functional.embedding(codes + offsets, weight.flatten(0, 1))
 
     @torch.no_grad()
+    def begin_step(self) -> None:
+        """Start of a training step, once for all codebooks."""
+        self.num_updates += 1
+        self.recently_redrawn.copy_(self.recently_redrawn.roll(1, 0))  # row 0 is this step's
+        self.recently_redrawn[0] = 0
+
+    @torch.no_grad()
     def refresh(self, latents: Tensor, rows: GlobalRows, which: slice = ALL) -> None:
-        """Start of a training step: move the codebooks to their EMA, then re-draw rare codes from these latents."""
+        """Move the codebooks to their EMA, then re-draw rare codes from these latents."""
         self.move_to_ema(which)
         count, is_code = self.ema_count[which], self.is_code[which]
         mean_count = count.sum(1, keepdim=True) / is_code.sum(1, keepdim=True)
         rare = (count <= self.rare_code_threshold * mean_count) & is_code
         self.restart(rare, rows.gather(latents, self._draw(latents, rows, which)), rows.total, which)
-        self.recently_redrawn[self.num_updates % RECENT_STEPS, which] = rare.sum(1)
+        self.recently_redrawn[0, which] = rare.sum(1)
 
     @torch.no_grad()
     def move_to_ema(self, which: slice = ALL) -> None:
@@ -152,12 +159,6 @@ class CodebookState(nn.Module):
             self.ema_sum[which].lerp_(sums, 1 - self.decay)
 
     @torch.no_grad()
-    def end_step(self) -> None:
-        """End of a training step, once for all codebooks."""
-        self.num_updates += 1
-        self.recently_redrawn[self.num_updates % RECENT_STEPS] = 0  # a codebook that skips the next step re-draws none
-
-    @torch.no_grad()
     def reset(self) -> None:
         """Forget all statistics: the next training step starts the codebooks from its batch."""
         for name, statistic in self.named_buffers(recurse=False):
@@ -169,9 +170,7 @@ class CodebookState(nn.Module):
         norms = torch.linalg.vector_norm(self.weight.detach(), dim=2)  # (M, K)
         mean_norm = (norms * self.is_code).sum(1) / self.is_code.sum(1)
         redrawn = self.recently_redrawn.sum(0)
-        return CodebookHealth.from_counts(
-            self.recent_count, self.rare_code_threshold, redrawn, mean_norm, self.codebook_sizes
-        )
+        return CodebookHealth.from_counts(self.recent_count, redrawn, mean_norm, self.codebook_sizes)
 
     def _draw(self, latents: Tensor, rows: GlobalRows, which: slice) -> Tensor:
         """A global row for each code, int64 (M, K): code k draws from the k-th of K equal strata of the rows.
@@ -182,8 +181,9 @@ class CodebookState(nn.Module):
         code = torch.arange(size, device=self.weight.device)
         codebook = torch.arange(num_codebooks, device=self.weight.device)[which, None]
         counter = (self.num_updates * num_codebooks + codebook) * size + code  # (M, K)
-        if self.spread_start and not rows.distributed and self.num_updates == 0:
-            return kmeans_plus_plus(latents, random_uniform(counter))
+        if self.spread_start and not rows.distributed and self.num_updates == 1:
+            trials = torch.arange(NUM_TRIALS, device=self.weight.device)
+            return kmeans_plus_plus(latents, random_uniform(counter[..., None] * NUM_TRIALS + trials))
         sizes = self.is_code[which].sum(1, keepdim=True)
         code = torch.minimum(code, sizes - 1)  # padding draws too, and is discarded
         low, high = code * rows.total // sizes, (code + 1) * rows.total // sizes

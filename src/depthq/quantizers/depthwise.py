@@ -99,7 +99,7 @@ class DepthwiseQuantizer(SingleStageQuantizer):
 
     def _slots(self, rows):
         if self._columns is not None:
-            shape = (len(rows), self.num_codebooks * self.state.weight.shape[2])
+            shape = (rows.shape[0], self.num_codebooks * self.state.weight.shape[2])
             rows = rows.new_zeros(shape).index_copy(1, self._columns, rows)
         return rows.unflatten(1, (self.num_codebooks, -1))
 

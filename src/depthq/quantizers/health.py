@@ -10,6 +10,9 @@ from depthq.codes import CodebookUsage
 COLLAPSED_PERPLEXITY = 0.1
 """Share of K below which a codebook's perplexity counts as collapse."""
 
+USED = 0.1
+"""Share of the mean count from which on a code counts as used."""
+
 
 @dataclass(frozen=True)
 class CodebookHealth:
@@ -18,7 +21,7 @@ class CodebookHealth:
     codebook_sizes: tuple[int, ...]
     """K_m."""
     usage: Tensor
-    """Share of the codes that are not rare, 0..1, by a moving average of the counts that re-drawing leaves alone."""
+    """Share of the codes that get at least a tenth of the mean count, 0..1, by a moving average of the true counts."""
     perplexity: Tensor
     """exp(entropy in nats) of that moving average, 1..K."""
     redrawn: Tensor
@@ -28,13 +31,13 @@ class CodebookHealth:
 
     @staticmethod
     def from_counts(
-        counts: Tensor, rare_code_threshold: float, redrawn: Tensor, mean_norm: Tensor, codebook_sizes: tuple[int, ...]
+        counts: Tensor, redrawn: Tensor, mean_norm: Tensor, codebook_sizes: tuple[int, ...]
     ) -> "CodebookHealth":
         """From smoothed counts (M, max K_m), zero where there is no code."""
         total = counts.sum(1, keepdim=True)
         sizes = torch.tensor(codebook_sizes, device=counts.device)
         shares = counts / total.where(total > 0, 1)
-        usage = (shares > rare_code_threshold / sizes[:, None]).sum(1) / sizes
+        usage = (shares >= USED / sizes[:, None]).sum(1) / sizes
         perplexity = CodebookUsage.from_counts(shares, codebook_sizes).perplexity
         return CodebookHealth(codebook_sizes, usage, perplexity, redrawn, mean_norm)
 
