@@ -132,9 +132,10 @@ def test_moments_by_hand_even_of_small_changes_of_large_values():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("which", ["training", "held-out"])
-def test_features_must_be_finite(bad, which):
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (35, 0, 0, 1)])
+def test_features_must_be_finite(bad, which, place):
     good, spoilt = noise(40, 4, 2, 2), noise(40, 4, 2, 2)
-    spoilt[35, 0, 0, 1] = bad
+    spoilt[place] = bad
     pair = (spoilt, good) if which == "training" else (good, spoilt)
     with pytest.raises(ValueError, match=f"{which} features must be finite; got NaN or infinity in 1 of"):
         estimate(*pair)

@@ -223,27 +223,26 @@ def _extract(source: BackboneAndData, device: str, folder: Path) -> None:
 
 
 def _table(facts: dict, rows: list[Density]) -> str:
-    """Like Table 2, with the figures on training features beside it."""
+    """Like Table 2, with the figures on training features below those on held-out ones."""
     training, held_out = (" x ".join(map(str, facts[f"{name}_shape"])) for name in ("training", "held_out"))
     lines = [
         f"features   {training} for training, {held_out} held out; "
         f"mean {facts['feature_mean']:.4g}, standard deviation {facts['feature_deviation']:.4g}",
         f"training   {facts['steps']} steps; mean +- standard deviation of {facts['seeds']} seeds",
         "",
-        f"{'':37}{'held out':60}training",
-        f"{'codebooks':16}{'K':>6}{'D':>6}" + 2 * f"{'L_DQ':>17}{'standardised':>17}{'H, nats':>16}{'usage':>7}",
+        f"{'codebooks':15}{'K':>5}{'D':>5}  {'measured on':11}"
+        f"{'L_DQ':>17}{'standardised':>17}{'H, nats':>17}{'usage':>7}",
     ]
     for row in rows:
-        start = f"{f'{row.num_codebooks}, by {row.axis}':16}{row.codebook_size:6}{row.codebook_dim:6}"
-        lines.append(start + _cells(row.held_out) + _cells(row.training))
+        kind = f"{f'{row.num_codebooks}, by {row.axis}':15}{row.codebook_size:5}{row.codebook_dim:5}"
+        lines.append(f"{kind}  {'held out':11}{_cells(row.held_out)}")
+        lines.append(f"{'':25}  {'training':11}{_cells(row.training)}")
     return "\n".join(lines)
 
 
 def _cells(summary: DensitySummary) -> str:
-    mse, standardized, entropy = (
-        _plus_minus(figure) for figure in (summary.mse, summary.mse_standardized, summary.entropy_nats)
-    )
-    return f"{mse:>17}{standardized:>17}{entropy:>16}{summary.usage.mean:7.0%}"
+    spreads = (summary.mse, summary.mse_standardized, summary.entropy_nats)
+    return "".join(f"{_plus_minus(spread):>17}" for spread in spreads) + f"{summary.usage.mean:7.0%}"
 
 
 def _plus_minus(figure: Spread) -> str:

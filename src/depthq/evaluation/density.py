@@ -129,12 +129,13 @@ def feature_moments(features: np.ndarray, name: str = "features") -> tuple[float
     origin = float(features.flat[0])  # sums about a value of the right size: equal values give exactly 0
     total, total_square = 0.0, 0.0
     for part in _parts(features, f"reading {name}"):
-        centred = part.astype(np.float64) - origin
-        if not np.isfinite(centred).all():
+        bad = part.size - int(np.isfinite(part).sum())
+        if bad:
             raise ValueError(
-                f"{name} must be finite; got NaN or infinity in {int((~np.isfinite(part)).sum())} of {part.size} "
-                "values read together; drop those maps, or look at the layer that they come from"
+                f"{name} must be finite; got NaN or infinity in {bad} of {part.size} values read together; "
+                "drop those maps, or look at the layer that they come from"
             )
+        centred = part.astype(np.float64) - origin
         total, total_square = total + centred.sum(), total_square + np.square(centred).sum()
     mean = total / features.size
     variance = total_square / features.size - mean**2
@@ -181,7 +182,7 @@ def estimate_density(
     dim = codebook_dim(train.shape[1], num_codebooks)
     _, variance = feature_moments(train, "training features")
     feature_moments(held_out, "held-out features")
-    figures = []
+    held_out_figures, training_figures = [], []
     for seed in range(seeds):
         quantizer = DepthwiseQuantizer(num_codebooks * dim, num_codebooks, codebook_size).to(device)
         batches = _training_batches(train, steps, batch_size, seed)
@@ -191,8 +192,8 @@ def estimate_density(
             for maps in tqdm(batches, total=steps, desc=task, unit="step", delay=2, leave=False)
         )
         quantizer.fit(vectors, steps=steps, seed=seed, progress=False)
-        figures.append([_measure(quantizer, maps, axis, variance, device) for maps in (held_out, train)])
-    held_out_figures, training_figures = zip(*figures, strict=True)
+        held_out_figures.append(_measure(quantizer, held_out, axis, variance, device))
+        training_figures.append(_measure(quantizer, train, axis, variance, device))
     return Density(
         axis=axis,
         num_codebooks=num_codebooks,
