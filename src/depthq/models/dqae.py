@@ -225,7 +225,13 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
         folder = Path(name)
         if not folder.is_dir():
             files = [CONFIG_NAME, SAFETENSORS_SINGLE_FILE]
-            folder = Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
+            try:
+                folder = Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
+            except (OSError, ValueError) as error:  # not there, not reachable, or no such name
+                reason = str(error).splitlines()[0]
+                raise ValueError(
+                    f"{name} must be a save_pretrained folder or a repository on the hub; got neither: {reason}"
+                ) from error
         model = cls(_read_config(folder / CONFIG_NAME))
         weights = folder / SAFETENSORS_SINGLE_FILE
         try:

@@ -42,7 +42,8 @@ class Level(nn.Module):
         """What is quantized: the features, given the decoding of all coarser codes on this grid (Q(e, d_prev))."""
         if decoding is not None:
             features = torch.cat([features, decoding], dim=1)
-        return self.projection(nn.functional.relu(features))
+        # No rectifier here: with one, a fast start left a coarse level with 2 % of its units alive, and few codes.
+        return self.projection(features)
 
     def next_decoding(self, quantized: Tensor, decoding: Tensor | None) -> Tensor | None:
         """d = D(q) + d_prev, brought to the next finer grid; None behind the finest level."""
