@@ -104,3 +104,11 @@ def test_missing_file_is_named(saved, missing):
     (saved / missing).unlink()
     with pytest.raises(ValueError, match=rf"must hold {missing}; got none; is it a save_pretrained folder\?"):
         DQAE.from_pretrained(saved)
+
+
+def test_name_that_is_nowhere_is_refused(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="gone/away must be a save_pretrained folder or a repository on the hub; got"):
+        DQAE.from_pretrained("gone/away")
+    with pytest.raises(ValueError, match=r"too/many/parts must be a save_pretrained folder or a repository"):
+        DQAE.from_pretrained("too/many/parts")
