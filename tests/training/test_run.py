@@ -113,6 +113,7 @@ def test_model_on_disk_is_that_of_the_last_checkpoint(trained_run):
     assert checkpoint is not None
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     model = load_model(trained_run).state_dict()
+    assert state.keys() == {f"model.{name}" for name in model}
     assert all(torch.equal(state[f"model.{name}"], tensor) for name, tensor in model.items())
 
 

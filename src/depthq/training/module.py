@@ -29,12 +29,13 @@ class DQAETraining(LightningModule):
         self.evaluator = Evaluator(model)
         self.figures: dict[str, float] = {}
         self.last_evaluation: Evaluation | None = None
-        self._forward = torch.compile(model) if config.compile else model
+        if config.compile:
+            model.compile()  # in place: a wrapper would be a second module with the same weights
 
     def training_step(self, images: Tensor, _batch_index: int) -> Tensor:
         step = self.global_step + 1
         try:
-            output: DQAEOutput = self._forward(images)
+            output: DQAEOutput = self.model(images)
         except NonFiniteLatentsError as error:
             raise NonFiniteLatentsError(f"training stopped at step {step}: {error}") from error
         if not output.levels and not output.loss.isfinite():  # nobody has looked at the latents
