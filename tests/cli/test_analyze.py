@@ -20,6 +20,20 @@ def shared_run(tmp_path_factory, photos):
     return run
 
 
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory, trained_run):
+    """The folder that analyze makes of `trained_run`."""
+    out = tmp_path_factory.mktemp("analysis") / "out"
+    analyze(out, trained_run)
+    return out
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """For tests that look at other things: drawing takes most of the time."""
+    monkeypatch.setattr("depthq.cli.analyze.draw_figures", lambda *_: {})
+
+
 def analyze(out, *arguments) -> dict:
     assert main(["analyze", *map(str, arguments), "--out", str(out)]) == 0
     return json.loads(
@@ -27,8 +41,8 @@ def analyze(out, *arguments) -> dict:
     )
 
 
-def test_figures_carry_their_units(trained_run, photos, tmp_path):
-    content = analyze(tmp_path / "out", trained_run)
+def test_figures_carry_their_units(analysis, photos):
+    content = json.loads((analysis / "analysis.json").read_text())
     assert (content["data"], content["split"]) == (str(photos), "test")
     (run,) = content["runs"]
     assert run["run"] == "trained"
@@ -42,18 +56,16 @@ def test_figures_carry_their_units(trained_run, photos, tmp_path):
     assert all(key.endswith(units) for part in run["levels"] + run["mutual_information"] for key in part)
 
 
-def test_entropy_is_that_of_evaluate(trained_run, tmp_path, capsys):
-    (run,) = analyze(tmp_path / "out", trained_run)["runs"]
-    capsys.readouterr()
+def test_entropy_is_that_of_evaluate(trained_run, analysis, capsys):
+    (run,) = json.loads((analysis / "analysis.json").read_text())["runs"]
     assert main(["evaluate", str(trained_run), "--json"]) == 0
     for ours, theirs in zip(run["levels"], json.loads(capsys.readouterr().out)["levels"], strict=True):
         for name in ("entropy_bits", "perplexity", "usage"):
             assert ours[name] == pytest.approx(theirs[name])
 
 
-def test_figures_are_pictures(trained_run, tmp_path):
-    analyze(tmp_path / "out", trained_run)
-    pictures = sorted(path.stem for path in (tmp_path / "out").glob("*.png"))
+def test_figures_are_pictures(analysis):
+    pictures = sorted(path.stem for path in analysis.glob("*.png"))
     assert pictures == [
         "codebooks",
         "interpolation",
@@ -65,16 +77,16 @@ def test_figures_are_pictures(trained_run, tmp_path):
         "usage_level1",
     ]
     for name in pictures:
-        assert np.asarray(Image.open(tmp_path / "out" / f"{name}.png")).std() > 0
+        assert np.asarray(Image.open(analysis / f"{name}.png")).std() > 0
 
 
-def test_the_same_command_gives_the_same_files(trained_run, tmp_path):
-    for name in ("once", "again"):
-        analyze(tmp_path / name, trained_run)
-    for file in (tmp_path / "once").iterdir():
+def test_the_same_command_gives_the_same_files(trained_run, analysis, tmp_path):
+    analyze(tmp_path / "again", trained_run)
+    for file in analysis.iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_two_runs_see_the_same_images(trained_run, shared_run, tmp_path, capsys):
     content = analyze(tmp_path / "out", trained_run, "--compare", shared_run, "--split", "train", "--limit", "10")
     assert [run["run"] for run in content["runs"]] == ["trained", "shared"]
@@ -84,6 +96,7 @@ def test_two_runs_see_the_same_images(trained_run, shared_run, tmp_path, capsys)
     assert table in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_runs_of_one_name_are_told_apart(trained_run, tmp_path):
     other = tmp_path / "other" / trained_run.name
     shutil.copytree(trained_run, other)
@@ -91,6 +104,7 @@ def test_runs_of_one_name_are_told_apart(trained_run, tmp_path):
     assert [run["run"] for run in content["runs"]] == [str(trained_run), str(other)]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_bare_model_needs_its_data_named(trained_run, photos, tmp_path, capsys):
     assert analyze(tmp_path / "out", trained_run / "model", "--data", photos)["data"] == str(photos)
     assert main(["analyze", str(trained_run / "model"), "--out", str(tmp_path / "no")]) == 1

@@ -1,4 +1,7 @@
-"""The page in headless Chromium. To run these tests: apt-get install chromium chromium-driver, pip install .[browser]."""
+"""The page in headless Chromium.
+
+Skipped without it: apt-get install chromium chromium-driver, then pip install selenium (the extra `browser`).
+"""
 
 import shutil
 
@@ -73,7 +76,7 @@ def focus(page, element) -> None:
 
 
 def test_it_loads_without_complaints(page):
-    assert page.title == "demo – depthq report"
+    assert page.title == "demo - depthq report"
     assert page.get_log("browser") == []
 
 
@@ -130,7 +133,10 @@ def test_curves_say_their_values_under_the_pointer_and_in_focus(page):
     plot, remark = (chart.find_element("css selector", part) for part in (".plot", ".remark"))
     hover(page, plot, dx=plot.size["width"] // 2 - 2)
     assert remark.text == "step 10: training 0.1, validation 0.2"
+    hover(page, find(page, "h1"))
+    assert remark.text.split() == ["training", "validation"]  # the legend
     focus(page, plot)
+    assert remark.text == "step 10: training 0.1, validation 0.2"
     press(page, "ARROW_LEFT")
     assert remark.text == "step 5: training 1"
 

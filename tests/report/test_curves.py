@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -63,6 +64,15 @@ def test_what_is_not_finite_is_left_out():
     charts = charts_by_title(rows)
     assert charts["Perplexity"].curves[0].points == ((2, 3.0),)
     assert "Usage" not in charts
+
+
+def test_a_long_curve_is_thinned_but_ends_where_it_ends():
+    (chart,) = charts_of([{"step": step, "usage": 1 / step} for step in range(1, 10_001)])
+    (curve,) = chart.curves
+    assert len(curve.points) == 400
+    assert curve.points[-1] == (10_000, 1 / 10_000)
+    steps = [step for step, _ in curve.points]
+    assert {after - before for before, after in itertools.pairwise(steps)} == {25}
 
 
 def test_no_rows_no_charts():

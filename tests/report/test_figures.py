@@ -36,8 +36,8 @@ def test_one_level_has_no_swap_and_no_level_alone(monkeypatch, analyzed, images)
     assert [label.get_text() for label in levels.axes[0].get_yticklabels()] == ["original", "all levels"]
 
 
-def test_one_image_has_nothing_to_interpolate_to(analyzed, images):
-    assert "interpolation" not in draw_figures([analyzed()], images[:1])
+def test_one_image_has_nothing_to_interpolate_to(monkeypatch, analyzed, images):
+    assert not any(untiled(monkeypatch, [analyzed()], images[:1]).get("interpolation", []))
 
 
 def test_two_runs_share_scales(monkeypatch, analyzed, images):
@@ -52,9 +52,18 @@ def test_two_runs_share_scales(monkeypatch, analyzed, images):
     assert len({figure.axes[0].get_ylim() for row in drawn["usage_level0"] for figure in row}) == 1
 
 
-def test_runs_of_different_depth_stand_side_by_side(analyzed, images):
-    drawn = draw_figures([analyzed("two"), analyzed("one", codebook_size=8)], images[:2])
-    assert {"usage_level1", "swap"} <= set(drawn)
+def test_runs_of_different_depth_stand_side_by_side(monkeypatch, analyzed, images):
+    drawn = untiled(monkeypatch, [analyzed("two"), analyzed("one", codebook_size=8)], images[:2])
+    assert {name: [len(row) for row in rows] for name, rows in drawn.items()} == {
+        "position_entropy": [2, 1],
+        "mutual_information": [2],
+        "usage_level0": [1, 1],
+        "usage_level1": [1],
+        "codebooks": [1],
+        "levels": [1, 1],
+        "interpolation": [1, 1],
+        "swap": [1],
+    }
 
 
 def test_bars_are_the_summary(analyzed):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NUM_TICKS = 4
+MAX_POINTS = 400  # of one curve; of more, every so many-th is drawn
 MARGIN = 0.05  # of the range of values, above and below them
 LOG_RANGE = 8.0  # highest over lowest value from which a positive curve is drawn on a log scale
 
@@ -92,7 +93,9 @@ def charts_of(rows: Sequence[dict[str, float]]) -> list[Chart]:
 
 
 def _points(rows: Iterable[dict[str, float]], key: str) -> list[tuple[int, float]]:
-    return [(int(row["step"]), row[key]) for row in rows if key in row and math.isfinite(row[key])]
+    points = [(int(row["step"]), row[key]) for row in rows if key in row and math.isfinite(row[key])]
+    stride = math.ceil(len(points) / MAX_POINTS) or 1
+    return points[(len(points) - 1) % stride :: stride]  # the last point is among them
 
 
 def _chart(title: str, unit: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:

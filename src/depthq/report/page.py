@@ -66,8 +66,8 @@ class Strip:
     """A row of images under one name."""
 
     name: str
-    picture: str
-    """Data URL."""
+    pictures: Sequence[str]
+    """Data URLs."""
     psnr_db: float | None
     """Against the originals, mean over `Page.sample_size` images; None for the originals."""
 
@@ -136,7 +136,7 @@ def render(page: Page) -> str:
 
 def _page(run: Path, model: DQAE, measured: Measured) -> Page:
     rows = read_metrics(run / "metrics.jsonl")
-    codes, sample = measured.codes, _by_contrast(measured.sample)
+    codes, sample = measured.codes, _by_detail(measured.sample)
     return Page(
         run=run.resolve().name,
         version=importlib.metadata.version("depthq"),
@@ -177,9 +177,10 @@ def headline_figures(evaluation: Evaluation) -> list[Figure]:
     ]
 
 
-def _by_contrast(images: Tensor) -> Tensor:
-    """The images drawn, those that show something first."""
-    return images[images.float().flatten(1).std(1).argsort(descending=True)]
+def _by_detail(images: Tensor) -> Tensor:
+    """The images drawn, those whose neighbouring pixels differ most, and are hardest to reconstruct, first."""
+    detail = sum(images.float().diff(dim=axis).abs().mean((1, 2, 3)) for axis in (-2, -1))
+    return images[torch.as_tensor(detail).argsort(descending=True)]
 
 
 def _pairs(model: DQAE, images: Tensor) -> list[Pair]:
@@ -195,8 +196,8 @@ def _strips(model: DQAE, images: Tensor) -> list[Strip]:
     codes = model.encode(images.to(model.device))
     rows = {f"level {level} alone": made for level, made in enumerate(decode_each_level(model, codes))}
     rows |= {"all levels": model.decode(codes)}
-    strips = [Strip(name, _strip_url(made.cpu()), _psnr_db(made.cpu(), images)) for name, made in rows.items()]
-    return [Strip("original", _strip_url(images), None), *strips]
+    strips = [Strip(name, _strip_urls(made.cpu()), _psnr_db(made.cpu(), images)) for name, made in rows.items()]
+    return [Strip("original", _strip_urls(images), None), *strips]
 
 
 def _psnr_db(made: Tensor, originals: Tensor) -> float:
@@ -223,5 +224,5 @@ def _picture_url(image: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _strip_url(images: Tensor) -> str:
-    return _picture_url(torch.cat(list(images[:STRIP_IMAGES]), dim=-1))
+def _strip_urls(images: Tensor) -> list[str]:
+    return [_picture_url(image) for image in images[:STRIP_IMAGES]]
