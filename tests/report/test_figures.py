@@ -76,6 +76,15 @@ def test_bars_are_the_summary(analyzed):
     ]
 
 
+def test_bars_of_two_runs_stand_over_their_codebooks(analyzed):
+    wide, narrow = analyzed().summary, analyzed(num_codebooks=1).summary
+    axes = figures.plot_codebooks({"wide": wide, "narrow": narrow}).axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+    places = [round(bar.get_x() + bar.get_width() / 2) for bar in axes.containers[1]]
+    assert [names[place] for place in places] == narrow.codebooks == ["0.0", "1.0"]
+
+
 def test_rows_and_columns_are_named_at_their_middle():
     rows = {"black": torch.zeros(2, 3, 96, 96, dtype=torch.uint8), "white": torch.full((2, 3, 96, 96), 255).byte()}
     axes = figures.plot_pictures(rows, ["a", "b"], title="two").axes[0]

@@ -68,16 +68,17 @@ def plot_codebooks(summaries: Mapping[str, CodeSummary]) -> "Figure":
     figure = _new_figure(9.0, 3.2)
     entropy_axes, usage_axes = figure.subplots(1, 2)
     width = 0.8 / len(summaries)
+    names = [name for summary in summaries.values() for name in summary.codebooks]
+    names = sorted(set(names), key=lambda name: tuple(map(int, name.split("."))))
     for index, (label, summary) in enumerate(summaries.items()):
         style = {"width": width, "label": label, "color": RUN_COLORS[index]}
-        place = np.arange(len(summary.codebooks)) - 0.4 + (index + 0.5) * width
+        place = np.array([names.index(name) for name in summary.codebooks]) - 0.4 + (index + 0.5) * width
         ceiling = np.log([size for level in summary.levels for size in level.codebook_sizes])
         entropy_axes.bar(place, [h for level in summary.levels for h in level.entropy_nats], **style)
         entropy_axes.hlines(ceiling, place - width / 2, place + width / 2, color="0.3", linestyle=":", linewidth=1)
         usage_axes.bar(place, [100 * u for level in summary.levels for u in level.usage], **style)
-    longest = max(summaries.values(), key=lambda summary: len(summary.codebooks))
     for axes in (entropy_axes, usage_axes):
-        axes.set_xticks(range(len(longest.codebooks)), longest.codebooks, fontsize="small")
+        axes.set_xticks(range(len(names)), names, fontsize="small")
         axes.set_xlabel("level.codebook")
         axes.spines[["top", "right"]].set_visible(False)
     entropy_axes.set(ylabel="nats", title="Entropy of one code (dotted: log K)")
