@@ -30,15 +30,16 @@ def straight_through(latents: Tensor, codewords: Tensor, codebook_dims: Sequence
 
 
 def column_weights(latents: Tensor, codebook_dims: Sequence[int]) -> Tensor:
-    """What a squared difference counts in the losses, (M, 1): 1 / (N * D_m)."""
-    dims = latents.new_tensor(codebook_dims)[:, None]
-    return 1 / (dims * max(latents.shape[0], 1))
+    """What a squared difference counts in the losses, 1 / (N * D_m): (M, 1), or where all D_m agree the one number."""
+    dims = codebook_dims[:1] if len(set(codebook_dims)) == 1 else codebook_dims
+    weights = 1 / (latents.new_tensor(dims) * max(latents.shape[0], 1))
+    return weights[0] if len(dims) == 1 else weights[:, None]  # one number: the way back takes half the time
 
 
 def squared_distance(difference: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of squares of (N, M, D), in one pass and without another array of that size."""
     squares = torch.linalg.vector_norm(difference, dim=2).square()  # (N, M)
-    return (squares.sum(0) * weights[:, 0]).sum()
+    return (squares.sum(0) * weights.flatten()).sum()
 
 
 def codebook_loss(latents: Tensor, codewords: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,48 @@
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from depthq import DQAE, DQAEConfig
+from depthq.models import QUANTIZERS
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "compare_quantizers.py"
+
+
+@pytest.fixture
+def example():
+    """The module, whose entries in the registry last as long as the test."""
+    before = dict(QUANTIZERS)
+    spec = importlib.util.spec_from_file_location("compare_quantizers", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    QUANTIZERS.clear()
+    QUANTIZERS.update(before)
+
+
+def test_smoke_run_prints_a_row_per_quantizer():
+    command = [sys.executable, EXAMPLE, "--smoke"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["depthwise", "residual", "shared", "fsq", "lfq"]
+    assert all(float(line.split()[2]) > 0 for line in lines[1:])
+
+
+@pytest.mark.parametrize("name", ["fsq", "lfq"])
+def test_a_foreign_quantizer_keeps_the_contract(example, name):
+    torch.manual_seed(0)
+    model = DQAE(DQAEConfig(quantizer=name, channels=(8, 16))).eval()
+    quantizer = model.levels[0].quantizer
+    x = torch.randn(2, quantizer.dim, 4, 6)
+    out = quantizer(x)
+    assert out.quantized.shape == x.shape
+    assert out.codes.shape == (2, 5, 4, 6)
+    assert torch.equal(quantizer.encode(x), out.codes)
+    torch.testing.assert_close(quantizer.decode(out.codes), out.quantized)
+    images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
+    codes = model.encode(images)
+    assert codes.num_bits() == 16 * 5 * 7
+    assert model.decode(codes).shape == images.shape
