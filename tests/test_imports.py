@@ -13,12 +13,13 @@ SOURCE = Path(depthq.__file__).parent
 
 # Each room, and the rooms that it may import. What is not listed is forbidden.
 BOTTOM = {"codes", "units"}
-LEARNING = {"models", "quantizers", "likelihoods", "data", "files", "codes_file", *BOTTOM}
+LEARNING = {"models", "quantizers", "likelihoods", "data", "files", "codes_file", "run_folder", *BOTTOM}
 ARROWS = {
     "units": set(),
     "codes": set(),
     "files": set(),
     "codes_file": {"codes", "files"},
+    "run_folder": {"models"},
     "ops": set(),
     "data": set(),
     "quantizers": {"ops", *BOTTOM},
@@ -76,3 +77,12 @@ def test_import_of_the_package_loads_nothing_that_is_heavy_or_optional():
     script = f"import sys, depthq; print(*sorted({heavy!r} & sys.modules.keys()))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []
+
+
+def test_verbs_that_only_read_a_run_do_without_lightning():
+    code = (
+        "import sys, depthq.cli.info, depthq.cli.encode, depthq.cli.decode, depthq.cli.reconstruct\n"
+        "print('lightning' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"

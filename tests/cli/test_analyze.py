@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from depthq.cli import main
-from depthq.training import load_model
+from depthq.run_folder import load_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from depthq.cli import main
 from depthq.codes_file import read_codes
 from depthq.data import evaluation_loader, open_images
 from depthq.evaluation import image_grid
-from depthq.training import load_model
+from depthq.run_folder import load_model
 
 
 def names(folder):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from depthq.cli import main
-from depthq.training import load_model, load_run_settings
+from depthq.run_folder import load_model, load_run_settings
 from depthq.training.module import DQAETraining
 
 QUICK = ["--preset", "tiny", "--steps", "2"]

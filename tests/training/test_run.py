@@ -10,16 +10,8 @@ import yaml
 from depthq import DQAE
 from depthq.models import PRESETS
 from depthq.quantizers import NonFiniteLatentsError
-from depthq.training import (
-    TRAINING_PRESETS,
-    DataConfig,
-    Hardware,
-    RunConfig,
-    is_run,
-    load_model,
-    load_run_settings,
-    train,
-)
+from depthq.run_folder import is_run, load_model, load_run_settings
+from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, train
 from depthq.training.checkpoints import newest_checkpoint
 from depthq.training.module import DQAETraining
 

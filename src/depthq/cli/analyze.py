@@ -22,7 +22,7 @@ from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, mo
 from depthq.files import new_folder
 from depthq.models import DQAE
 from depthq.report import AnalyzedRun, ImageSample, comparison_table, draw_figures, summarize_codes
-from depthq.training import load_model, load_run_settings
+from depthq.run_folder import load_model, load_run_settings
 
 IMAGES_DRAWN = 8
 

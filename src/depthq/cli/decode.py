@@ -15,7 +15,7 @@ from depthq.cli.model_and_data import add_model
 from depthq.codes_file import read_codes
 from depthq.evaluation import to_picture
 from depthq.files import new_folder
-from depthq.training import load_model
+from depthq.run_folder import load_model
 
 
 @dataclass(frozen=True)

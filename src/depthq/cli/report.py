@@ -18,7 +18,7 @@ from depthq.analysis import CodeCounts
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
 from depthq.evaluation import Evaluator
 from depthq.report import ImageSample, Measured, summarize_codes, write_report
-from depthq.training import is_run, load_run_settings
+from depthq.run_folder import is_run, load_run_settings
 
 SAMPLE_SIZE = 64
 

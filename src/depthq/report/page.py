@@ -22,7 +22,7 @@ from depthq.report.curves import Chart, charts_of, read_metrics
 from depthq.report.heatmap import HeatMap, entropy_maps, information_map
 from depthq.report.mixing import decode_each_level
 from depthq.report.summary import CodeSummary
-from depthq.training import load_run_settings
+from depthq.run_folder import load_run_settings
 
 PAIRS_SHOWN = 12
 STRIP_IMAGES = 6

@@ -6,10 +6,6 @@ from depthq.training.run import (
     Hardware,
     RunConfig,
     default_precision,
-    is_run,
-    load_model,
-    load_run_settings,
-    load_settings,
     train,
 )
 
@@ -20,9 +16,5 @@ __all__ = [
     "RunConfig",
     "TrainingConfig",
     "default_precision",
-    "is_run",
-    "load_model",
-    "load_run_settings",
-    "load_settings",
     "train",
 ]
