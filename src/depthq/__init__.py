@@ -2,10 +2,11 @@
 
 from depthq.codes import Codes
 from depthq.models import DQAE, DQAEConfig, DQAEOutput
-from depthq.quantizers import DepthwiseQuantizer, QuantizerOutput, ResidualQuantizer, SharedQuantizer
+from depthq.quantizers import CodebookHealth, DepthwiseQuantizer, QuantizerOutput, ResidualQuantizer, SharedQuantizer
 
 __all__ = [
     "DQAE",
+    "CodebookHealth",
     "Codes",
     "DQAEConfig",
     "DQAEOutput",

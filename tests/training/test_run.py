@@ -9,7 +9,7 @@ import yaml
 
 from depthq import DQAE
 from depthq.models import PRESETS
-from depthq.quantizers import NonFiniteLatentsError
+from depthq.quantizers import NonFiniteLatentsError, health
 from depthq.run_folder import is_run, load_model, load_run_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, train
 from depthq.training.checkpoints import newest_checkpoint
@@ -115,6 +115,20 @@ def test_metrics_are_json_lines_of_finite_figures(trained_run):
     assert {"loss", "nll_bits_per_dim", "commitment_loss", "usage", "perplexity", "images_per_second"} < rows[0].keys()
     assert {"validation_total_bits_per_dim", "validation_psnr_db", "validation_ssim"} < rows[-1].keys()
     assert all(float("-inf") < value < float("inf") for row in rows for value in row.values())
+
+
+def test_health_of_the_codebooks_is_logged(trained_run):
+    row = json.loads((trained_run / "metrics.jsonl").read_text().splitlines()[-1])
+    found = load_model(trained_run).levels[0].quantizer.health()
+    assert row["level_0_lowest_usage"] == found.usage.min().item()
+    assert row["level_0_lowest_perplexity"] == found.perplexity.min().item()
+    assert row["level_0_redrawn"] == found.redrawn.sum().item() > 0  # initialisation draws every code
+
+
+def test_collapse_is_told_at_the_validation(tmp_path, photos, monkeypatch, capsys):
+    monkeypatch.setattr(health, "COLLAPSED_PERPLEXITY", 1.1)  # every codebook then counts as collapsed
+    train(tiny(photos, steps=2), tmp_path / "run", progress=False)
+    assert "step 2: codebooks of level 0 have collapsed\ncodebook    size   usage" in capsys.readouterr().out
 
 
 def test_wrong_hardware_leaves_no_run(tmp_path, photos):

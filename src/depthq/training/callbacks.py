@@ -100,7 +100,7 @@ class TrainingRows(Callback):
 
 
 class ValidationRows(Callback):
-    """At every validation: a row, the model as `save_pretrained` writes it, and a grid of reconstructions.
+    """At every validation: a row, the model as `save_pretrained` writes it, a grid, and word of collapsed codebooks.
 
     Args:
         run: The run's folder.
@@ -118,6 +118,9 @@ class ValidationRows(Callback):
         with replacing(self.run / "reconstructions" / f"step={trainer.global_step:08d}.png") as file:
             reconstruction_grid(pl_module.model, self.images).save(file, "PNG")
         write_row(trainer, pl_module.validation_figures())
+        for level, health in pl_module.codebook_health().items():
+            if health.collapsed.any():
+                tqdm.write(f"step {trainer.global_step}: codebooks of level {level} have collapsed\n{health}")
 
 
 def write_row(trainer: Trainer, figures: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from depthq.evaluation import Evaluation, Evaluator
 from depthq.models import DQAE, DQAEOutput
-from depthq.quantizers import NonFiniteLatentsError
+from depthq.quantizers import CodebookHealth, NonFiniteLatentsError
 from depthq.training.config import TrainingConfig
 from depthq.units import nats_to_bits
 
@@ -73,7 +73,16 @@ class DQAETraining(LightningModule):
         """What metrics.jsonl shows of the last validation; figures that the likelihood does not have are left out."""
         shown = ("total_bits_per_dim", "nll_bits_per_dim", "mse_normalized", "psnr_db", "ssim")
         figures = {f"validation_{name}": getattr(self.last_evaluation, name) for name in shown}
+        for level, health in self.codebook_health().items():
+            figures[f"level_{level}_lowest_usage"] = health.usage.min().item()
+            figures[f"level_{level}_lowest_perplexity"] = health.perplexity.min().item()
+            figures[f"level_{level}_redrawn"] = health.redrawn.sum().item()
         return {name: value for name, value in figures.items() if value is not None}
+
+    def codebook_health(self) -> dict[int, CodebookHealth]:
+        """How the codebooks of each level fare, of those quantizers that can tell."""
+        quantizers = enumerate(level.quantizer for level in self.model.levels)
+        return {level: quantizer.health() for level, quantizer in quantizers if hasattr(quantizer, "health")}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config
