@@ -52,6 +52,14 @@ class Codes:
                 )
             check_codes(codes, sizes, name=f"levels[{level}]")
 
+    @classmethod
+    def unchecked(cls, levels: tuple[Tensor, ...], codebook_sizes: tuple[tuple[int, ...], ...]) -> "Codes":
+        """Codes fresh from a quantizer, right by construction: looking would make the host wait for a GPU."""
+        codes = object.__new__(cls)
+        object.__setattr__(codes, "levels", levels)
+        object.__setattr__(codes, "codebook_sizes", codebook_sizes)
+        return codes
+
     def __len__(self) -> int:
         return self.levels[0].shape[0]
 

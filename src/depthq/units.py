@@ -14,18 +14,13 @@ def nats_to_bits(nats):
     return nats / LN2
 
 
-def bits_to_nats(bits):
-    """Nats in `bits` (a number, array or tensor; returned as the same kind)."""
-    return bits * LN2
-
-
-def bits_per_dim(nats_per_image, image_shape: tuple[int, int, int]):
-    """Bits per sub-pixel of an image of `image_shape` (C, H, W) that costs `nats_per_image`."""
+def bits_per_dim(bits_per_image: float, image_shape: tuple[int, int, int]) -> float:
+    """Bits per sub-pixel of an image of `image_shape` (C, H, W) that costs `bits_per_image`."""
     channels, height, width = image_shape
-    return nats_to_bits(nats_per_image) / (channels * height * width)
+    return bits_per_image / (channels * height * width)
 
 
-def bits_per_pixel(nats_per_image, image_shape: tuple[int, int, int]):
-    """Bits per pixel (all channels together) of an image of `image_shape` (C, H, W) that costs `nats_per_image`."""
+def bits_per_pixel(bits_per_image: float, image_shape: tuple[int, int, int]) -> float:
+    """Bits per pixel (all channels together) of an image of `image_shape` (C, H, W) that costs `bits_per_image`."""
     _, height, width = image_shape
-    return nats_to_bits(nats_per_image) / (height * width)
+    return bits_per_image / (height * width)

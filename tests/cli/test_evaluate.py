@@ -85,7 +85,7 @@ def test_limit_and_split_choose_the_images(trained_run, capsys):
 def test_table_states_units_headline_first(trained_run, capsys):
     assert main(["evaluate", str(trained_run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "4 test images"
+    assert lines[0] == "4 images"
     assert lines[1].split()[0] == "total"
     assert "bits/dim" in lines[1]
     assert any("what the paper reports, in bits" in line for line in lines)

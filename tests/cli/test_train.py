@@ -223,9 +223,19 @@ def test_resuming_with_other_options_says_which_changed(trained_run, capsys):
     assert "learning_rate was" in err
 
 
+def test_resume_with_another_preset_is_refused(trained_run, capsys):
+    assert main(["train", "--out", str(trained_run), "--resume", "--preset", "small", "--data", "elsewhere"]) == 1
+    assert "a run resumes only as it was started; " in capsys.readouterr().err
+
+
+def test_options_are_not_abbreviated(train, capsys):
+    assert train(*QUICK, "--learning", "0.1") == 2
+    assert "--learning" in capsys.readouterr().err
+
+
 def test_resuming_a_finished_run_says_so(trained_run, capsys):
     assert main(["train", "--out", str(trained_run), "--resume"]) == 1
-    assert "steps must exceed the steps already done" in capsys.readouterr().err
+    assert "must have steps left to train; got all" in capsys.readouterr().err
 
 
 def test_interrupted_run_says_how_to_go_on_and_does(train, tmp_path, capsys, monkeypatch):

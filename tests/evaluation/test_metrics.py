@@ -162,6 +162,13 @@ def test_figures_are_those_of_float32_under_autocast():
     assert (mixed.ssim, mixed.psnr_db, mixed.mse_normalized) == (exact.ssim, exact.psnr_db, exact.mse_normalized)
 
 
+def test_diverged_model_is_refused():
+    originals = images_of()
+    evaluator = Evaluator(model := DQAE(TINY))
+    with pytest.raises(ValueError, match="must give finite figures; 4 of 4 images got none; it diverged"):
+        evaluator.update(originals, output_of(model, originals, nll_nats=float("nan")))
+
+
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="images must hold at least one image; got none"):
         Evaluator(DQAE(TINY)).compute()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 
 from depthq import DQAE
 from depthq.models import PRESETS
@@ -55,6 +56,37 @@ def test_non_finite_latents_stop_training_at_their_step(tmp_path, photos, monkey
     train(config, tmp_path / "run", progress=False)
     whole, resumed = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "run"))
     assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_broken_gradient_stops_training_before_it_ruins_the_weights(tmp_path, photos, monkeypatch):
+    original = DQAETraining.training_step
+
+    def training_step(self, images, index):
+        loss = original(self, images, index)
+        return loss * (float("inf") if self.global_step + 1 == 3 else 1) if self.global_step < 3 else loss
+
+    monkeypatch.setattr(DQAETraining, "training_step", training_step)
+    with pytest.raises(
+        NonFiniteLatentsError, match="training stopped at step 3: the gradient must be finite; got norm"
+    ):
+        train(tiny(photos, steps=6, checkpoint_every=1), tmp_path / "run", progress=False)
+    state = torch.load(newest_checkpoint(tmp_path / "run" / "checkpoints"), weights_only=True)["state_dict"]
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_full_disk_for_the_model_is_an_error_of_the_system(tmp_path, photos, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(DQAE, "save_pretrained", full)
+    with pytest.raises(OSError, match="model could not be written: No space left on device; make room"):
+        train(tiny(photos, steps=2), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])
+def test_strategy_that_cuts_weights_in_pieces_is_refused(strategy):
+    with pytest.raises(ValueError, match=f"strategy must leave each device the whole model; got {strategy}; use ddp"):
+        Hardware(strategy=strategy)
 
 
 def test_non_finite_loss_stops_training_without_a_quantizer_too(tmp_path, photos, monkeypatch):
@@ -128,7 +160,7 @@ def test_health_of_the_codebooks_is_logged(trained_run):
 def test_collapse_is_told_at_the_validation(tmp_path, photos, monkeypatch, capsys):
     monkeypatch.setattr(health, "COLLAPSED_PERPLEXITY", 1.1)  # every codebook then counts as collapsed
     train(tiny(photos, steps=2), tmp_path / "run", progress=False)
-    assert "step 2: codebooks of level 0 have collapsed\ncodebook    size   usage" in capsys.readouterr().out
+    assert "step 2: codebooks of level 0 have collapsed\ncodebook    size   usage" in capsys.readouterr().err
 
 
 def test_wrong_hardware_leaves_no_run(tmp_path, photos):

@@ -16,6 +16,7 @@ from jsonargparse.typing import PositiveInt
 from depthq.cli.model_and_data import add_model
 from depthq.models import DQAE
 from depthq.run_folder import is_run, load_model, load_run_settings
+from depthq.units import bits_per_dim, bits_per_pixel
 
 DEFAULT_IMAGE_SIZE = 32
 
@@ -45,12 +46,13 @@ def run(settings: Settings) -> None:
 
 
 def _facts(model: DQAE, image_size: int) -> dict:
-    image = torch.zeros(1, model.config.image_channels, image_size, image_size, dtype=torch.uint8)
+    image_shape = (model.config.image_channels, image_size, image_size)
+    image = torch.zeros(1, *image_shape, dtype=torch.uint8)
     codes = None if model.config.quantizer == "none" else model.encode(image)
     bits = codes.num_bits() if codes else None
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "image_shape": list(image.shape[1:]),
+        "image_shape": list(image_shape),
         "levels": [
             {"code_shape": list(level.shape[1:]), "codebook_sizes": list(sizes)}
             for level, sizes in zip(codes.levels, codes.codebook_sizes, strict=True)
@@ -58,8 +60,8 @@ def _facts(model: DQAE, image_size: int) -> dict:
         if codes
         else [],
         "code_bits_per_image": bits,
-        "code_bits_per_pixel": bits / image_size**2 if bits else None,
-        "code_bits_per_dim": bits / image[0].numel() if bits else None,
+        "code_bits_per_pixel": bits_per_pixel(bits, image_shape) if bits else None,
+        "code_bits_per_dim": bits_per_dim(bits, image_shape) if bits else None,
         "config": asdict(model.config),
     }
 

@@ -52,6 +52,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         description=module.__doc__,
         formatter_class=RawDescriptionHelpFormatter,
         exit_on_error=False,
+        allow_abbrev=False,  # the preset is read ahead of the parser, which knows no abbreviations
     )
     for trainer in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(trainer).setLevel(logging.WARNING)

@@ -29,7 +29,7 @@ class ModelAndData:
     data: str | None
     split: Literal["train", "test"]
     image_size: int | None
-    on_bad_image: Literal["raise", "skip"]
+    on_bad_image: Literal["raise", "skip"] | None
     device: str
 
 
@@ -56,8 +56,7 @@ def add_model_and_data(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--on_bad_image",
         type=Literal["raise", "skip"],
-        default="raise",
-        help="stop, or leave it out and count it",
+        help="stop, or leave it out and count it; by default as the run was trained",
     )
 
 
@@ -79,7 +78,8 @@ def load(settings: ModelAndData, *, limit: int | None = None) -> tuple[DQAE, Ite
     if source is None:
         raise ValueError(f"--data must be given, as {settings.model} is not a run that knows its own")
     image_size = settings.image_size or (trained.get("image_size") if source == trained.get("data") else None)
-    images = open_images(source, settings.split, image_size=image_size, on_bad_image=settings.on_bad_image)
+    on_bad_image = settings.on_bad_image or trained.get("on_bad_image", "raise")
+    images = open_images(source, settings.split, image_size=image_size, on_bad_image=on_bad_image)
     if images.num_channels != model.config.image_channels:
         raise DataError(
             f"images in {source} must have {model.config.image_channels} channels, as the model has; "

@@ -20,7 +20,7 @@ def show_figures(figures: Evaluation) -> None:
         ("PSNR", figures.psnr_db, "dB", f"mean colour alone: {figures.psnr_db_mean_colour:.2f} dB"),
         ("SSIM", figures.ssim, "", ""),
     ]
-    print(f"{figures.images} test images")
+    print(f"{figures.images} images")
     for name, value, unit, remark in rows:
         if value is not None:
             print(f"  {name:22} {value:9.4f} {unit:10} {remark}".rstrip())

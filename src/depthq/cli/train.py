@@ -2,7 +2,7 @@
 
 examples:
   depthq train --data bundled --out runs/demo --steps 600
-  depthq train --data my-photos/ --image-size 64 --out runs/photos --codebook-size [256,128] --likelihood categorical
+  depthq train --data my-photos/ --image-size 64 --out runs/photos --codebook-size "[256,128]" --likelihood categorical
   depthq train --data cifar10/ --out runs/vq --quantizer shared --num-codebooks 5
   depthq train --data cifar10/ --out runs/big --preset paper --devices 8 --strategy ddp
   depthq train --out runs/big --resume
@@ -47,11 +47,11 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_class_arguments(TrainingConfig)
     parser.add_class_arguments(Hardware)
     known = {name for kind in (DataConfig, DQAEConfig, TrainingConfig) for name in _names(kind)}
-    if early.resume and early.out and is_run(Path(early.out)):
+    if early.resume and not early.preset and early.out and is_run(Path(early.out)):
         settings = load_run_settings(Path(early.out))
         parser.set_defaults({name: value for name, value in settings.items() if name in known})
     else:
-        parser.set_defaults(_preset(early.preset))
+        parser.set_defaults(_preset(early.preset or "small"))
     options = parser.parse_args(arguments)
     return Settings(
         config=RunConfig(
@@ -86,7 +86,7 @@ def _report(config: RunConfig, out: Path, figures: Evaluation) -> None:
 
 @rank_zero_only  # the others find what rank zero has begun
 def _check_is_new_or_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not file.name.endswith(".partial") for file in out.iterdir())):
         remedy = "add --resume to go on with it" if is_run(out) else "it is no run of depthq train"
         raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
 
@@ -100,7 +100,7 @@ def _early(arguments: list[str]) -> argparse.Namespace:
     early.add_argument("--resume", action="store_true")
     options = early.parse_known_args(arguments)[0]
     in_files = [load_settings(Path(file)).get("preset") for file in options.config if Path(file).is_file()]
-    options.preset = next(filter(None, [options.preset, *reversed(in_files)]), "small")
+    options.preset = next(filter(None, [options.preset, *reversed(in_files)]), None)
     return options
 
 
@@ -126,11 +126,11 @@ def _check_same_run(config: RunConfig, out: Path) -> None:
     if not is_run(out):
         raise ValueError(f"--out must be a run to resume; got {out}, which is none; leave --resume out to start one")
     before, now = load_run_settings(out), config.to_flat_dict()
-    fixed_by_data = {"image_size", "image_channels"}
+    del now["image_channels"]  # the data decides, and on the image size too where none is given
+    if now["image_size"] is None:
+        del now["image_size"]
     changed = [
-        f"{name} was {before.get(name)}, is {value}"
-        for name, value in now.items()
-        if before.get(name) != value and not (name in fixed_by_data and value in (None, 3))
+        f"{name} was {before[name]}, is {now[name]}" for name in before.keys() & now if before[name] != now[name]
     ]
     if changed:
         raise ValueError(f"a run resumes only as it was started; {'; '.join(changed)}; leave these options out")

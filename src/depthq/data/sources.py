@@ -213,7 +213,7 @@ def _from_hub(name: str, split: Split) -> EncodedImages:
 
     try:
         splits = datasets.load_dataset(name)
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: a set that needs a script
         raise DataError(
             f"data source must be 'bundled', an existing folder or parquet file, or a hub data set; got "
             f"{name}, neither here nor loadable from the hub ({error}); check the spelling and the network"

@@ -12,7 +12,7 @@ from depthq.codes import CodebookUsage, count_codes
 from depthq.likelihoods import Likelihood
 from depthq.likelihoods.normalization import denormalize
 from depthq.models import DQAE, DQAEOutput
-from depthq.units import nats_to_bits
+from depthq.units import bits_per_dim, bits_per_pixel, nats_to_bits
 
 SSIM_WINDOW = 11  # pixels; SSIM does not exist for smaller images
 
@@ -81,6 +81,11 @@ class Evaluator(nn.Module):
     @torch.no_grad()
     def update(self, images: Tensor, output: DQAEOutput) -> None:
         """Count in a batch of images uint8 (B, C, H, W) and what the model made of them."""
+        broken = len(images) - int(output.nll_nats.isfinite().sum())
+        if broken:
+            raise ValueError(
+                f"the model must give finite figures; {broken} of {len(images)} images got none; it diverged"
+            )
         self.image_shape = tuple(images.shape[1:])  # type: ignore[assignment]
         self.images.update(len(images))
         self.nll_nats_per_dim.update(output.nll_nats / images[0].numel())
@@ -103,21 +108,20 @@ class Evaluator(nn.Module):
         """The figures over all images seen so far; raises ValueError if there were none."""
         if self.image_shape is None:
             raise ValueError("images must hold at least one image; got none")
-        channels, height, width = self.image_shape
         nll_nats = self.nll_nats_per_dim.compute().item() if self.likelihood.is_discrete else None
         nll_bits = None if nll_nats is None else nats_to_bits(nll_nats)
-        code_bits = None if self.code_bits is None else self.code_bits / (channels * height * width)
+        code_bits = None if self.code_bits is None else bits_per_dim(self.code_bits, self.image_shape)
         return Evaluation(
             images=int(self.images.compute()),
             nll_nats_per_dim=nll_nats,
             nll_bits_per_dim=nll_bits,
             code_bits_per_dim=code_bits,
             total_bits_per_dim=None if nll_bits is None or code_bits is None else nll_bits + code_bits,
-            code_bits_per_pixel=None if self.code_bits is None else self.code_bits / (height * width),
+            code_bits_per_pixel=None if self.code_bits is None else bits_per_pixel(self.code_bits, self.image_shape),
             mse_normalized=self.mse_normalized.compute().item(),
             psnr_db=self.psnr_db.compute().item(),
             psnr_db_mean_colour=self.psnr_db_mean_colour.compute().item(),
-            ssim=torch.as_tensor(self.ssim.compute()).item() if min(height, width) >= SSIM_WINDOW else None,
+            ssim=torch.as_tensor(self.ssim.compute()).item() if min(self.image_shape[1:]) >= SSIM_WINDOW else None,
             levels=[
                 _level_figures(counts.compute(), sizes)
                 for counts, sizes in zip(self.counts, self.codebook_sizes, strict=True)

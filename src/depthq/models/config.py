@@ -53,7 +53,11 @@ class DQAEConfig:
         for name, values in (("codebook_size", self.level_sizes), ("channels", self.channels)):
             if not values:
                 raise ValueError(f"{name} must have at least one entry; got none")
-            _check_at_least(1, name, min(values))
+            for value in values:
+                _check_at_least(1, name, value)
+        for name in ("commitment_weight", "decay", "rare_code_threshold"):
+            if not isinstance(getattr(self, name), (int, float)):
+                raise ValueError(f"{name} must be a number; got {getattr(self, name)!r}")
         if not self.commitment_weight >= 0:
             raise ValueError(f"commitment_weight must not be negative; got {self.commitment_weight}")
         for name in ("decay", "rare_code_threshold"):
@@ -96,6 +100,8 @@ class DQAEConfig:
 
 
 def _check_at_least(lowest: int, name: str, value: int) -> None:
+    if not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number; got {value!r}")
     if value < lowest:
         raise ValueError(f"{name} must be at least {lowest}; got {value}")
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -120,7 +122,9 @@ class ValidationRows(Callback):
         write_row(trainer, pl_module.validation_figures())
         for level, health in pl_module.codebook_health().items():
             if health.collapsed.any():
-                tqdm.write(f"step {trainer.global_step}: codebooks of level {level} have collapsed\n{health}")
+                tqdm.write(
+                    f"step {trainer.global_step}: codebooks of level {level} have collapsed\n{health}", file=sys.stderr
+                )
 
 
 def write_row(trainer: Trainer, figures: dict[str, float]) -> None:
@@ -134,7 +138,10 @@ def save_model(model: DQAE, folder: Path) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed right here
     try:
-        model.save_pretrained(partial)
+        try:
+            model.save_pretrained(partial)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(f"{folder} could not be written: {error}; make room and go on with --resume") from error
         folder.mkdir(exist_ok=True)
         for file in partial.iterdir():
             file.replace(folder / file.name)

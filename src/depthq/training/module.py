@@ -38,7 +38,7 @@ class DQAETraining(LightningModule):
             output: DQAEOutput = self.model(images)
         except NonFiniteLatentsError as error:
             raise NonFiniteLatentsError(f"training stopped at step {step}: {error}") from error
-        if not output.levels and not output.loss.isfinite():  # nobody has looked at the latents
+        if not output.loss.isfinite():
             raise NonFiniteLatentsError(f"training stopped at step {step}: loss must be finite; got {output.loss}")
         if step % self.config.log_every == 0:
             self.figures = self._training_figures(output, images)
@@ -64,7 +64,8 @@ class DQAETraining(LightningModule):
     def validation_step(self, images: Tensor, _batch_index: int) -> None:
         mine = images[self.global_rank :: self.trainer.world_size]
         if len(mine):
-            self.evaluator.update(mine, self.model(mine))
+            with torch.autocast(self.device.type, enabled=False):  # as `depthq evaluate` does
+                self.evaluator.update(mine, self.model(mine))
 
     def on_validation_epoch_end(self) -> None:
         self.last_evaluation = self.evaluator.compute()
@@ -83,6 +84,18 @@ class DQAETraining(LightningModule):
         """How the codebooks of each level fare, of those quantizers that can tell."""
         quantizers = enumerate(level.quantizer for level in self.model.levels)
         return {level: quantizer.health() for level, quantizer in quantizers if hasattr(quantizer, "health")}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A step with a broken gradient would ruin weights that the next checkpoint keeps."""
+        if self.trainer.precision == "16-mixed":
+            return  # its loss scaler meets such gradients as a matter of course, and skips them
+        norms = torch.nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
+        if not norms.isfinite():
+            step = self.global_step + 1
+            raise NonFiniteLatentsError(
+                f"training stopped at step {step}: the gradient must be finite; got norm {norms}; "
+                "lower the learning rate or lengthen the warm-up"
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config

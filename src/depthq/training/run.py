@@ -48,7 +48,11 @@ class Hardware:
     nodes: int = 1
     """How many machines."""
     strategy: str = "auto"
-    """How several devices share the work: ddp, fsdp, ... or auto."""
+    """How several devices share the work: ddp, or auto. Strategies that cut weights in pieces are not supported."""
+
+    def __post_init__(self):
+        if self.strategy.startswith(("fsdp", "deepspeed")):
+            raise ValueError(f"strategy must leave each device the whole model; got {self.strategy}; use ddp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,10 @@ def train(config: RunConfig, run: Path, *, hardware: Hardware | None = None, pro
     config = _fitted_to(config, data.train_images)
     checkpoint = newest_checkpoint(run / "checkpoints")
     if checkpoint and step_of(checkpoint) >= config.training.steps:
-        raise ValueError(f"steps must exceed the steps already done in {run}; got {config.training.steps}, all done")
+        raise ValueError(
+            f"{run} must have steps left to train; got all {config.training.steps} done; evaluate it"
+            ", or start another run"
+        )
     seed_everything(config.training.seed, verbose=False)
     training = DQAETraining(DQAE(config.model), config.training)
     with warnings.catch_warnings():
@@ -188,7 +195,7 @@ def _trainer(
         devices=_devices(hardware),
         num_nodes=hardware.nodes,
         strategy=hardware.strategy,
-        precision=default_precision() if config.precision == "auto" else config.precision,
+        precision=default_precision(hardware.accelerator) if config.precision == "auto" else config.precision,
         max_steps=config.steps,
         val_check_interval=config.validate_every,
         check_val_every_n_epoch=None,
@@ -217,9 +224,9 @@ def _devices(hardware: Hardware) -> str | int:
     return int(hardware.devices) if hardware.devices.isdigit() else hardware.devices
 
 
-def default_precision() -> Literal["bf16-mixed", "16-mixed", "32-true"]:
+def default_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "16-mixed", "32-true"]:
     """The precision that "auto" stands for: bfloat16 where this machine's hardware computes in it."""
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
