@@ -37,6 +37,13 @@ def test_equidistant_codewords_give_the_lowest_index(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS_HERE)
+@pytest.mark.parametrize("far", [1e6, 1e8, 1e10, 1e15])
+def test_a_far_codeword_does_not_blur_the_near_ones(backend, far):
+    codebook = torch.tensor([[[0.0], [1.0], [far]]])
+    assert nearest_code(torch.tensor([[[0.9], [0.1], [far]]]), codebook, backend=backend).tolist() == [[1, 0, 2]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
 @pytest.mark.parametrize("size", [2, 17, 130, 1025, 2500])
 def test_a_copy_of_a_codeword_is_never_chosen(backend, size):
     originals = -(-size // 2)
@@ -86,7 +93,7 @@ def test_vectors_that_are_not_finite_get_code_zero_and_spoil_no_other(backend):
 
 
 def million_vectors():
-    """Families of 125,000 latents (N, 16), each with a codebook (64, 16)."""
+    """Families of up to 125,000 latents (N, 16), each with a codebook (64, 16)."""
     codebook, latents = randn(64, 16), randn(125_000, 16, seed=1)
     picks = torch.randint(64, (2, 125_000), generator=torch.Generator().manual_seed(2))
     clustered = codebook[picks[0]] + 1e-3 * latents
@@ -99,6 +106,8 @@ def million_vectors():
     yield "near the border of two", midpoints + 1e-6 * latents, codebook
     yield "far from the origin", clustered + 1000.0, codebook + 1000.0
     yield "two far clusters", latents + 1e4 * (picks[0] % 2)[:, None], codebook + 1e4 * (torch.arange(64) % 2)[:, None]
+    for far in (1e6, 1e8, 1e10):
+        yield f"one codeword at {far:g}", latents[:25_000], torch.cat([codebook[:-1], torch.full((1, 16), far)])
     yield "tiny", 1e-21 * latents, 1e-21 * codebook
 
 
@@ -167,7 +176,8 @@ def test_threads_work_in_inference_mode(monkeypatch):
     assert torch.equal(codes, nearest_code(latents, codebooks, backend="reference"))
 
 
-def test_float64_is_rarely_needed(monkeypatch):
+@pytest.mark.parametrize("far", [0.0, 1e10])
+def test_float64_is_rarely_needed_even_with_a_far_codeword(monkeypatch, far):
     settled = []
 
     def count_and_settle(rows, codebook):
@@ -177,6 +187,7 @@ def test_float64_is_rarely_needed(monkeypatch):
     monkeypatch.setattr(nearest_code_cpu, "exact_codes", count_and_settle)
     latents, codebooks = randn(1, 20_000, 64), randn(1, 512, 64, seed=1)
     latents[:, 0] = torch.nan
+    codebooks[:, 3] = far
     nearest_code(latents, codebooks)
     assert 1 <= sum(settled) < 100
 
@@ -228,12 +239,13 @@ def test_exports_plain_operations_for_any_number_of_vectors():
         def forward(self, latents, codebooks):
             return nearest_code(latents, codebooks, codebook_sizes=[5, 3])
 
-    codebooks = randn(2, 5, 4)
+    codebooks = randn(2, 5, 19)
+    codebooks[0, 3] = 1e10
     program = torch.export.export(
-        Search(), (randn(2, 30, 4), codebooks), dynamic_shapes=({1: torch.export.Dim("rows", min=2)}, None)
+        Search(), (randn(2, 30, 19), codebooks), dynamic_shapes=({1: torch.export.Dim("rows", min=2)}, None)
     )
     assert "depthq" not in str(program.graph)
-    latents = randn(2, 77, 4, seed=1)
+    latents = randn(2, 77, 19, seed=1)
     assert torch.equal(program.module()(latents, codebooks), Search()(latents, codebooks))
 
 

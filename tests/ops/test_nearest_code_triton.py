@@ -71,6 +71,17 @@ def test_a_copy_of_a_codeword_is_never_chosen():
 
 
 @runs_kernels
+@pytest.mark.parametrize("far", [1e6, 1e8, 1e10, 1e15])
+def test_a_far_codeword_does_not_blur_the_near_ones(far):
+    literal = torch.tensor([[[0.0], [1.0], [far]]], device=DEVICE)
+    latents = torch.tensor([[[0.9], [0.1], [far]]], device=DEVICE)
+    assert nearest_code(latents, literal, backend="triton").tolist() == [[1, 0, 2]]
+    codebooks = randn(1, 64, 16)
+    codebooks[:, 5] = far
+    assert_agrees_with_reference(randn(1, 40, 16, seed=1), codebooks)
+
+
+@runs_kernels
 def test_near_ties_far_from_the_origin_are_settled_in_float64():
     codebooks = randn(1, 40, 6) + 1000.0
     codebooks[:, 20:] = codebooks[:, :20] + 1e-4

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depthq.ops.nearest_code_reference import codewords_per_tile, exact_codes, rounding_bound
+from depthq.ops.nearest_code_reference import codewords_per_tile, exact_codes
 
 BLOCK_NUMEL = 2**19
 """Most float32 entries per thread (2 MiB) of a block of scores, rows or codewords."""
@@ -25,8 +25,10 @@ SMALL = 2**21
 """Multiplications that take less time than to start threads."""
 
 
-def nearest_code_cpu(latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
-    """See `depthq.ops.nearest_code`."""
+def nearest_code_cpu(
+    latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int], score_precision: str = "float32"
+) -> Tensor:
+    """See `depthq.ops.nearest_code`; scores are float32 for every `score_precision`."""
     num_codebooks, num_rows, _ = latents.shape
     codes = torch.empty(num_codebooks, num_rows, dtype=torch.int64)
     span = min(MAX_SPAN, -(-num_rows // torch.get_num_threads())) or 1
@@ -61,16 +63,17 @@ def _search(rows: Tensor, codebook: Tensor) -> Tensor:
     """Codes (N,) of `rows` (N, D) in one codebook (K, D)."""
     codebook_size, dim = codebook.shape
     tile = codewords_per_tile(dim, BLOCK_NUMEL)
-    centre = codebook[:tile].mean(0, dtype=torch.float64)  # any point near them serves
+    centre = codebook[:64].median(0).values.double()  # a point near most of them, which one far away does not move
     best = rows.new_full((len(rows),), -torch.inf)
     runner_up, tolerance = best.clone(), torch.zeros_like(best)
     codes = torch.zeros_like(best, dtype=torch.int64)
     for start in range(0, codebook_size, tile):
         found = _best_two(rows, codebook[start : start + tile], centre)
-        codes = torch.where(found[0] > best, found[2] + start, codes)
+        better = found[0] > best
+        codes = torch.where(better, found[2] + start, codes)
+        tolerance = torch.where(better, found[3], tolerance)
         runner_up = torch.maximum(torch.minimum(best, found[0]), torch.maximum(runner_up, found[1]))
         best = torch.maximum(best, found[0])
-        tolerance = torch.maximum(tolerance, found[3])
     doubtful = (best - runner_up > tolerance).logical_not_().nonzero().squeeze(1)  # NaN is doubtful, too
     if len(doubtful):
         codes[doubtful] = exact_codes(rows[doubtful], codebook)
@@ -78,16 +81,23 @@ def _search(rows: Tensor, codebook: Tensor) -> Tensor:
 
 
 def _best_two(rows: Tensor, codewords: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per row: highest score, runner-up, index of the highest, and the error within which the two are sure."""
+    """Per row: most that the highest score may be, the same of the runner-up, index and error of the highest."""
     # Score: x.c' - (|c'|^2 / 2 + m.c') with c' = c - m. It differs from -|x - c|^2 / 2 by a constant of the row.
-    # Centring the codewords alone spares a pass over the rows and still removes most of the cancellation. The
-    # offset rides along as one more column of the product.
+    # Centring the codewords alone spares a pass over the rows and still removes most of the cancellation.
+    #
+    # A sum of D products has a rounding error of at most D u sum |x_i c_i| <= D u |x||c| (Higham, Accuracy and
+    # Stability of Numerical Algorithms, Sec. 3.1), 8 more u cover the roundings of codewords, offsets and the bound.
+    # So each codeword has an error of its own, linear in |x|: it rides along as two more columns of the product.
     dim = codewords.shape[1]
     centred = codewords.double() - centre
     offsets = centred.square().sum(1) / 2 + centred @ centre
-    weights = torch.cat([centred, -offsets[:, None]], 1).float()
-    block = max(1, min(4096, BLOCK_NUMEL // max(len(codewords), dim + 1)))
-    padded = rows.new_ones(min(block, len(rows)), dim + 1)
+    unit = (dim + 10) * _unit_roundoff()
+    slopes = unit * torch.linalg.vector_norm(centred, dim=1)
+    errors = unit * offsets.abs() + (dim + 10) * torch.finfo(torch.float32).tiny  # below it, products round to zero
+    weights = torch.cat([centred, (errors - offsets)[:, None], slopes[:, None]], 1).float()
+    slopes, errors = slopes.float(), errors.float()
+    block = max(1, min(4096, BLOCK_NUMEL // max(len(codewords), dim + 2)))
+    padded = rows.new_ones(min(block, len(rows)), dim + 2)
     # Made once: small results kept between large blocks would keep the allocator from reusing the blocks' memory.
     best, runner_up, tolerance = rows.new_empty(3, len(rows))
     codes = torch.empty_like(best, dtype=torch.int64)
@@ -95,9 +105,9 @@ def _best_two(rows: Tensor, codewords: Tensor, centre: Tensor) -> tuple[Tensor, 
         part = slice(start, start + block)
         part_padded = padded[: len(rows) - start]
         part_padded[:, :dim].copy_(rows[part])
-        lengths = torch.linalg.vector_norm(part_padded, dim=1)
-        tolerance[part] = rounding_bound(lengths, weights, weights[:, -1], unit_roundoff=_unit_roundoff())
+        part_padded[:, -1] = torch.linalg.vector_norm(part_padded[:, :dim], dim=1)
         best[part], runner_up[part], codes[part] = _top_two(_product(weights, part_padded))
+        tolerance[part] = 2 * (part_padded[:, -1] * slopes[codes[part]] + errors[codes[part]])
     return best, runner_up, codes, tolerance
 
 

@@ -1,7 +1,8 @@
 """Nearest codewords in float64: what "nearest" means, and the judge of what float32 cannot decide.
 
-Two codewords count as tied when their distances to a vector differ by less than the rounding error of float64. The
-lowest index wins a tie, so a copy of a codeword is never chosen, whatever order a matrix product sums in.
+Distances are sums of squared differences, so their rounding error is relative to themselves: neither a far codeword
+nor an offset that all vectors share blurs the near ones. Codewords whose distances agree up to that error are tied.
+The lowest index wins a tie, so a copy of a codeword is never chosen.
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,16 @@ import torch
 from torch import Tensor
 
 BLOCK_NUMEL = 2**18
-"""Most entries of one float64 block (2 MiB) of latents, codewords or scores."""
+"""Most entries of one float64 block (2 MiB) of latents, codewords or distances."""
+
+TRACED_COLUMNS = 8
+"""Dimensions whose differences an exported graph holds at once."""
 
 
-def nearest_code_reference(latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
-    """See `depthq.ops.nearest_code`."""
+def nearest_code_reference(
+    latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int], score_precision: str = "float32"
+) -> Tensor:
+    """See `depthq.ops.nearest_code`; every `score_precision` is met, since all is float64."""
     per_codebook = zip(latents.unbind(), codebooks.unbind(), codebook_sizes, strict=True)
     return torch.stack([exact_codes(rows, codebook[:size]) for rows, codebook, size in per_codebook])
 
@@ -29,57 +35,35 @@ def exact_codes(rows: Tensor, codebook: Tensor) -> Tensor:
 
 
 def _exact_block(rows: Tensor, codebook: Tensor) -> Tensor:
-    # Half the squared distance, less what does not depend on the codeword: |c|^2 / 2 - x.c. Both sides are centred
-    # first, so that an offset that all vectors share does not eat the digits that tell the codewords apart.
-    dtype = widest_float(rows.device)
-    tile = codewords_per_tile(codebook.shape[1], BLOCK_NUMEL)
-    centre = codebook[:tile].mean(0, dtype=dtype)  # any point near them serves
-    rows = rows.to(dtype) - centre
-    lengths = torch.linalg.vector_norm(rows, dim=1)
-    best = torch.full_like(lengths, torch.inf)
-    codes = torch.zeros_like(lengths, dtype=torch.int64)
+    rows = rows.double()
+    dim = codebook.shape[1]
+    tile = codewords_per_tile(dim, BLOCK_NUMEL)
+    tolerance = (dim + 8) * torch.finfo(torch.float64).eps  # of a sum of D squares, relative to it
+    best = torch.full_like(rows[:, 0], torch.inf)
+    codes = torch.zeros_like(best, dtype=torch.int64)
     for start in range(0, codebook.shape[0], tile):
-        codewords = codebook[start : start + tile].to(dtype) - centre
-        half_squares = codewords.square().sum(1) / 2
-        scores = torch.addmm(half_squares, rows, codewords.T, alpha=-1)  # (rows, tile)
-        lowest = scores.amin(1)
-        tolerance = rounding_bound(lengths, codewords, half_squares, unit_roundoff=torch.finfo(dtype).eps / 2)
-        tied = scores <= (lowest + tolerance)[:, None]
+        squares = _squared_distances(rows, codebook[start : start + tile].double())  # (rows, tile)
+        lowest = squares.amin(1)
+        tied = squares <= (lowest * (1 + tolerance))[:, None]
         first = tied.int().argmax(1)  # argmax gives the first of equal entries
-        codes = torch.where(lowest < best - tolerance, first + start, codes)
+        codes = torch.where(lowest < best * (1 - tolerance), first + start, codes)
         best = torch.minimum(best, lowest)
     return codes
 
 
-def rounding_bound(lengths: Tensor, codewords: Tensor, offsets: Tensor, *, unit_roundoff: float) -> Tensor:
-    """Most by which rounding can shift two scores x.c - offset against each other, in whatever order they are summed.
-
-    A sum of D products has an error of at most D u sum |x_i c_i| <= D u |x||c| (Higham, Accuracy and Stability of
-    Numerical Algorithms, Sec. 3.1); 8 more u cover the roundings of codewords, offsets and of this bound itself.
-
-    Args:
-        lengths: |x| of each row, (N,).
-        codewords: (K, D).
-        offsets: (K,).
-        unit_roundoff: u, the relative error of one operation.
-
-    Returns:
-        (N,), same dtype as `lengths`.
-    """
-    longest = torch.linalg.vector_norm(codewords, dim=1).amax(0)
-    scale = lengths * longest + offsets.abs().amax(0)
-    smallest = torch.finfo(lengths.dtype).tiny  # below it, products round to zero
-    return 2 * (codewords.shape[1] + 8) * (unit_roundoff * scale + smallest)
+def _squared_distances(rows: Tensor, codewords: Tensor) -> Tensor:
+    """(N, K) from the differences, never from a product, which would cancel."""
+    if not is_traced():
+        return torch.cdist(rows, codewords, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    squares = rows.new_zeros(())  # ONNX has no cdist
+    for x, c in zip(rows.split(TRACED_COLUMNS, 1), codewords.split(TRACED_COLUMNS, 1), strict=True):
+        squares = squares + (x[:, None] - c).square().sum(2)
+    return squares
 
 
 def codewords_per_tile(codebook_dim: int, numel: int) -> int:
     """How many codewords to take at once, so that a tile of them has at most `numel` entries."""
     return max(1, min(1024, numel // codebook_dim))
-
-
-def widest_float(device: torch.device) -> torch.dtype:
-    """float64, or float32 on Apple's GPUs, which have nothing wider."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def is_traced() -> bool:
