@@ -215,6 +215,19 @@ def test_no_intermediate_is_larger_than_a_block(monkeypatch, rows, size, dim):
     assert 0 < largest.num_bytes <= 4 * 2**20
 
 
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+@pytest.mark.parametrize("score_precision", ["float32", "tf32x3", "tf32"])
+def test_codes_are_exact_whatever_the_precision_of_scores(backend, score_precision):
+    latents, codebooks = randn(2, 500, 24), randn(2, 90, 24, seed=1)
+    codes = nearest_code(latents, codebooks, backend=backend, score_precision=score_precision)
+    assert torch.equal(codes, nearest_code(latents, codebooks, backend="reference"))
+
+
+def test_precision_of_scores_must_be_known():
+    with pytest.raises(ValueError, match="score_precision must be one of float32, tf32x3, tf32; got 'bf16'"):
+        nearest_code(torch.zeros(1, 2, 3), torch.zeros(1, 4, 3), score_precision="bf16")
+
+
 def test_no_gradient_passes():
     codes = nearest_code(torch.ones(1, 2, 3, requires_grad=True), torch.ones(1, 4, 3, requires_grad=True))
     assert not codes.requires_grad
@@ -231,7 +244,9 @@ def test_compiles_into_one_graph():
 
 
 def test_compiled_operation_keeps_its_contract():
-    torch.library.opcheck(torch.ops.depthq.nearest_code, (randn(2, 30, 4), randn(2, 5, 4, seed=1), [5, 3], "cpu"))
+    torch.library.opcheck(
+        torch.ops.depthq.nearest_code, (randn(2, 30, 4), randn(2, 5, 4, seed=1), [5, 3], "cpu", "float32")
+    )
 
 
 def test_exports_plain_operations_for_any_number_of_vectors():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -96,10 +97,8 @@ def test_vectors_that_are_not_finite_get_code_zero_and_spoil_no_other():
 
 
 @runs_kernels
-@pytest.mark.parametrize("input_precision", ["tf32x3", "tf32"])
-def test_tensor_cores_give_the_same_codes(input_precision):
-    from depthq.ops.nearest_code_triton import nearest_code_triton
-
+@pytest.mark.parametrize("score_precision", ["tf32x3", "tf32"])
+def test_tensor_cores_give_the_same_codes(score_precision):
     latents, codebooks = randn(2, 100, 32), randn(2, 90, 32, seed=1)
-    codes = nearest_code_triton(latents, codebooks, [90, 80], input_precision=input_precision)
-    assert torch.equal(codes, nearest_code(latents, codebooks, codebook_sizes=[90, 80], backend="reference"))
+    search = partial(nearest_code, latents, codebooks, codebook_sizes=[90, 80])
+    assert torch.equal(search(backend="triton", score_precision=score_precision), search(backend="reference"))

@@ -11,18 +11,23 @@ from depthq.ops.nearest_code_cpu import nearest_code_cpu
 from depthq.ops.nearest_code_reference import is_traced, nearest_code_reference
 
 
-def _nearest_code_triton(latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
+def _nearest_code_triton(
+    latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int], score_precision: str = "float32"
+) -> Tensor:
     from depthq.ops.nearest_code_triton import nearest_code_triton  # Triton is optional and slow to import
 
-    return nearest_code_triton(latents, codebooks, codebook_sizes)
+    return nearest_code_triton(latents, codebooks, codebook_sizes, score_precision)
 
 
-BACKENDS: dict[str, Callable[[Tensor, Tensor, Sequence[int]], Tensor]] = {
+BACKENDS: dict[str, Callable[[Tensor, Tensor, Sequence[int], str], Tensor]] = {
     "reference": nearest_code_reference,
     "cpu": nearest_code_cpu,
     "triton": _nearest_code_triton,
 }
 """All of them give the same codes; they differ in speed, and in where they run."""
+
+SCORE_PRECISIONS = ("float32", "tf32x3", "tf32")
+"""What scores may be computed in; codes are exact in each."""
 
 
 def nearest_code(
@@ -31,12 +36,17 @@ def nearest_code(
     *,
     codebook_sizes: Sequence[int] | None = None,
     backend: str | None = None,
+    score_precision: str = "float32",
 ) -> Tensor:
     """The code of the L2-nearest codeword, for each latent vector in its own codebook (Sec. 4, Eq. 3).
 
     The answer is that of float64 arithmetic: where float32 cannot tell two codewords apart, float64 decides, and
     where float64 cannot either, the lowest index wins. So codes do not depend on the backend, on the batch that
     a vector is part of, or on the order of sums. A vector with a NaN or an infinity gets code 0.
+
+    What float64 decides is slow: next to nothing of random data, but every vector whose nearest codeword is there
+    twice, and on CUDA, where one bound serves all codewords, also every vector beside a codeword that is 10^6 times
+    as far out as the others.
 
     Shapes: M codebooks, N vectors for each, K codewords, D dimensions.
 
@@ -45,25 +55,33 @@ def nearest_code(
         codebooks: float32 (M, K, D), on the same device.
         codebook_sizes: K_m of each codebook, 1..K; rows of codebook m at or beyond K_m are padding, and never chosen.
             None: all K.
-        backend: "reference" (plain PyTorch in float64, anywhere), "cpu" or "triton" (CUDA); None takes what
-            `which_backend` names. A graph under export is recorded with the reference, whatever is given.
+        backend: "reference" (plain PyTorch, wherever there is float64), "cpu" or "triton" (CUDA); None takes what
+            `which_backend` names. A graph under export is recorded with the reference, whatever is given; when it
+            runs, it holds one float64 block of N x K x 8 entries, for one codebook after the other.
+        score_precision: Lowest precision of the scores that codewords are shortlisted by; codes are the same for all.
+            "float32"; or "tf32x3" or "tf32" for tensor cores, where the less precise leaves more to float64. "triton"
+            computes with just that, "cpu" in float32 always (bfloat16 if `torch.set_float32_matmul_precision` allows
+            it), "reference" in float64 always.
 
     Returns:
         int64 (M, N), entries of row m in [0, K_m). No gradient passes.
 
     Raises:
-        ValueError: If shapes, dtypes, devices or sizes do not fit, or the backend cannot run on this device.
+        ValueError: If shapes, dtypes, devices or sizes do not fit, the backend cannot run on this device, or
+            `score_precision` is unknown.
 
     Example:
         >>> nearest_code(torch.tensor([[[0.9], [3.0]]]), torch.tensor([[[0.0], [1.0], [2.0]]]))
         tensor([[1, 2]])
     """
     sizes = _check(latents, codebooks, codebook_sizes)
+    if score_precision not in SCORE_PRECISIONS:
+        raise ValueError(f"score_precision must be one of {', '.join(SCORE_PRECISIONS)}; got {score_precision!r}")
     if is_traced():
         return nearest_code_reference(latents.detach(), codebooks.detach(), sizes)
     backend = which_backend(latents.device) if backend is None else _check_backend(backend, latents.device)
     search = _compiled_search if torch.compiler.is_compiling() else _search
-    return search(latents.detach(), codebooks.detach(), sizes, backend)
+    return search(latents.detach(), codebooks.detach(), sizes, backend, score_precision)
 
 
 def which_backend(device: torch.device | str) -> str:
@@ -74,8 +92,10 @@ def which_backend(device: torch.device | str) -> str:
     return "triton" if _triton_runs_on(device) else "reference"
 
 
-def _search(latents: Tensor, codebooks: Tensor, codebook_sizes: list[int], backend: str) -> Tensor:
-    return BACKENDS[backend](latents, codebooks, codebook_sizes)
+def _search(
+    latents: Tensor, codebooks: Tensor, codebook_sizes: list[int], backend: str, score_precision: str
+) -> Tensor:
+    return BACKENDS[backend](latents, codebooks, codebook_sizes, score_precision)
 
 
 # To torch.compile the search is one opaque operation: its loops over blocks are not unrolled into the graph.
@@ -83,7 +103,7 @@ _compiled_search = torch.library.custom_op("depthq::nearest_code", _search, muta
 
 
 @_compiled_search.register_fake
-def _(latents: Tensor, codebooks: Tensor, codebook_sizes: list[int], backend: str) -> Tensor:
+def _(latents: Tensor, codebooks: Tensor, codebook_sizes: list[int], backend: str, score_precision: str) -> Tensor:
     return latents.new_empty(latents.shape[:2], dtype=torch.int64)
 
 

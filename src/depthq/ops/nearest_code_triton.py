@@ -17,24 +17,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-UNIT_ROUNDOFF = {"ieee": 2.0**-24, "tf32x3": 2.0**-20, "tf32": 2.0**-10}
-"""Relative error of one product, per precision of `tl.dot`. Codes are exact in each: the lower, the more to settle."""
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "tf32x3": 2.0**-20, "tf32": 2.0**-10}
+"""Relative error of one product, per `score_precision`. Codes are exact in each: the lower, the more to settle."""
 
 ROWS_PER_PROGRAM = 16
 """Rows that one program of the second kernel looks at; few of them are marked."""
 
 
 def nearest_code_triton(
-    latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int], *, input_precision: str = "ieee"
+    latents: Tensor, codebooks: Tensor, codebook_sizes: Sequence[int], score_precision: str = "float32"
 ) -> Tensor:
-    """See `depthq.ops.nearest_code`.
-
-    Args:
-        latents: As there.
-        codebooks: As there.
-        codebook_sizes: As there.
-        input_precision: Of the scores: "ieee" (float32), or "tf32x3" or "tf32" on tensor cores.
-    """
+    """See `depthq.ops.nearest_code`."""
     num_codebooks, num_rows, dim = latents.shape
     codes = torch.empty(num_codebooks, num_rows, dtype=torch.int64, device=latents.device)
     if num_rows == 0:
@@ -42,11 +35,12 @@ def nearest_code_triton(
     doubtful = torch.empty(num_codebooks, num_rows, dtype=torch.int8, device=latents.device)
     sizes = torch.tensor(codebook_sizes, device=latents.device)
     codewords, offsets, longest, largest_offset = _centre(codebooks, sizes)
+    precision = "ieee" if score_precision == "float32" else score_precision  # as Triton calls it
     block_dim = min(64, max(16, triton.next_power_of_2(dim)))
     _search_kernel[(triton.cdiv(num_rows, 64), num_codebooks)](
         latents, *latents.stride(), codewords, offsets, longest, largest_offset, codes, doubtful,
-        num_rows, codebooks.shape[1], dim, 2 * (dim + 9) * UNIT_ROUNDOFF[input_precision],
-        BLOCK_ROWS=64, BLOCK_CODES=64, BLOCK_DIM=block_dim, INPUT_PRECISION=input_precision,
+        num_rows, codebooks.shape[1], dim, 2 * (dim + 9) * UNIT_ROUNDOFF[score_precision],
+        BLOCK_ROWS=64, BLOCK_CODES=64, BLOCK_DIM=block_dim, INPUT_PRECISION=precision,
     )  # fmt: skip
     _settle_kernel[(triton.cdiv(num_rows, ROWS_PER_PROGRAM), num_codebooks)](
         latents, *latents.stride(), codebooks, *codebooks.stride(), sizes, codes, doubtful,
