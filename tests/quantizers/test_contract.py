@@ -2,10 +2,14 @@
 
 import copy
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_model, save_model
 
+from depthq import DepthwiseQuantizer
 from depthq.quantizers import NonFiniteLatentsError
 
 LAYOUTS = {"NC": ((), 1), "BTC": ((7,), -1), "BCT": ((7,), 1), "BCHW": ((6, 5), 1), "BCTHW": ((3, 4, 5), 1)}
@@ -68,12 +72,17 @@ def test_gradient_passes_straight_through(trained, latents):
     torch.testing.assert_close(x.grad, expected)
 
 
-def test_loss_is_codebook_loss_plus_weighted_commitment(make, latents):
+def test_beta_weighs_the_pull_on_the_encoder_alone(make, latents):
     quantizer = make(commitment_weight=0.5)
     out = quantizer(latents(quantizer, 6, 5))
     torch.testing.assert_close(out.loss, out.codebook_loss + 0.5 * out.commitment_loss)
     if quantizer.state.update == "ema":
         assert out.codebook_loss == 0
+    else:  # the codewords' own pull is the same whatever beta
+        other = make(commitment_weight=5.0)
+        other(latents(other, 6, 5)).loss.backward()
+        out.loss.backward()
+        assert torch.equal(quantizer.state.weight.grad, other.state.weight.grad)
 
 
 def test_commitment_gradient_is_that_of_autograd(trained, latents):
@@ -306,6 +315,9 @@ def test_codes_that_do_not_fit_are_refused(trained, latents, spoil, message):
         ({"decay": 1.0}, r"decay must lie in \[0, 1\); got 1.0"),
         ({"epsilon": 0.0}, r"epsilon must be positive; got 0.0"),
         ({"rare_code_threshold": 1.0}, r"rare_code_threshold must lie in \[0, 1\); got 1.0"),
+        ({"commitment_weight": -0.1}, r"commitment_weight must be finite and at least 0; got -0.1"),
+        ({"axis": 0}, r"axis must not be 0, which is the batch's; got 0"),
+        ({"axis": 1.0}, r"axis must be an integer; got 1.0"),
         ({"codebook_update": "adam"}, r"codebook_update must be 'ema' or 'gradient'; got 'adam'"),
     ],
 )
@@ -318,6 +330,9 @@ def test_settings_out_of_range_are_refused(make, options, message):
     ("sizes", "message"),
     [
         ((0, 8), r"num_codebooks must be at least 1; got 0"),
+        ((3.0, 8), r"num_codebooks must be an integer; got 3.0"),
+        ((3, 8.0), r"codebook_size must be an integer; got 8.0"),
+        ((3, [8, True, 8]), r"codebook_size must be an integer; got True"),
         ((3, 0), r"codebook_size must be at least 1; got 0"),
         ((3, [8, 8]), r"codebook_size must be an int or have one entry for each of 3 codebooks; got \[8, 8\]"),
     ],
@@ -348,9 +363,60 @@ def test_deepcopy_shares_nothing(trained, latents, snapshot, same):
 
 def test_state_dict_of_another_shape_names_both_shapes(quantizer):
     other = type(quantizer)(12, 2, 16)
-    message = r"size mismatch for state.weight: .* torch.Size\(\[2, 16, \d+\]\) .* torch.Size\(\[3, 8, \d\]\)"
-    with pytest.raises(RuntimeError, match=message):
+    ours = re.escape(str(list(quantizer.codebook_sizes)))
+    message = rf"codebook_size must be that of the state to load, \[16, 16\]; got {ours}; construct the quantizer as"
+    with pytest.raises(ValueError, match=message):
         quantizer.load_state_dict(other.state_dict())
+
+
+def test_state_dict_of_other_sizes_is_refused_where_padding_makes_the_shapes_equal(snapshot, same):
+    quantizer = DepthwiseQuantizer(12, 3, [8, 4, 6])
+    before = snapshot(quantizer)
+    message = r"codebook_size must be that of the state to load, \[4, 8, 6\]; got \[8, 4, 6\]"
+    with pytest.raises(ValueError, match=message):
+        quantizer.load_state_dict(DepthwiseQuantizer(12, 3, [4, 8, 6]).state_dict())
+    uneven = DepthwiseQuantizer(12, 3, 8, codebook_dim=[3, 4, 5])
+    message = r"codebook_dim must be that of the state to load, \[5, 4, 3\]; got \[3, 4, 5\]"
+    with pytest.raises(ValueError, match=message):
+        uneven.load_state_dict(DepthwiseQuantizer(12, 3, 8, codebook_dim=[5, 4, 3]).state_dict())
+    assert same(quantizer, before)
+
+
+def test_state_dict_passes_through_safetensors(trained, make, tmp_path, snapshot, same):
+    save_model(torch.nn.Sequential(trained), tmp_path / "q.safetensors")
+    other = make()
+    load_model(torch.nn.Sequential(other), tmp_path / "q.safetensors")
+    assert same(other, snapshot(trained))
+
+
+@pytest.mark.parametrize("assign", [True, False])
+def test_a_quantizer_made_without_memory_works_once_its_state_is_loaded(trained, make, latents, assign):
+    with torch.device("meta"):
+        empty = make()
+    if not assign:
+        empty.to_empty(device="cpu")
+    empty.load_state_dict(copy.deepcopy(trained.state_dict()), assign=assign)
+    for seed in (8, 9):
+        x = latents(trained, 6, 5, seed=seed)
+        assert torch.equal(empty(x).quantized, trained(x).quantized)
+
+
+@pytest.mark.parametrize("size", [np.int64(8), [np.int64(8)] * 3])
+def test_sizes_may_be_whole_numbers_of_numpy(quantizer, size):
+    other = type(quantizer)(np.int64(12), np.int64(3), size)
+    assert other.codebook_sizes == (8, 8, 8)
+    assert all(type(entry) is int for entry in (other.dim, other.num_codebooks, *other.codebook_sizes))
+
+
+def test_backend_can_be_forced(make, latents, monkeypatch):
+    quantizer = make(backend="triton")
+    assert quantizer.state.backend == "triton"
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="backend 'triton' must get tensors on a CUDA device"):
+        quantizer.encode(latents(quantizer, 6, 5))
+    reference, default = make(backend="reference"), make()
+    x = latents(quantizer, 6, 5)
+    assert torch.equal(reference(x).codes, default(x).codes)
 
 
 def test_rare_codes_are_redrawn_until_all_are_used(make):

@@ -71,7 +71,7 @@ def test_fit_leaves_mode_and_decay_as_they_were():
     quantizer.fit(clusters(), steps=2, batch_size=100, progress=False)
     assert not quantizer.training
     assert quantizer.state.decay == 0.9
-    assert not quantizer.state.spread_start
+    assert not quantizer.state.fitting
 
 
 def test_fit_forgets_what_was_learned_before():
@@ -110,6 +110,37 @@ def test_progress_is_shown_on_demand(capsys):
 def test_bad_features_are_refused(features, options, message):
     with pytest.raises(ValueError, match=message):
         fitted(features, **options)
+
+
+@pytest.mark.parametrize(
+    "features", [clusters(0), clusters(9)[:, 1:], iter([]), [clusters(9), np.full((9, 8), np.nan, dtype=np.float32)]]
+)
+def test_an_error_leaves_what_was_learned(features):
+    quantizer = fitted(clusters())
+    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    with pytest.raises(ValueError, match=r"features|dim|finite"):
+        quantizer.fit(features, steps=5, progress=False)
+    assert all(torch.equal(before[name], value) for name, value in quantizer.state_dict().items())
+
+
+def test_takes_no_batch_more_than_steps():
+    batches = iter([clusters(100, seed=seed) for seed in range(5)])
+    fitted(batches, steps=3)
+    assert len(list(batches)) == 2
+
+
+def test_all_codebooks_learn_in_every_step_despite_quantizer_dropout():
+    codebooks = [
+        ResidualQuantizer(8, 3, 16, quantizer_dropout=share).fit(clusters(), steps=5, progress=False).codebooks
+        for share in (0.0, 1.0)
+    ]
+    assert torch.equal(*codebooks)
+
+
+def test_progress_shows_the_final_error_of_all_stages():
+    quantizer, x = ResidualQuantizer(8, 3, 16).eval(), torch.from_numpy(clusters())
+    out = quantizer(x)
+    torch.testing.assert_close(quantizer._mean_squared_error(x, out), (quantizer.decode(out.codes) - x).square().mean())
 
 
 def test_codebooks_learned_by_gradient_are_refused():

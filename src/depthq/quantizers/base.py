@@ -1,8 +1,11 @@
 """The contract that all quantizers keep, and the way of a tensor through it."""
 
+import contextlib
+import math
+import operator
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import Self, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +39,20 @@ class Quantizer(nn.Module):
     commitment_weight: float
     check_finite: bool
     state: CodebookState
+
+    def __init__(
+        self, dim: int, out_dim: int, *, axis: int, commitment_weight: float, check_finite: bool, state: CodebookState
+    ):
+        super().__init__()
+        self.axis = as_int("axis", axis)
+        if self.axis == 0:
+            raise ValueError("axis must not be 0, which is the batch's; got 0")
+        if not 0 <= commitment_weight < math.inf:
+            raise ValueError(f"commitment_weight must be finite and at least 0; got {commitment_weight}")
+        self.dim, self.out_dim = dim, out_dim
+        self.commitment_weight = commitment_weight
+        self.check_finite = check_finite
+        self.state = state
 
     @property
     def codebooks(self) -> Tensor | list[Tensor]:
@@ -145,6 +162,10 @@ class Quantizer(nn.Module):
     def _lookup(self, codes: Tensor) -> Tensor:
         """Quantized rows (N, out_dim) of codes (N, M)."""
 
+    def _mean_squared_error(self, x: Tensor, out: QuantizerOutput) -> Tensor:
+        """Scalar: of the latents that the codebooks saw against their codewords; what `fit` shows."""
+        return out.commitment_loss / self.num_codebooks
+
     def _check_codes(self, codes: Tensor) -> None:
         if not torch.compiler.is_compiling():
             check_codes(codes, self.codebook_sizes)
@@ -233,10 +254,10 @@ def sum_in_order(codewords: Tensor) -> Tensor:
 
 def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:
     """`value` once per codebook: an int is repeated, a sequence must have one entry per codebook."""
-    values = (value,) * num_codebooks if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Iterable) else (value,) * num_codebooks
     if len(values) != num_codebooks:
         raise ValueError(f"{name} must be an int or have one entry for each of {num_codebooks} codebooks; got {value}")
-    return values
+    return tuple(as_size(name, entry) for entry in values)
 
 
 def one_or_all(values: Sequence[int]) -> int | list[int]:
@@ -244,9 +265,20 @@ def one_or_all(values: Sequence[int]) -> int | list[int]:
     return values[0] if len(set(values)) == 1 else list(values)
 
 
-def check_num_codebooks(num_codebooks: int) -> None:
-    if num_codebooks < 1:
-        raise ValueError(f"num_codebooks must be at least 1; got {num_codebooks}")
+def as_int(name: str, value: SupportsIndex) -> int:
+    """A whole number of any kind, NumPy's as well, as int; ValueError for all else, and for truth values."""
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
+    raise ValueError(f"{name} must be an integer; got {value!r}")
+
+
+def as_size(name: str, value: SupportsIndex) -> int:
+    """`as_int` of a number that is at least 1."""
+    size = as_int(name, value)
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1; got {size}")
+    return size
 
 
 def make_state(
@@ -257,6 +289,7 @@ def make_state(
     decay: float,
     epsilon: float,
     rare_code_threshold: float,
+    backend: str | None,
 ) -> CodebookState:
     return CodebookState(
         per_codebook("codebook_size", codebook_size, num_codebooks),
@@ -265,6 +298,7 @@ def make_state(
         decay=decay,
         epsilon=epsilon,
         rare_code_threshold=rare_code_threshold,
+        backend=backend,
     )
 
 

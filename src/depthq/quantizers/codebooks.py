@@ -41,6 +41,7 @@ class CodebookState(nn.Module):
         epsilon: Laplace smoothing of the EMA counts (App. A.4), positive.
         rare_code_threshold: A code is re-drawn when its EMA count is at most this share of its codebook's mean count
             (Sec. 4.2, "Uniform Prior"); in [0, 1). 0 re-draws only codes that were never set.
+        backend: Of `depthq.ops.nearest_code`; None takes the fastest that runs.
     """
 
     weight: Tensor
@@ -49,7 +50,6 @@ class CodebookState(nn.Module):
     recent_count: Tensor
     recently_redrawn: Tensor
     num_updates: Tensor
-    is_code: Tensor
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class CodebookState(nn.Module):
         decay: float = 0.99,
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
+        backend: str | None = None,
     ):
         super().__init__()
         _check_settings(codebook_sizes, codebook_dims, update, decay, epsilon, rare_code_threshold)
@@ -69,11 +70,11 @@ class CodebookState(nn.Module):
         self.decay = decay
         self.epsilon = epsilon
         self.rare_code_threshold = rare_code_threshold
-        self.spread_start = False  # what `fit` asks for
+        self.backend = backend
+        self.fitting = False  # `fit` asks for a k-means++ start, with all codebooks in every step
 
         num_codebooks, size, dim = shape = (len(codebook_sizes), max(codebook_sizes), max(codebook_dims))
-        is_code = torch.arange(size) < torch.tensor(codebook_sizes)[:, None]  # (M, K)
-        is_column = torch.arange(dim) < torch.tensor(codebook_dims)[:, None]  # (M, D)
+        is_code, is_column = _is_real(codebook_sizes, size), _is_real(codebook_dims, dim)
         weight = torch.randn(shape) * (is_code[:, :, None] & is_column[:, None])
         if update == "gradient":
             self.weight = nn.Parameter(weight)
@@ -84,7 +85,6 @@ class CodebookState(nn.Module):
         self.register_buffer("recent_count", torch.zeros(shape[:2]))
         self.register_buffer("recently_redrawn", torch.zeros(RECENT_STEPS, num_codebooks, dtype=torch.int64))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("is_code", is_code, persistent=False)
 
     def _apply(self, fn, recurse=True):
         """Codebooks follow their module to any device, but stay float32 through .half() and .bfloat16()."""
@@ -95,6 +95,27 @@ class CodebookState(nn.Module):
 
         return super()._apply(keep_dtype, recurse)
 
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "codebook_sizes"] = torch.tensor(self.codebook_sizes)
+        destination[prefix + "codebook_dims"] = torch.tensor(self.codebook_dims)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """Refuse the state of other codebooks; the shapes alone do not tell, since padding hides the sizes."""
+        for name, argument in (("codebook_sizes", "codebook_size"), ("codebook_dims", "codebook_dim")):
+            saved, ours = state_dict.pop(prefix + name, None), list(getattr(self, name))
+            if saved is not None and saved.tolist() != ours:
+                raise ValueError(
+                    f"{argument} must be that of the state to load, {saved.tolist()}; got {ours}; "
+                    "construct the quantizer as the one that was saved"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @property
+    def is_code(self) -> Tensor:
+        """bool (M, K), False where there is padding."""
+        return _is_real(self.codebook_sizes, self.weight.shape[1], self.weight.device)
+
     @property
     def codewords(self) -> Tensor | list[Tensor]:
         """(M, K, D), or a list of (K_m, D_m) where sizes differ."""
@@ -104,7 +125,8 @@ class CodebookState(nn.Module):
 
     def search(self, latents: Tensor, which: slice = ALL) -> Tensor:
         """Nearest codes, int64 (M, N), of latents (M, N, D) float32, in the codebooks `which`."""
-        return nearest_code(latents.detach(), self.weight.detach()[which], codebook_sizes=self.codebook_sizes[which])
+        codebooks, sizes = self.weight.detach()[which], self.codebook_sizes[which]
+        return nearest_code(latents.detach(), codebooks, codebook_sizes=sizes, backend=self.backend)
 
     def lookup(self, codes: Tensor, which: slice = ALL) -> Tensor:
         """Codewords (N, M, D) of codes (N, M)."""
@@ -162,7 +184,7 @@ class CodebookState(nn.Module):
     def reset(self) -> None:
         """Forget all statistics: the next training step starts the codebooks from its batch."""
         for name, statistic in self.named_buffers(recurse=False):
-            if name not in ("weight", "is_code"):
+            if name != "weight":
                 statistic.zero_()
 
     def health(self) -> CodebookHealth:
@@ -175,19 +197,26 @@ class CodebookState(nn.Module):
     def _draw(self, latents: Tensor, rows: GlobalRows, which: slice) -> Tensor:
         """A global row for each code, int64 (M, K): code k draws from the k-th of K equal strata of the rows.
 
-        With `spread_start`, the first draw is that of k-means++ instead.
+        While fitting, the first draw is that of k-means++ instead.
         """
         num_codebooks, size, _ = self.weight.shape
         code = torch.arange(size, device=self.weight.device)
         codebook = torch.arange(num_codebooks, device=self.weight.device)[which, None]
         counter = (self.num_updates * num_codebooks + codebook) * size + code  # (M, K)
-        if self.spread_start and not rows.distributed and self.num_updates == 1:
+        if self.fitting and not rows.distributed and self.num_updates == 1:
             trials = torch.arange(NUM_TRIALS, device=self.weight.device)
             return kmeans_plus_plus(latents, random_uniform(counter[..., None] * NUM_TRIALS + trials))
         sizes = self.is_code[which].sum(1, keepdim=True)
         code = torch.minimum(code, sizes - 1)  # padding draws too, and is discarded
         low, high = code * rows.total // sizes, (code + 1) * rows.total // sizes
         return low + random_int32(counter) % (high - low).clamp(min=1)
+
+
+def _is_real(sizes: Sequence[int], width: int, device: torch.device | None = None) -> Tensor:
+    """bool (M, width), True in the first sizes[m] places of row m; made without a copy to a GPU where sizes agree."""
+    if set(sizes) == {width}:
+        return torch.ones(len(sizes), width, dtype=torch.bool, device=device)
+    return torch.arange(width, device=device) < torch.tensor(sizes, device=device)[:, None]
 
 
 def _laplace_smoothed(count: Tensor, is_code: Tensor, epsilon: float) -> Tensor:

@@ -1,11 +1,11 @@
 """Depthwise quantization (Sec. 4): each slice of the feature axis has its own codebook."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from depthq.quantizers.base import SingleStageQuantizer, check_num_codebooks, make_state, one_or_all, per_codebook
+from depthq.quantizers.base import SingleStageQuantizer, as_size, make_state, one_or_all, per_codebook
 from depthq.quantizers.codebooks import CodebookUpdate
 
 
@@ -22,13 +22,14 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         codebook_dim: D, an int or one per codebook; by default ceil(dim / M). An int may leave padding; the entries of
             a sequence must sum to `dim`.
         axis: The axis that is split; any but the batch's (0).
-        commitment_weight: beta of Eq. 5.
+        commitment_weight: beta of Eq. 5, at least 0.
         codebook_update: "ema" (App. A.4), or "gradient" for the second term of Eq. 5.
         decay: EMA decay.
         epsilon: Laplace smoothing of the EMA counts.
         rare_code_threshold: Codes used less than this share of the mean are re-drawn from the batch (Sec. 4.2).
         check_finite: Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of
             one synchronisation).
+        backend: Of the search, as in `depthq.ops.nearest_code`; None takes the fastest that runs.
 
     Raises:
         ValueError: If a size is out of range, or slices and `dim` do not fit.
@@ -54,22 +55,18 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
         check_finite: bool = True,
+        backend: str | None = None,
     ):
-        super().__init__()
-        check_num_codebooks(num_codebooks)
+        dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         dims = _slice_dims(dim, num_codebooks, codebook_dim)
-        self.dim = self.out_dim = dim
-        self.axis = axis
-        self.commitment_weight = commitment_weight
-        self.check_finite = check_finite
-        self.state = make_state(
-            num_codebooks, codebook_size, dims, codebook_update, decay, epsilon, rare_code_threshold
+        state = make_state(
+            num_codebooks, codebook_size, dims, codebook_update, decay, epsilon, rare_code_threshold, backend
         )
-        width = max(dims)
-        columns = [slot * width + column for slot, size in enumerate(dims) for column in range(size)][:dim]
-        is_padded = num_codebooks * width != dim
-        self._columns: Tensor | None  # where each column of x lies among the M * D of the padded slots
-        self.register_buffer("_columns", torch.tensor(columns) if is_padded else None, persistent=False)
+        super().__init__(
+            dim, dim, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite, state=state
+        )
+        overhang = sum(dims) - dim
+        self._widths = (*dims[:-1], dims[-1] - overhang)  # columns of x in each slice
 
     def to_faiss(self):
         """A trained, empty `faiss.IndexPQ` on the CPU with these codebooks, whose codes equal those of `encode`.
@@ -83,7 +80,7 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         size = self.codebook_sizes[0]
         if set(self.codebook_sizes) != {size} or size & (size - 1) or size == 1:
             raise ValueError(f"codebook_size must be one power of two for faiss; got {one_or_all(self.codebook_sizes)}")
-        if self._columns is not None:
+        if self._is_padded:
             raise ValueError(
                 f"dim must be num_codebooks equal slices for faiss; got dim={self.dim} and "
                 f"codebook_dim={one_or_all(self.state.codebook_dims)} for {self.num_codebooks} codebooks"
@@ -97,23 +94,29 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         index.is_trained = True
         return index
 
+    @property
+    def _is_padded(self) -> bool:
+        return set(self._widths) != set(self.state.codebook_dims) or len(set(self._widths)) > 1
+
     def _slots(self, rows):
-        if self._columns is not None:
-            shape = (rows.shape[0], self.num_codebooks * self.state.weight.shape[2])
-            rows = rows.new_zeros(shape).index_copy(1, self._columns, rows)
-        return rows.unflatten(1, (self.num_codebooks, -1))
+        if not self._is_padded:
+            return rows.unflatten(1, (self.num_codebooks, -1))
+        width = max(self.state.codebook_dims)
+        return torch.stack([nn.functional.pad(x, (0, width - x.shape[1])) for x in rows.split(self._widths, 1)], 1)
 
     def _join(self, slots):
-        columns = slots.flatten(1)
-        return columns if self._columns is None else columns[:, self._columns]
+        if not self._is_padded:
+            return slots.flatten(1)
+        return torch.cat([slots[:, m, :width] for m, width in enumerate(self._widths)], 1)
 
 
 def _slice_dims(dim: int, num_codebooks: int, codebook_dim: int | Sequence[int] | None) -> tuple[int, ...]:
     """Width of each slice; equal slices may overhang `dim` by zero padding, but none may be padding alone."""
-    if codebook_dim is None:
-        codebook_dim = -(-dim // num_codebooks)
-    dims = per_codebook("codebook_dim", codebook_dim, num_codebooks)
-    if isinstance(codebook_dim, int):
+    dims = per_codebook(
+        "codebook_dim", -(-dim // num_codebooks) if codebook_dim is None else codebook_dim, num_codebooks
+    )
+    if not isinstance(codebook_dim, Iterable):
+        codebook_dim = dims[0]
         if not (num_codebooks - 1) * codebook_dim < dim <= num_codebooks * codebook_dim:
             raise ValueError(
                 f"dim must fill num_codebooks slices of codebook_dim, padding less than one slice; got dim={dim}, "

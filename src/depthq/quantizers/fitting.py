@@ -1,5 +1,7 @@
 """Codebooks from features alone: mini-batch k-means with a k-means++ start."""
 
+import copy
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ def fit(quantizer: "Quantizer", features: Features, *, steps: int, batch_size: i
     several processes each brings its own features, they fit one model, and plain draws replace k-means++.
 
     Args:
-        quantizer: Its codebooks are set anew; `codebook_update` must be "ema".
+        quantizer: Its codebooks are set anew, all of them in every step; `codebook_update` must be "ema".
         features: An array or tensor of what `quantizer` takes as x, of any length (a memory-mapped one is read batch by
             batch), or an iterable of such batches.
         steps: Batches to learn from; fewer if an iterable ends before, at least 1.
@@ -31,26 +33,32 @@ def fit(quantizer: "Quantizer", features: Features, *, steps: int, batch_size: i
         progress: Show a bar with the mean squared distance.
 
     Raises:
-        ValueError: If there are no features, they are no x for this quantizer, or a number is out of range.
+        ValueError: If there are no features, they are no x for this quantizer, or a number is out of range. Whatever
+            the error, the codebooks and their statistics are then as they were before.
     """
     _check(quantizer, steps, batch_size)
     state, was_training, decay = quantizer.state, quantizer.training, quantizer.state.decay
     batches = _batches(features, steps, batch_size, np.random.default_rng(seed))
-    state.reset()
-    state.spread_start = True
+    before = copy.deepcopy(state.state_dict())
     try:
+        state.reset()
+        state.fitting = True
         quantizer.train()
         with torch.no_grad(), tqdm(batches, total=steps, desc="fit", disable=not progress) as bar:
             for step, batch in enumerate(bar):
                 state.decay = min(decay, step / (step + 1))
-                out = quantizer(batch.to(state.weight.device))
-                bar.set_postfix(mse=f"{float(out.commitment_loss) / quantizer.num_codebooks:.4g}", refresh=False)
+                batch = batch.to(state.weight.device)
+                out = quantizer(batch)
+                bar.set_postfix(mse=f"{float(quantizer._mean_squared_error(batch, out)):.4g}", refresh=False)
+        if not state.num_updates:
+            raise ValueError("features must hold at least one vector; got none")
         state.move_to_ema()
+    except BaseException:
+        state.load_state_dict(before)
+        raise
     finally:
-        state.decay, state.spread_start = decay, False
+        state.decay, state.fitting = decay, False
         quantizer.train(was_training)
-    if not state.num_updates:
-        raise ValueError("features must hold at least one vector; got none")
 
 
 def _check(quantizer: "Quantizer", steps: int, batch_size: int) -> None:
@@ -64,8 +72,7 @@ def _check(quantizer: "Quantizer", steps: int, batch_size: int) -> None:
 def _batches(features: Features, steps: int, batch_size: int, rng: np.random.Generator) -> Iterator[Tensor]:
     """At most `steps` batches, of random entries if `features` is an array."""
     if not isinstance(features, np.ndarray | Tensor):
-        for batch, _ in zip(features, range(steps), strict=False):
-            yield torch.as_tensor(batch)
+        yield from map(torch.as_tensor, itertools.islice(features, steps))
         return
     for _ in range(steps if len(features) else 0):
         # Ascending, so that a memory-mapped file is read in one direction.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from depthq.codes import check_codes
-from depthq.quantizers.base import Quantizer, check_num_codebooks, make_state, sum_in_order
+from depthq.quantizers.base import Quantizer, as_size, make_state, sum_in_order
 from depthq.quantizers.codebooks import CodebookUpdate
 from depthq.quantizers.counter_random import random_uniform
 from depthq.quantizers.processes import GlobalRows
@@ -25,7 +25,7 @@ class ResidualQuantizer(Quantizer):
         num_codebooks: M, the number of stages.
         codebook_size: K, an int or one per codebook; at least 1.
         axis: The axis that holds the vector; any but the batch's (0).
-        commitment_weight: beta of Eq. 5.
+        commitment_weight: beta of Eq. 5, at least 0.
         codebook_update: "ema" (App. A.4), or "gradient" for the second term of Eq. 5.
         decay: EMA decay.
         epsilon: Laplace smoothing of the EMA counts.
@@ -34,6 +34,7 @@ class ResidualQuantizer(Quantizer):
             for decoding at several rates (SoundStream, Sec. III-C). Its codes are (B, n, *positions), and the codebooks
             left out do not learn.
         check_finite: Refuse NaN and infinity in training.
+        backend: Of the search, as in `depthq.ops.nearest_code`; None takes the fastest that runs.
 
     Raises:
         ValueError: If a size is out of range.
@@ -53,20 +54,25 @@ class ResidualQuantizer(Quantizer):
         rare_code_threshold: float = 0.1,
         quantizer_dropout: float = 0.0,
         check_finite: bool = True,
+        backend: str | None = None,
     ):
-        super().__init__()
-        check_num_codebooks(num_codebooks)
+        dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         if not 0 <= quantizer_dropout <= 1:
             raise ValueError(f"quantizer_dropout must lie in [0, 1]; got {quantizer_dropout}")
-        self.dim = self.out_dim = dim
-        self.axis = axis
-        self.commitment_weight = commitment_weight
-        self.quantizer_dropout = quantizer_dropout
-        self.check_finite = check_finite
-        dims = (dim,) * num_codebooks
-        self.state = make_state(
-            num_codebooks, codebook_size, dims, codebook_update, decay, epsilon, rare_code_threshold
+        state = make_state(
+            num_codebooks,
+            codebook_size,
+            (dim,) * num_codebooks,
+            codebook_update,
+            decay,
+            epsilon,
+            rare_code_threshold,
+            backend,
         )
+        super().__init__(
+            dim, dim, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite, state=state
+        )
+        self.quantizer_dropout = quantizer_dropout
 
     def _quantize(self, rows, global_rows):
         num_kept = self.num_codebooks if global_rows is None else self._num_kept()
@@ -111,10 +117,14 @@ class ResidualQuantizer(Quantizer):
 
     def _num_kept(self) -> int:
         """How many codebooks this training step uses: a function of the step, hence the same in all processes."""
-        if self.quantizer_dropout == 0:
+        if self.quantizer_dropout == 0 or self.state.fitting:
             return self.num_codebooks
         draw = float(random_uniform(~self.state.num_updates)) / self.quantizer_dropout
         return 1 + int(draw * self.num_codebooks) if draw < 1 else self.num_codebooks
+
+    def _mean_squared_error(self, x, out):
+        """Of what all stages together leave."""
+        return (out.quantized - x).square().mean()
 
     def _check_codes(self, codes):
         """A prefix of the codebooks will do."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from depthq.quantizers.base import SingleStageQuantizer, check_num_codebooks, make_state, sum_in_order
+from depthq.quantizers.base import SingleStageQuantizer, as_size, make_state, sum_in_order
 from depthq.quantizers.codebooks import CodebookUpdate
 
 
@@ -18,12 +18,13 @@ class SharedQuantizer(SingleStageQuantizer):
         codebook_size: K, an int or one per codebook; at least 1.
         combine: "concat" gives M * D on `axis`, "sum" gives D; each codebook passes its gradient to the one vector.
         axis: The axis that holds the vector; any but the batch's (0).
-        commitment_weight: beta of Eq. 5.
+        commitment_weight: beta of Eq. 5, at least 0.
         codebook_update: "ema" (App. A.4), or "gradient" for the second term of Eq. 5.
         decay: EMA decay.
         epsilon: Laplace smoothing of the EMA counts.
         rare_code_threshold: Codes used less than this share of the mean are re-drawn from the batch (Sec. 4.2).
         check_finite: Refuse NaN and infinity in training.
+        backend: Of the search, as in `depthq.ops.nearest_code`; None takes the fastest that runs.
 
     Raises:
         ValueError: If a size is out of range or `combine` is unknown.
@@ -43,21 +44,26 @@ class SharedQuantizer(SingleStageQuantizer):
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
         check_finite: bool = True,
+        backend: str | None = None,
     ):
-        super().__init__()
-        check_num_codebooks(num_codebooks)
+        dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         if combine not in ("concat", "sum"):
             raise ValueError(f"combine must be 'concat' or 'sum'; got {combine!r}")
-        self.dim = dim
-        self.out_dim = dim * num_codebooks if combine == "concat" else dim
-        self.combine = combine
-        self.axis = axis
-        self.commitment_weight = commitment_weight
-        self.check_finite = check_finite
-        dims = (dim,) * num_codebooks
-        self.state = make_state(
-            num_codebooks, codebook_size, dims, codebook_update, decay, epsilon, rare_code_threshold
+        out_dim = dim * num_codebooks if combine == "concat" else dim
+        state = make_state(
+            num_codebooks,
+            codebook_size,
+            (dim,) * num_codebooks,
+            codebook_update,
+            decay,
+            epsilon,
+            rare_code_threshold,
+            backend,
         )
+        super().__init__(
+            dim, out_dim, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite, state=state
+        )
+        self.combine = combine
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, combine={self.combine!r}"
