@@ -71,8 +71,8 @@ def main() -> None:
         model = train(DQAEConfig(quantizer=name, channels=width), steps=2 if args.smoke else args.steps)
         result = evaluate(model, limit=32 if args.smoke else 1024)
         usage = torch.tensor(result.levels[0].usage).mean()
-        bits = 64 * 5 * 7  # 8 x 8 positions, 5 codebooks of 128
-        print(f"{name:9}{bits:17}{result.mse_normalized:29.4f}{usage:8.1%}", flush=True)
+        bits = bits_per_image(model)
+        print(f"{name:9}{bits:17.0f}{result.mse_normalized:29.4f}{usage:8.1%}", flush=True)
 
 
 def train(config: DQAEConfig, *, steps: int) -> DQAE:
@@ -87,6 +87,12 @@ def train(config: DQAEConfig, *, steps: int) -> DQAE:
         optimizer.step()
         schedule.step()
     return model
+
+
+@torch.no_grad()
+def bits_per_image(model: DQAE) -> float:
+    images = next(iter(evaluation_loader(open_images("bundled", "test"), batch_size=1, limit=1)))
+    return model.encode(images).num_bits()
 
 
 @torch.no_grad()

@@ -253,6 +253,12 @@ def test_wholly_masked_batch_changes_nothing(trained, latents, snapshot, same):
     assert same(trained, before)
 
 
+def test_masked_codes_need_the_mask_to_decode(trained, latents):
+    out = trained.eval()(latents(trained, 7), mask=torch.zeros(4, 7, dtype=torch.bool))
+    with pytest.raises(ValueError, match="got -1; -1 marks a masked position: pass the mask"):
+        trained.decode(out.codes)
+
+
 def test_encode_takes_the_mask_of_forward(trained, latents):
     x, mask = latents(trained, 7), torch.rand(4, 7) < 0.5
     out = trained.eval()(x, mask=mask)

@@ -29,8 +29,13 @@ class Quantizer(nn.Module):
     Shapes: B batch, C = `dim` on `axis`, N all positions of the batch together, M codebooks of K_m codewords of D_m
     dimensions. Subclasses say how a row (N, dim) becomes codes (N, M) and codes become a row (N, `out_dim`).
 
-    Laws, in training as in eval: `decode(out.codes)` is `out.quantized` bit for bit; ties go to the lowest code; all
-    arithmetic is float32 whatever autocast says; nothing changes in eval.
+    Laws: `decode(out.codes)` is `out.quantized` bit for bit, in training as in eval, once it is rounded to the dtype of
+    x; ties go to the lowest code; all arithmetic is float32 whatever autocast says; nothing changes in eval.
+
+    A training step moves the codebooks, so keep the quantizer outside checkpointed regions
+    (`torch.utils.checkpoint`): run twice per step, it would learn twice, and may give other codes the second time.
+    With codebooks learned by gradient, a re-drawn codeword keeps the optimizer's moments (Adam's) of the one before.
+    A codebook with copies of codewords is searched slowly; see `depthq.ops.nearest_code`.
     """
 
     axis: int

@@ -18,6 +18,10 @@ RECENT_STEPS = 100
 NUM_TRIALS = 8  # candidates per codeword of k-means++
 
 
+class StateMismatchError(ValueError, RuntimeError):
+    """The state to load is that of other codebooks; also a RuntimeError, as all that `load_state_dict` raises."""
+
+
 class CodebookState(nn.Module):
     """M codebooks of K codewords of D dimensions, as one zero-padded tensor, with what keeps them alive.
 
@@ -105,7 +109,7 @@ class CodebookState(nn.Module):
         for name, argument in (("codebook_sizes", "codebook_size"), ("codebook_dims", "codebook_dim")):
             saved, ours = state_dict.pop(prefix + name, None), list(getattr(self, name))
             if saved is not None and saved.tolist() != ours:
-                raise ValueError(
+                raise StateMismatchError(
                     f"{argument} must be that of the state to load, {saved.tolist()}; got {ours}; "
                     "construct the quantizer as the one that was saved"
                 )
