@@ -1,8 +1,7 @@
 """How fast the nearest codewords are found, beside the limit (one matrix product) and the libraries people use.
 
-    python benchmarks/nearest_code.py            # the two reference shapes: time, and peak memory
-    python benchmarks/nearest_code.py --growth   # also time over two decades of N, M, K, D; draws a plot
-    python benchmarks/nearest_code.py --smoke    # seconds: checks that everything runs
+    python benchmarks/nearest_code.py            # time, peak memory, growth over two decades of N, M, K, D as a plot
+    python benchmarks/nearest_code.py --smoke    # seconds: checks that everything runs, draws nothing
 
 The limit is one `torch.bmm` of all the scores, allocation included, as anybody would call it: it does not even look
 for the smallest. All contestants are asserted to find the same codewords before any is timed. On a machine with a
@@ -48,14 +47,13 @@ def main() -> None:
         return
     for shape in [(300, 2, 16, 8)] if args.smoke else SHAPES:
         compare(shape, rounds=2 if args.smoke else args.rounds)
-    if args.growth:
+    if not args.smoke:
         draw_growth(args.rounds)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds; the medians count")
-    parser.add_argument("--growth", action="store_true", help="time over two decades of each size, and plot")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, two rounds")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the process that measures its own memory
     parser.add_argument("--shape", type=int, nargs=4, help=argparse.SUPPRESS)
@@ -70,10 +68,12 @@ def make_inputs(num_rows: int, num_codebooks: int, size: int, dim: int) -> tuple
 
 def make_contestants(latents: Tensor, codebooks: Tensor) -> dict[str, Callable[[], object]]:
     """The limit first, then ours, then the peers. All of them return codes, less the limit."""
+    twice = codebooks[:, : -(-codebooks.shape[1] // 2)].repeat(1, 2, 1)
     contestants: dict[str, Callable[[], object]] = {
         "torch.bmm of the scores (the limit)": lambda: torch.bmm(latents, codebooks.transpose(1, 2)),
         f"depthq nearest_code, {which_backend(DEVICE)}": lambda: nearest_code(latents, codebooks),
         "depthq nearest_code, reference (float64)": lambda: nearest_code(latents, codebooks, backend="reference"),
+        "depthq, duplicated codewords (all float64)": lambda: nearest_code(latents, twice),
         "vector-quantize-pytorch, eval": make_vector_quantize(latents, codebooks),
     }
     if DEVICE == "cpu":

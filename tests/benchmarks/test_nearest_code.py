@@ -14,7 +14,10 @@ def test_smoke_run_reports_ours_the_limit_and_the_peers():
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     names = " ".join(row["name"] for row in rows)
-    assert all(name in names for name in ("bmm", "depthq", "faiss", "vector-quantize-pytorch", "memory"))
+    assert all(
+        name in names
+        for name in ("bmm", "depthq", "duplicated codewords", "faiss", "vector-quantize-pytorch", "memory")
+    )
     assert rows[0]["ratio"] == 1.0
     assert {"median_ms", "p20_ms", "p80_ms", "N", "M", "K", "D", "dtype", "device", "torch"} <= rows[0].keys()
 

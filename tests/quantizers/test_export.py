@@ -56,6 +56,21 @@ def test_compiles_whole_in_eval(trained, latents):
     torch.testing.assert_close(out.loss, expected.loss)
 
 
+class MaskedEncoder(Encoder):
+    def forward(self, x, mask):
+        return self.quantizer.encode(x, mask=mask)
+
+
+def test_mask_compiles_whole_and_exports(trained, latents):
+    trained.eval()
+    x, mask = latents(trained, 7), torch.rand(4, 7, generator=torch.Generator().manual_seed(0)) < 0.6
+    out, expected = torch.compile(trained, fullgraph=True, backend="aot_eager")(x, mask=mask), trained(x, mask=mask)
+    assert torch.equal(out.codes, expected.codes)
+    assert torch.equal(out.quantized, expected.quantized)
+    program = torch.export.export(MaskedEncoder(trained), (x, mask))
+    assert torch.equal(program.module()(x, ~mask), trained.encode(x, mask=~mask))
+
+
 def test_compiled_training_equals_eager(make, latents):
     eager, other = make(), make()
     compiled = torch.compile(other, backend="aot_eager")
