@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## train on real photos for about two minutes, then measure, 
 	rm -rf $(DEMO)
 	$(BIN)/depthq train --data bundled --out $(DEMO)/run --likelihood logistic_mixture --codebook-size '[128,128]' --steps 600
 	$(BIN)/depthq evaluate $(DEMO)/run
-	$(BIN)/depthq reconstruct $(DEMO)/run --out $(DEMO)/grid.png
+	$(BIN)/depthq reconstruct $(DEMO)/run --images 48 --out $(DEMO)/grid.png
 	$(BIN)/depthq encode $(DEMO)/run --out $(DEMO)/codes.parquet
 	$(BIN)/depthq decode $(DEMO)/run $(DEMO)/codes.parquet --out $(DEMO)/decoded
 	@echo "Look at $(DEMO)/grid.png: originals above, ours below."
