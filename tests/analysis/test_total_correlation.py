@@ -96,3 +96,8 @@ def test_bad_codes_are_refused():
         joint_entropy_nats(np.zeros((0, 2), dtype=np.int64))
     with pytest.raises(ValueError, match="estimator must be one of plugin, miller_madow; got 'shuffle'"):
         total_correlation_nats(XOR, "shuffle")  # pyright: ignore[reportArgumentType]
+
+
+def test_negative_codes_are_refused():
+    with pytest.raises(ValueError, match="codes must be at least 0; got -5; leave masked positions out"):
+        joint_entropy_nats(np.array([[0, 3], [1, -1], [2, -5]]))

@@ -102,6 +102,8 @@ def total_correlation_nats(codes: CodeArray, estimator: EntropyEstimator = "plug
 def _distinct_rows(codes: CodeArray) -> tuple[Tensor, Tensor]:
     """A number per distinct row (N,), and how often each occurs."""
     columns = as_integer_tensor(codes).movedim(1, 0).flatten(1).long()  # (M, N)
+    if columns.amin() < 0:
+        raise ValueError(f"codes must be at least 0; got {int(columns.amin())}; leave masked positions out")
     rank = torch.zeros_like(columns[0])
     counts = torch.tensor([len(rank)])
     for column in columns:
