@@ -127,13 +127,43 @@ def test_too_few_samples_warn_with_the_bias_and_the_corrected_figure():
     codes = np.random.default_rng(0).integers(0, 20, (500, 2))
     counts = CodeCounts([20, 20]).update(codes)
     message = (
-        r"only 500 positions for a table of 20 x 20 .* = 0.361 nats. Of this pair it is 0.4\d+ nats, and -?0.0\d+ nats"
+        r"only 500 positions for a table of 20 x 20 .* at random, they show 0.4\d+ nats. This pair shares 0.4\d+ nats "
+        r'by "plugin", 0.2\d+ by "miller_madow" and -?0.0\d+ by "shuffle"'
     )
     with pytest.warns(UserWarning, match=message):
         pairwise_mutual_information(counts)
     with pytest.warns(UserWarning, match=message):
         pairwise_mutual_information(counts, estimator="miller_madow")
     pairwise_mutual_information(counts, estimator="shuffle")  # warnings are errors: it must not warn
+
+
+@pytest.mark.parametrize(("samples", "size"), [(300, 512), (1500, 20)])
+def test_the_bias_that_a_warning_states_is_possible(samples, size):
+    """(K - 1)^2 / (2 N) of the codes in use, 80 nats for 300 positions, is more than any codebook can say."""
+    codes = np.random.default_rng(0).integers(0, size, (samples, 2))
+    with pytest.warns(UserWarning, match="paired at random") as caught:
+        pairwise_mutual_information(CodeCounts([size, size]).update(codes), estimator="plugin")
+    stated = float(str(caught[0].message).split("they show ")[1].split()[0])
+    joint = CodeCounts([size, size]).update(codes).joint((0, 0), (0, 1))
+    assert stated == pytest.approx(shuffled_mutual_information_nats(joint), rel=0.01)
+    assert stated < math.log(size)
+
+
+def test_one_code_told_twice_is_left_whole_by_miller_madow_and_halved_by_shuffle():
+    code = np.random.default_rng(0).integers(0, 128, (1000, 1))  # truth log 128 = 4.852 nats
+    counts = CodeCounts([128, 128]).update(np.repeat(code, 2, axis=1))
+    joint = counts.joint((0, 0), (0, 1))
+    plugin, miller_madow = (mutual_information_nats(joint, name) for name in ("plugin", "miller_madow"))
+    assert plugin == pytest.approx(math.log(128) - 127 / 2000, abs=0.02)  # too low, not too high
+    assert miller_madow == pytest.approx(math.log(128), abs=0.02)
+    with pytest.warns(UserWarning, match=r'4.8\d+ by "miller_madow" and 2.\d+ by "shuffle", which is right for indep'):
+        assert float(pairwise_mutual_information(counts, estimator="shuffle").matrix_nats[0, 1]) < 2.5
+
+
+def test_samples_too_large_to_shuffle_have_the_bias_of_the_limit():
+    independent = torch.full((4, 4), 10**8)
+    assert shuffled_mutual_information_nats(independent) == pytest.approx(9 / 3.2e9)
+    assert mutual_information_nats(independent, "shuffle") == pytest.approx(0, abs=1e-8)
 
 
 def test_bad_arguments_are_refused():
@@ -143,8 +173,6 @@ def test_bad_arguments_are_refused():
         mutual_information_nats(torch.ones(4, dtype=torch.int64))
     with pytest.raises(ValueError, match="counts must hold at least one count"):
         mutual_information_nats(torch.zeros(2, 2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"fewer than 10\^9 counts to be shuffled; got 1000000000; use miller_madow"):
-        shuffled_mutual_information_nats(torch.tensor([[10**9]]))
     information = pairwise_mutual_information(CodeCounts([2]).update(np.array([[0], [1]] * 10)))
     with pytest.raises(ValueError, match="at least two to form a pair; got 1"):
         _ = information.mean_pairwise_nats

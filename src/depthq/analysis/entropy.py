@@ -105,7 +105,7 @@ def _warn_if_undersampled(counts: Tensor, estimator: str, asked: str, unit: str)
         corrected = float(entropy_nats(counts, "miller_madow").mean())
         warnings.warn(
             f"{asked} has only {int(total.min())} {unit} for up to {int(used.max())} codes in use: plug-in "
-            f"entropy is too low by about (K - 1) / (2 N) = {bias:.3g} nats; the mean over codebooks is "
+            f"entropy is too low by at least about (K - 1) / (2 N) = {bias:.3g} nats; the mean of all is "
             f"{corrected:.4g} nats after Miller-Madow correction; count more images",
             UserWarning,
             stacklevel=3,

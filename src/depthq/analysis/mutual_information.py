@@ -1,8 +1,10 @@
 """Mutual information between codebooks, from joint counts (Eq. 7)."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,9 @@ Normalizer = Literal["min", "geometric", "arithmetic", "max", "joint"]
 
 # Samples per cell of the joint table below which an estimate is about 0.1 nats or more from the truth.
 SAMPLES_PER_CELL = {"plugin": 5, "miller_madow": 2, "shuffle": 0}
+# Shuffling is in doubt where both what it takes away and what it leaves are at least this much.
+NOTICEABLE_NATS = 0.1
+MOST_COUNTS_SHUFFLED = 10**9  # NumPy draws from no larger sample
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,11 @@ class MutualInformation:
 def mutual_information_nats(joint: Tensor, estimator: Estimator = "plugin", *, seed: int = 0) -> float:
     """Mutual information of two variables, I = H(a) + H(b) - H(a, b); relabelling codes does not change it.
 
-    The plug-in estimate from a finite sample is too high, by (K_a - 1)(K_b - 1) / (2 N) for independent
-    variables. "miller_madow" corrects the three entropies, and holds from about two samples per cell of the
-    table. "shuffle" subtracts what the same marginals give when they are paired at random; it is right for
-    independent variables at any sample size, and takes away too much from strongly dependent ones.
+    The plug-in estimate from a finite sample is too high for independent variables, by (K_a - 1)(K_b - 1) / (2 N),
+    and too low for variables that determine each other, by (K - 1) / (2 N). "miller_madow" corrects the three
+    entropies, and holds from about two samples per cell of the table in use. "shuffle" subtracts what the same
+    marginals give when they are paired at random: it is right for independent variables at any sample size, and
+    from few samples takes most of the truth away from strongly dependent ones.
 
     Args:
         joint: int64 (K_a, K_b), at least one count.
@@ -108,18 +114,16 @@ def mutual_information_nats(joint: Tensor, estimator: Estimator = "plugin", *, s
 
 
 def shuffled_mutual_information_nats(joint: Tensor, *, num_shuffles: int = 4, seed: int = 0) -> float:
-    """Plug-in mutual information left when one variable's codes are permuted at random: its bias.
+    """Plug-in mutual information left when one variable's codes are permuted at random: its bias if independent.
 
     The permuted sample's table is drawn straight from the marginals, row by row without replacement, which
-    has the same distribution as permuting the codes and does not need them.
-
-    Raises:
-        ValueError: If the table holds 10^9 counts or more, where the draw is not defined and the bias is nil.
+    has the same distribution as permuting the codes and does not need them. From 10^9 counts, of which NumPy does
+    not draw, it is the limit for large samples, (K_a - 1)(K_b - 1) / (2 N) over the codes in use.
     """
     rows, columns = joint.sum(1).cpu().numpy(), joint.sum(0).cpu().numpy()
     rows, columns = rows[rows > 0], columns[columns > 0]
-    if rows.sum() >= 10**9:
-        raise ValueError(f"joint must hold fewer than 10^9 counts to be shuffled; got {rows.sum()}; use miller_madow")
+    if rows.sum() >= MOST_COUNTS_SHUFFLED:
+        return _large_sample_bias_nats(joint)
     rng = np.random.default_rng(seed)
     tables = (torch.from_numpy(_draw_independent_table(rows, columns, rng)) for _ in range(num_shuffles))
     return sum(mutual_information_nats(table) for table in tables) / num_shuffles
@@ -145,8 +149,8 @@ def pairwise_mutual_information(
         seed: Of the random pairing of "shuffle".
 
     Warns:
-        UserWarning: If there are too few samples per pair of codes, with the bias to expect and the corrected
-        figure.
+        UserWarning: If there are too few samples per pair of codes; for "shuffle", if it takes much away from a
+            pair and leaves much. It tells all three estimates of the pair most in doubt.
     """
     check_estimator(estimator, SAMPLES_PER_CELL)
     chosen = range(len(counts.codebook_sizes)) if levels is None else levels
@@ -174,23 +178,41 @@ def _draw_independent_table(rows: np.ndarray, columns: np.ndarray, rng: np.rando
     return table
 
 
+def _large_sample_bias_nats(joint: Tensor) -> float:
+    """What independent variables show, to first order; far too much where samples are fewer than cells."""
+    rows, columns = _codes_in_use(joint)
+    return (rows - 1) * (columns - 1) / (2 * int(joint.sum()))
+
+
+def _codes_in_use(joint: Tensor) -> tuple[int, int]:
+    return int((joint.sum(1) > 0).sum()), int((joint.sum(0) > 0).sum())
+
+
+def _doubt(joint: Tensor, estimator: Estimator, estimate_nats: float) -> float:
+    """How much an estimate is in doubt, to rank pairs by; 0 where the sample suffices."""
+    if estimator == "shuffle":
+        baseline = mutual_information_nats(joint) - estimate_nats
+        return baseline if min(baseline, estimate_nats) > NOTICEABLE_NATS else 0.0
+    suffices = int(joint.sum()) >= SAMPLES_PER_CELL[estimator] * math.prod(_codes_in_use(joint))
+    return 0.0 if suffices else _large_sample_bias_nats(joint)
+
+
 def _warn_if_undersampled(counts: CodeCounts, information: MutualInformation) -> None:
-    bias, worst = 0.0, None
-    for j, b in enumerate(information.codebooks):
-        for a in information.codebooks[:j]:
-            joint = counts.joint(a, b)
-            samples, used = int(joint.sum()), (int((joint.sum(1) > 0).sum()), int((joint.sum(0) > 0).sum()))
-            expected = (used[0] - 1) * (used[1] - 1) / (2 * samples)
-            if samples < SAMPLES_PER_CELL[information.estimator] * used[0] * used[1] and expected > bias:
-                bias, worst = expected, (samples, used, joint)
+    doubt, worst = 0.0, None
+    for (i, a), (j, b) in combinations(enumerate(information.codebooks), 2):
+        joint = counts.joint(a, b)
+        of_this_pair = _doubt(joint, information.estimator, float(information.matrix_nats[i, j]))
+        if of_this_pair > doubt:
+            doubt, worst = of_this_pair, joint
     if worst is not None:
-        samples, used, joint = worst
+        rows, columns = _codes_in_use(worst)
+        plugin, baseline = mutual_information_nats(worst), shuffled_mutual_information_nats(worst)
         warnings.warn(
-            f"pairwise_mutual_information has only {samples} positions for a table of {used[0]} x {used[1]} "
-            "codes in use: plug-in mutual information is too high, by the order of "
-            f"(K_a - 1)(K_b - 1) / (2 N) = {bias:.3g} nats. Of this pair it is "
-            f"{mutual_information_nats(joint):.4g} nats, and {mutual_information_nats(joint, 'shuffle'):.4g} nats "
-            'after shuffle correction; count more images, or pass estimator="shuffle"',
+            f"pairwise_mutual_information has only {int(worst.sum())} positions for a table of {rows} x {columns} "
+            f"codes in use: paired at random, they show {baseline:.3g} nats. This pair shares {plugin:.4g} nats by "
+            f'"plugin", {mutual_information_nats(worst, "miller_madow"):.4g} by "miller_madow" and '
+            f'{plugin - baseline:.4g} by "shuffle", which is right for independent codes; "miller_madow" is for '
+            "codes so dependent that few pairs of them occur; count more images",
             UserWarning,
             stacklevel=3,
         )
