@@ -44,7 +44,14 @@ def test_estimate_is_that_of_the_estimator_and_the_seed_repeats():
     assert interval.estimate_nats == float(entropy_nats(counts))
     assert interval == bootstrap_interval(counts, estimator="plugin")
     assert interval.upper_bits == pytest.approx(interval.upper_nats / math.log(2))
+    assert interval.estimate_bits == pytest.approx(interval.estimate_nats / math.log(2))
     assert interval.lower_bits < float(interval.estimate_nats) / math.log(2) < interval.upper_bits
+
+
+def test_an_interval_of_independent_codes_ends_at_zero():
+    interval = bootstrap_interval(torch.full((4, 4), 20), mutual_information_nats)  # the estimate is below 0
+    assert interval.estimate_nats == pytest.approx(-9 / 640)
+    assert interval.lower_nats == 0 <= interval.upper_nats
 
 
 def test_bad_arguments_are_refused():

@@ -72,6 +72,23 @@ def test_dependence_across_channels_at_a_position():
     assert abs(measured.across_both.squared_correlation) < 0.005
 
 
+def test_features_that_never_vary_do_not_thin_dependence_out():
+    features = normal(6, 1) + normal(6, 4, seed=1)
+    padded = torch.cat([features, torch.zeros(IMAGES, 6, 3)], dim=2)  # three more positions, always 0
+    measured, expected = feature_dependence(padded), feature_dependence(features)
+    for pairs in ("within_channel", "within_position", "across_both"):
+        assert vars(getattr(measured, pairs)) == pytest.approx(vars(getattr(expected, pairs)), abs=1e-12)
+    with pytest.raises(ValueError, match="features must hold at least 2 that vary over the samples; got 0"):
+        feature_dependence(torch.zeros(IMAGES, 6, 3))
+
+
+def test_each_group_that_is_left_out_for_an_error_estimate_has_samples():
+    columns = normal(3)[:25]  # 10 groups of 2 or 3
+    whole, *without_a_group = dependence.MeasuredPairs(columns, quantile_codes).information_nats
+    assert len(without_a_group) == 10
+    assert not any(torch.equal(part, whole) for part in without_a_group)
+
+
 def test_mutual_information_sees_dependence_that_correlation_does_not():
     scale = 3 * torch.rand(IMAGES, 1, 4, generator=torch.Generator().manual_seed(1))
     measured = feature_dependence(scale * normal(6, 4))  # channels share a scale, and no sign

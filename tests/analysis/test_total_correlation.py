@@ -11,6 +11,7 @@ from depthq.analysis import (
     pairwise_mutual_information,
     total_correlation_nats,
 )
+from depthq.codes import Codes
 
 XOR = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]] * 25)
 
@@ -81,6 +82,14 @@ def test_distinct_rows_agree_with_numpy_also_where_the_joint_table_has_more_cell
 def test_positions_are_samples():
     codes = torch.from_numpy(XOR).view(10, 10, 3).movedim(2, 1)  # (B, M, T)
     assert joint_entropy_nats(codes) == pytest.approx(joint_entropy_nats(XOR))
+
+
+def test_codes_of_one_level_are_counted_and_of_several_refused():
+    maps = torch.from_numpy(XOR).view(10, 10, 1, 3).movedim(3, 1)  # (B, M, H, W)
+    assert total_correlation_nats(Codes([maps], [[2] * 3])) == pytest.approx(math.log(2))
+    for analyse in (joint_entropy_nats, total_correlation_nats):
+        with pytest.raises(ValueError, match=r"codes must be of one level; got 2 levels; pass one of codes\.levels"):
+            analyse(Codes([maps, maps], [[2] * 3] * 2))
 
 
 def test_too_few_samples_warn_with_the_bias_and_the_corrected_figure():

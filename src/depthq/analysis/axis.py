@@ -17,6 +17,7 @@ from depthq.analysis.dependence import (
     check_axis,
     check_features,
     quantile_codes,
+    varying_features,
 )
 
 LEAST_NATS = 1e-6  # stands in as divisor for an estimate of 0 or below
@@ -124,9 +125,7 @@ def recommend_axis(
 def _choose_features(features: Tensor, max_features: int, seed: int) -> tuple[Tensor, Tensor]:
     """Values (B, F), and places (F, rank - 1), of features chosen at random among those that vary."""
     flat = features.flatten(1)
-    varying = (flat.amax(0) > flat.amin(0)).nonzero().flatten()
-    if len(varying) < 2:
-        raise ValueError(f"features must hold at least 2 that vary over the samples; got {len(varying)}")
+    varying = varying_features(flat)
     order = torch.randperm(len(varying), generator=torch.Generator().manual_seed(seed))
     chosen = varying[order[:max_features].to(varying.device)].sort().values
     places = torch.stack(torch.unravel_index(chosen, features.shape[1:]), dim=1)

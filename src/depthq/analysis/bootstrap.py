@@ -21,6 +21,10 @@ class Interval:
     confidence: float
 
     @property
+    def estimate_bits(self) -> float:
+        return nats_to_bits(self.estimate_nats)
+
+    @property
     def lower_bits(self) -> float:
         return nats_to_bits(self.lower_nats)
 
@@ -42,7 +46,7 @@ def bootstrap_interval(
 
     Samples of the same size are drawn from the observed shares; the errors that the estimator makes on them,
     for which the truth is known, are taken off the estimate (the "basic" bootstrap). This removes most of the
-    estimator's bias too.
+    estimator's bias too. As neither entropy nor mutual information is negative, the interval ends at 0.
 
     The table must be sampled well, from about five counts per cell in use: resampling cannot know of cells
     that the sample missed.
@@ -53,8 +57,8 @@ def bootstrap_interval(
 
     Args:
         counts: int64 (K,) for `entropy_nats`, (K_a, K_b) for `mutual_information_nats`.
-        statistic_nats: `entropy_nats` or `mutual_information_nats`, or any function of (counts, estimator)
-            that has a "plugin" estimator.
+        statistic_nats: `entropy_nats` or `mutual_information_nats`, or any function of (counts, estimator) that is
+            never negative and has a "plugin" estimator.
         estimator: Of the statistic.
         num_resamples: At least 2; each costs one pass over the table.
         confidence: In (0, 1).
@@ -73,7 +77,8 @@ def bootstrap_interval(
     errors = [float(statistic_nats(_resample(counts, rng), estimator)) - truth for _ in range(num_resamples)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(errors, [tail, 1 - tail])
-    return Interval(estimate, float(estimate - high), float(estimate - low), confidence)
+    lower, upper = (max(0.0, float(estimate - error)) for error in (high, low))
+    return Interval(estimate, lower, upper, confidence)
 
 
 def _resample(counts: Tensor, rng: np.random.Generator) -> Tensor:

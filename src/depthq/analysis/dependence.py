@@ -85,9 +85,9 @@ def axis_correlation(features: Tensor | np.ndarray, axis: int) -> Tensor:
     places = features.movedim(check_axis(axis, features.dim()), 1)[..., None].flatten(2)  # (B, n, places)
     products = pairs = torch.zeros(places.shape[1], places.shape[1], dtype=torch.float64, device=features.device)
     for part in places.split(FEATURES_AT_ONCE, dim=2):
-        scaled, varies = _standardize(part)
+        scaled, varying = _standardize(part)
         products = products + torch.einsum("bip,bjp->ij", scaled, scaled) / len(scaled)
-        pairs = pairs + varies.double() @ varies.double().T
+        pairs = pairs + varying.double() @ varying.double().T
     return products / pairs.clamp(min=1)
 
 
@@ -101,6 +101,8 @@ def feature_dependence(
 ) -> FeatureDependence:
     """Dependence within and across channels and positions (the cross-correlation analysis of the abstract).
 
+    Features that never vary are left out; a mean over no pairs at all is NaN.
+
     Args:
         features: float (B, C, *positions), B >= 20 independent samples.
         encode: Quantizes the chosen features, float (B, F) -> integers (B, F), each column by itself.
@@ -109,7 +111,7 @@ def feature_dependence(
         seed: Of the choice.
 
     Raises:
-        ValueError: If features are not finite floats, too few, or have a single channel or position.
+        ValueError: If features are not finite floats, too few, never vary, or have a single channel or position.
     """
     features = check_features(features)
     flat = features.reshape(*features.shape[:2], -1)  # (B, C, P)
@@ -120,9 +122,10 @@ def feature_dependence(
     channel = torch.randperm(channels, generator=generator)[:max_channels]
     position = torch.randperm(positions, generator=generator)[:max_positions]
     columns = flat[:, channel][:, :, position].flatten(1)
-    pairs = MeasuredPairs(columns, encode)
-    same_channel = _same(channel.repeat_interleave(len(position)))
-    same_position = _same(position.repeat(len(channel)))
+    varying = varying_features(columns).cpu()
+    pairs = MeasuredPairs(columns[:, varying], encode)
+    same_channel = _same(channel.repeat_interleave(len(position))[varying])
+    same_position = _same(position.repeat(len(channel))[varying])
     return FeatureDependence(
         within_channel=pairs.mean(same_channel & ~same_position),
         within_position=pairs.mean(same_position & ~same_channel),
@@ -186,6 +189,19 @@ def check_axis(axis: int, rank: int) -> int:
     return axis % rank
 
 
+def varying_features(columns: Tensor) -> Tensor:
+    """Indices of the features of (B, F) that vary over samples, refused unless there is a pair of them."""
+    varying = _varies(columns).nonzero().flatten()
+    if len(varying) < 2:
+        raise ValueError(f"features must hold at least 2 that vary over the samples; got {len(varying)}")
+    return varying
+
+
+def _varies(features: Tensor) -> Tensor:
+    """Which features (B, ...) vary over samples: exact, where a standard deviation may be a rounding error."""
+    return features.amax(0) > features.amin(0)
+
+
 def _same(labels: Tensor) -> Tensor:
     return labels[:, None] == labels[None, :]
 
@@ -194,8 +210,8 @@ def _standardize(features: Tensor) -> tuple[Tensor, Tensor]:
     """Features (B, ...) of mean 0 and mean square 1 over samples, 0 where they never vary; and if they do."""
     centred = features.double() - features.double().mean(0)
     scale = centred.square().mean(0).sqrt()
-    varies = features.amax(0) > features.amin(0)  # exact, where the scale may be a rounding error
-    return torch.where(varies, centred / scale, 0.0), varies
+    varying = _varies(features)
+    return torch.where(varying, centred / scale, 0.0), varying
 
 
 def _squared_correlation(columns: Tensor) -> Tensor:
@@ -209,9 +225,10 @@ def _mutual_information_nats(codes: Tensor, num_codes: int) -> Tensor:
     """Miller-Madow mutual information of all pairs of columns of codes (B, F): (1 + NUM_GROUPS, F, F)."""
     num_features = codes.shape[1]
     per_group = math.ceil(len(codes) / NUM_GROUPS)
-    seen = one_hot(codes, num_codes).float()  # (B, F, K)
-    seen = pad(seen, (0, 0, 0, 0, 0, NUM_GROUPS * per_group - len(codes)))  # rows of zeros count nothing
-    seen = seen.view(NUM_GROUPS, per_group, num_features * num_codes)
+    seen = one_hot(codes, num_codes).float().flatten(1)  # (B, F * K)
+    # Groups of equal size up to one; a row of zeros, which counts nothing, makes up for it.
+    groups = [pad(group, (0, 0, 0, per_group - len(group))) for group in seen.tensor_split(NUM_GROUPS)]
+    seen = torch.stack(groups)
     entropy = entropy_nats(_leave_one_out(seen.sum(1)).unflatten(1, (-1, num_codes)), "miller_madow")
     rows = max(1, TABLE_CELLS_AT_ONCE // (num_features * num_codes**2))
     joint_entropy = []

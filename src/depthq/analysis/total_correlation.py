@@ -9,6 +9,7 @@ from torch import Tensor
 from depthq.analysis.counting import CodeArray, Codebook, as_integer_tensor
 from depthq.analysis.entropy import SAMPLES_PER_CODE, EntropyEstimator, entropy_nats
 from depthq.analysis.mutual_information import MutualInformation
+from depthq.codes import Codes
 from depthq.units import nats_to_bits
 
 
@@ -19,7 +20,8 @@ class JointEntropyBounds:
         max_m H_m <= max_ab H_ab <= H <= sum_m H_m - (mutual information along the best tree) <= sum_m H_m
 
     Total correlation is sum_m H_m - H, so each bound on one is a bound on the other. On plug-in figures of
-    one sample the bounds hold exactly; on corrected ones as far as the corrections do.
+    one sample the bounds hold exactly, where all levels have the same positions or each finer grid is a whole
+    multiple of the coarser; on other grids and on corrected figures nearly.
     """
 
     sum_entropy_nats: float
@@ -55,26 +57,29 @@ def joint_entropy_bounds(information: MutualInformation) -> JointEntropyBounds:
     sum_entropy = float(entropy.sum())
     return JointEntropyBounds(
         sum_entropy_nats=sum_entropy,
-        lower_nats=float(torch.maximum(pair_entropy, torch.diag(entropy)).max()),
+        lower_nats=float(pair_entropy.max()),
         upper_nats=sum_entropy - sum(float(matrix[a, b]) for a, b in edges),
         tree=tuple((information.codebooks[a], information.codebooks[b]) for a, b in edges),
     )
 
 
-def joint_entropy_nats(codes: CodeArray, estimator: EntropyEstimator = "plugin") -> float:
+def joint_entropy_nats(codes: Codes | CodeArray, estimator: EntropyEstimator = "plugin") -> float:
     """Entropy of all M codes of a position together, by counting distinct rows of the whole sample.
 
     From N samples the plug-in estimate cannot exceed log N, far below the truth once M log K does.
 
     Args:
-        codes: Any integer dtype, (N, M) or (B, M, *positions).
+        codes: `Codes` of one level, or any integer dtype, (N, M) or (B, M, *positions), at least 0.
         estimator: "plugin" or "miller_madow".
+
+    Raises:
+        ValueError: If codes are empty, not integers, negative or of several levels, or the estimator is unknown.
 
     Warns:
         UserWarning: If there are too few samples per distinct row, with the bias to expect and the corrected
         figure.
     """
-    _, counts = _distinct_rows(codes)
+    _, counts = _distinct_rows(_columns(codes))
     samples, used = int(counts.sum()), len(counts)
     if samples < SAMPLES_PER_CODE.get(estimator, 0) * used:
         warnings.warn(
@@ -88,22 +93,34 @@ def joint_entropy_nats(codes: CodeArray, estimator: EntropyEstimator = "plugin")
     return float(entropy_nats(counts, estimator))
 
 
-def total_correlation_nats(codes: CodeArray, estimator: EntropyEstimator = "plugin") -> float:
+def total_correlation_nats(codes: Codes | CodeArray, estimator: EntropyEstimator = "plugin") -> float:
     """sum_m H_m - H: 0 for independent codes, and above what pairs show where dependence is of higher order.
 
     Arguments and warnings are those of `joint_entropy_nats`. From few samples it is too high, by as much as the
     joint entropy is too low.
     """
     joint = joint_entropy_nats(codes, estimator)
-    rows = as_integer_tensor(codes).movedim(1, 0).flatten(1)  # (M, N)
-    return sum(float(entropy_nats(row.unique(return_counts=True)[1], estimator)) for row in rows) - joint
+    columns = _columns(codes)
+    return sum(float(entropy_nats(column.unique(return_counts=True)[1], estimator)) for column in columns) - joint
 
 
-def _distinct_rows(codes: CodeArray) -> tuple[Tensor, Tensor]:
-    """A number per distinct row (N,), and how often each occurs."""
-    columns = as_integer_tensor(codes).movedim(1, 0).flatten(1).long()  # (M, N)
+def _columns(codes: Codes | CodeArray) -> Tensor:
+    """Codes as one row of samples per codebook, int64 (M, N)."""
+    if isinstance(codes, Codes):
+        if len(codes.levels) != 1:
+            raise ValueError(
+                f"codes must be of one level; got {len(codes.levels)} levels; pass one of codes.levels, or use "
+                "joint_entropy_bounds, which spans levels"
+            )
+        codes = codes.levels[0]
+    columns = as_integer_tensor(codes).movedim(1, 0).flatten(1).long()
     if columns.amin() < 0:
         raise ValueError(f"codes must be at least 0; got {int(columns.amin())}; leave masked positions out")
+    return columns
+
+
+def _distinct_rows(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """A number per distinct row of codes (N,), and how often each occurs."""
     rank = torch.zeros_like(columns[0])
     counts = torch.tensor([len(rank)])
     for column in columns:
