@@ -33,7 +33,7 @@ def is_run(folder: Path) -> bool:
 def load_run_settings(run: Path) -> dict[str, Any]:
     """What RUN/config.yaml says, one flat mapping; raises ValueError if it is damaged."""
     settings = load_settings(run / "config.yaml")
-    if not isinstance(settings.get("image_size"), int) or not isinstance(settings.get("data"), str):
+    if not isinstance(settings.get("image_size"), int | None) or not isinstance(settings.get("data"), str):
         raise ValueError(f"{run / 'config.yaml'} must name data and a whole image_size; it does not; write it anew")
     return settings
 
