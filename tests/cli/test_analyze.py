@@ -51,7 +51,7 @@ def test_figures_carry_their_units(analysis, photos):
     assert run["codebooks"] == ["0.0", "0.1", "1.0", "1.1"]
     assert [level["grid"] for level in run["levels"]] == [[2, 2], [4, 4]]
     assert [level["positions"] for level in run["levels"]] == [4 * 4, 4 * 16]
-    assert [pairs["estimator"] for pairs in run["mutual_information"]] == ["plugin", "shuffle"]
+    assert [pairs["estimator"] for pairs in run["mutual_information"]] == ["plugin", "shuffle", "miller_madow"]
     units = ("_nats", "_bits", "perplexity", "usage", "estimator", "grid", "positions", "codebook_sizes")
     assert all(key.endswith(units) for part in run["levels"] + run["mutual_information"] for key in part)
 

@@ -52,7 +52,9 @@ def make_run(tmp_path, images, make_model):
     def make(data: str = "photos", **settings) -> tuple[Path, DQAE, Measured]:
         run, model = tmp_path / "demo", make_model(**settings)
         model.save_pretrained(run / "model")
-        config = RunConfig(data=DataConfig(data=data), model=model.config, training=TrainingConfig(steps=10))
+        config = RunConfig(
+            data=DataConfig(data=data, image_size=16), model=model.config, training=TrainingConfig(steps=10)
+        )
         (run / "config.yaml").write_text(yaml.safe_dump(config.to_flat_dict(), sort_keys=False))
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
         evaluator = Evaluator(model)

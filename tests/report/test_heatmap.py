@@ -22,7 +22,7 @@ def test_matrix_says_what_each_cell_is():
     assert (own.value, own.share) == ("0.69", 1)
     assert own.remark == "entropy of codebook 0.0: 0.693 nats"
     assert (other.value, other.share) == ("0.00", 0)
-    assert other.remark == "0.0 and 0.1 share 0.000 nats, 0.000 corrected"
+    assert other.remark == "0.0 and 0.1 share 0.000 nats, 0.000 by shuffle, 0.000 by Miller-Madow"
     assert (heatmap.low, heatmap.high) == (0, pytest.approx(0.6931, abs=1e-4))
 
 

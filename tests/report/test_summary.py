@@ -53,9 +53,24 @@ def test_pairs_within_and_across_levels_are_told_apart():
 def test_correction_takes_the_bias_off_independent_codes():
     codes = torch.randint(0, 16, (300, 2, 1, 1), generator=torch.Generator().manual_seed(0))
     summary = summarize_codes(CodeCounts([16, 16]).update(codes))
-    assert (summary.plugin.estimator, summary.corrected.estimator) == ("plugin", "shuffle")
+    assert [pairs.estimator for pairs in summary.mutual_information] == ["plugin", "shuffle", "miller_madow"]
     assert summary.plugin.mean_pairwise_nats > 0.3
-    assert summary.corrected.mean_pairwise_nats == pytest.approx(0, abs=0.1)
+    assert summary.shuffle.mean_pairwise_nats == pytest.approx(0, abs=0.1)
+
+
+def test_one_code_told_twice_is_left_whole_by_miller_madow():
+    code = torch.randint(0, 128, (1000, 1, 1, 1), generator=torch.Generator().manual_seed(0))
+    summary = summarize_codes(CodeCounts([128, 128]).update(code.expand(-1, 2, -1, -1)))
+    assert summary.miller_madow.mean_pairwise_nats == pytest.approx(math.log(128), abs=0.02)
+    assert summary.shuffle.mean_pairwise_nats < 2.5
+    assert sum("paired at random" in warning for warning in summary.warnings) == 1
+
+
+@pytest.mark.parametrize("shape", [(30, 2), (30, 2, 5), (30, 2, 5, 5, 5)])
+def test_codes_other_than_maps_are_refused(shape):
+    counts = CodeCounts([2, 2]).update(torch.zeros(shape, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"counts must be of maps \(B, M, H, W\); got positions .*\(N, M, 1, 1\)"):
+        summarize_codes(counts)
 
 
 def test_few_samples_are_told_in_the_summary():

@@ -16,4 +16,5 @@ def test_one_column_per_run_and_dashes_where_a_run_has_no_such_level():
     assert rows["level 0: mean MI, nats, plug-in"] == ["-", "0.693"]
     assert rows["level 1: mean entropy of a code, nats"] == ["-", "0.000"]
     assert rows["mean MI across levels, nats, plug-in"] == ["-", "0.000"]
+    assert rows["level 0: mean MI, nats, Miller-Madow"] == ["-", "0.694"]  # log 2 + 1 / 800
     assert rows["total correlation, nats, at least"] == ["0.000", "0.693"]

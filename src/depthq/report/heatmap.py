@@ -37,15 +37,15 @@ class HeatMap:
 
 def information_map(codes: CodeSummary) -> HeatMap:
     """Mutual information of each pair of codebooks, entropy on the diagonal."""
-    plugin, corrected = codes.plugin.matrix_nats, codes.corrected.matrix_nats
+    plugin, shuffle, miller_madow = (pairs.matrix_nats for pairs in codes.mutual_information)
     high = max(map(max, plugin))
 
     def cell(row: int, column: int) -> Cell:
         value, a, b = plugin[row][column], codes.codebooks[row], codes.codebooks[column]
         if row == column:
             return _cell(value, 0, high, f"entropy of codebook {a}: {value:.3f} nats")
-        shared = f"{a} and {b} share {value:.3f} nats, {corrected[row][column]:.3f} corrected"
-        return _cell(value, 0, high, shared)
+        corrected = f"{shuffle[row][column]:.3f} by shuffle, {miller_madow[row][column]:.3f} by Miller-Madow"
+        return _cell(value, 0, high, f"{a} and {b} share {value:.3f} nats, {corrected}")
 
     indices = range(len(codes.codebooks))
     level_of = [name.split(".")[0] for name in codes.codebooks]

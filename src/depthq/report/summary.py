@@ -19,7 +19,7 @@ from depthq.analysis import (
 )
 from depthq.analysis.mutual_information import Estimator
 
-CORRECTED: Estimator = "shuffle"
+ESTIMATORS: tuple[Estimator, ...] = ("plugin", "shuffle", "miller_madow")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class PairSummary:
     """What codebooks share, by one estimator; None where there is no pair."""
 
     estimator: str
-    """Of mutual information: plugin is too high on few samples; shuffle takes off what random pairing gives."""
+    """Of mutual information: on few samples plugin is too high unless codes depend strongly on each other; shuffle
+    is right for independent codes, miller_madow for those that depend so strongly that few pairs of them occur."""
     mean_pairwise_nats: float | None
     """Mean over all pairs of different codebooks."""
     mean_within_level_nats: list[float | None]
@@ -78,7 +79,7 @@ class CodeSummary:
     codebooks: list[str]
     """"level.codebook" of each row and column of the matrices."""
     mutual_information: list[PairSummary]
-    """By plug-in, then corrected."""
+    """By plugin, shuffle and miller_madow, in this order."""
     warnings: list[str]
     """Which figures rest on too few samples, with the bias to expect."""
 
@@ -87,8 +88,12 @@ class CodeSummary:
         return self.mutual_information[0]
 
     @property
-    def corrected(self) -> PairSummary:
+    def shuffle(self) -> PairSummary:
         return self.mutual_information[1]
+
+    @property
+    def miller_madow(self) -> PairSummary:
+        return self.mutual_information[2]
 
 
 def summarize_codes(counts: CodeCounts) -> CodeSummary:
@@ -98,11 +103,16 @@ def summarize_codes(counts: CodeCounts) -> CodeSummary:
         counts: Of maps of codes (B, M, H, W), one or more levels.
 
     Raises:
-        ValueError: If nothing has been counted.
+        ValueError: If nothing has been counted, or codes other than maps.
     """
+    if counts.grids is not None and any(len(grid) != 2 for grid in counts.grids):
+        raise ValueError(
+            f"counts must be of maps (B, M, H, W); got positions {counts.grids}; "
+            "give codes axes of length 1, as (N, M, 1, 1)"
+        )
     with _collected_warnings() as doubts:
         levels = [_level_summary(counts, level) for level in range(len(counts.codebook_sizes))]
-        pairs = [pairwise_mutual_information(counts, estimator=estimator) for estimator in ("plugin", CORRECTED)]
+        pairs = [pairwise_mutual_information(counts, estimator=estimator) for estimator in ESTIMATORS]
     return CodeSummary(
         images=int(counts.per_position()[0, 0, 0].sum()),
         levels=levels,
@@ -158,4 +168,4 @@ def _collected_warnings() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield messages
-    messages += [str(warning.message) for warning in caught]
+    messages += dict.fromkeys(str(warning.message) for warning in caught)  # estimators may doubt the same pair

@@ -38,11 +38,13 @@ LEVEL_FIGURES: dict[str, Callable[[CodeSummary, int], float | None]] = {
     "mean perplexity": lambda run, level: _mean(run.levels[level].perplexity),
     "mean usage, %": lambda run, level: 100 * _mean(run.levels[level].usage),
     "mean MI, nats, plug-in": lambda run, level: run.plugin.mean_within_level_nats[level],
-    "mean MI, nats, corrected": lambda run, level: run.corrected.mean_within_level_nats[level],
+    "mean MI, nats, shuffle": lambda run, level: run.shuffle.mean_within_level_nats[level],
+    "mean MI, nats, Miller-Madow": lambda run, level: run.miller_madow.mean_within_level_nats[level],
 }
 FIGURES: dict[str, Callable[[CodeSummary], float | None]] = {
     "mean MI across levels, nats, plug-in": lambda run: run.plugin.mean_across_levels_nats,
-    "mean MI across levels, nats, corrected": lambda run: run.corrected.mean_across_levels_nats,
+    "mean MI across levels, nats, shuffle": lambda run: run.shuffle.mean_across_levels_nats,
+    "mean MI across levels, nats, Miller-Madow": lambda run: run.miller_madow.mean_across_levels_nats,
     "total correlation, nats, at least": lambda run: run.plugin.total_correlation_lower_nats,
     "total correlation, nats, at most": lambda run: run.plugin.total_correlation_upper_nats,
 }
