@@ -122,6 +122,8 @@ counts = CodeCounts([[4, 4], [5, 6, 7]])
 for batch in torch.load(f"{folder}/batches{rank}"):
     counts.update(batch)
 torch.save(counts.all_reduce().__dict__, f"{folder}/counts{rank}")
+dist.barrier()  # who leaves early takes the others' connections along
+dist.destroy_process_group()
 """
 
 
