@@ -193,6 +193,7 @@ with torch.no_grad():
 figures = asdict(evaluator.compute())
 open("{result}" + str(rank), "w").write(json.dumps(figures))
 if world > 1:
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 """
 
