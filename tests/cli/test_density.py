@@ -91,6 +91,8 @@ def test_table_names_protocol_and_units(features, capsys):
     assert "20 x 6 x 2 x 2 for training, 5 x 6 x 2 x 2 held out" in out
     assert "3 steps; mean +- standard deviation of 2 seeds" in out
     assert "H, nats" in out
+    assert "corrected" in out
+    assert "note: held-out features, by row, give each codebook only 20 vectors" in out
     assert "2, by channel      2    3  held out" in out
     assert "2, by row          8    3  held out" in out
     assert out.count("training  ") == 5  # the protocol's line, and one per row

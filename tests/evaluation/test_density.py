@@ -117,6 +117,26 @@ def test_error_is_near_that_of_scikit_learn():
     assert ours == pytest.approx(theirs, rel=0.1)  # theirs is the best of 5, ours the mean of 5
 
 
+def test_few_vectors_are_told_with_the_corrected_entropy():
+    train, held_out = noise(16, 16, 1, 2), noise(100, 16, 1, 2, seed=1)
+    density = estimate(train, held_out, codebook_size=16, steps=20, batch_size=16)
+    (warning,) = density.warnings  # 32 vectors for 16 codes; 200 are enough
+    assert warning.startswith(
+        "training features, by channel, give each codebook only 32 vectors for 16 codes in use of 16"
+    )
+    added = density.training.entropy_miller_madow_nats.mean - density.training.entropy_nats.mean
+    assert added == pytest.approx((16 - 1) / (2 * 32))
+    assert f"at least about {added:.3g} nats; it is {density.training.entropy_miller_madow_nats.mean:.4g}" in warning
+
+
+def test_a_known_variance_is_taken_for_that_of_the_features():
+    maps = noise(30, 4, 2, 3)
+    _, variance = feature_moments(maps)
+    assert estimate(maps, variance=variance) == estimate(maps)
+    doubled = estimate(maps, variance=2 * variance).held_out.mse_standardized.mean
+    assert doubled == pytest.approx(estimate(maps).held_out.mse_standardized.mean / 2)
+
+
 def test_seeds_vary_and_repeat():
     maps = noise(30, 4, 2, 3)
     several = estimate(maps, seeds=3, codebook_size=8, batch_size=8)

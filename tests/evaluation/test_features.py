@@ -169,6 +169,17 @@ def test_images_that_the_network_cannot_take():
         layer_maps(Small(), "stem", torch.randn(1, 3, 2, 2))
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ValueError, TypeError])
+def test_a_network_may_refuse_images_in_its_own_way(kind):
+    def refuse(images):
+        raise kind("224 only")
+
+    network = Small()
+    network.forward = refuse
+    with pytest.raises(ValueError, match=r"backbone must take images of shape \(1, 3, 8, 8\); .*: 224 only"):
+        layer_maps(network, "stem", torch.randn(1, 3, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("name", "width"), [("some_networks:Small", 5), ("some_networks:Small:9", 9), ("some_networks:Nested.make:6", 6)]
 )

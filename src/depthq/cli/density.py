@@ -26,7 +26,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from depthq.cli.model_and_data import _device
+from depthq.cli.model_and_data import device_name
 from depthq.data import evaluation_loader, open_images
 from depthq.evaluation.density import (
     Axis,
@@ -112,7 +112,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--axis", type=Literal["channel", "row", "both"], default="both", help="what shares a codebook")
     parser.add_argument("--steps", type=PositiveInt, default=200, help="batches of 32 maps to train on")
     parser.add_argument("--seeds", type=PositiveInt, default=10, help="how many quantizers to train of each kind")
-    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
     return Settings(
@@ -132,6 +132,7 @@ def run(settings: Settings) -> None:
         for axis in settings.axes:  # all of them before the first is trained, which may take long
             check_maps(train, held_out, axis, settings.num_codebooks)
         mean, variance = feature_moments(train, "training features")
+        feature_moments(held_out, "held-out features")
         rows = [
             estimate_density(
                 train,
@@ -142,6 +143,7 @@ def run(settings: Settings) -> None:
                 steps=settings.steps,
                 seeds=settings.seeds,
                 device=settings.device,
+                variance=variance,
             )
             for codebook_size in settings.codebook_sizes
             for axis in settings.axes
@@ -231,17 +233,23 @@ def _table(facts: dict, rows: list[Density]) -> str:
         f"training   {facts['steps']} steps; mean +- standard deviation of {facts['seeds']} seeds",
         "",
         f"{'codebooks':15}{'K':>5}{'D':>5}  {'measured on':11}"
-        f"{'L_DQ':>17}{'standardised':>17}{'H, nats':>17}{'usage':>7}",
+        f"{'L_DQ':>17}{'standardised':>17}{'H, nats':>17}{'corrected':>17}{'usage':>7}",
     ]
     for row in rows:
         kind = f"{f'{row.num_codebooks}, by {row.axis}':15}{row.codebook_size:5}{row.codebook_dim:5}"
         lines.append(f"{kind}  {'held out':11}{_cells(row.held_out)}")
         lines.append(f"{'':25}  {'training':11}{_cells(row.training)}")
+    lines += [f"\nnote: {warning}" for row in rows for warning in row.warnings]
     return "\n".join(lines)
 
 
 def _cells(summary: DensitySummary) -> str:
-    spreads = (summary.mse, summary.mse_standardized, summary.entropy_nats)
+    spreads = (
+        summary.mse,
+        summary.mse_standardized,
+        summary.entropy_nats,
+        summary.entropy_miller_madow_nats,
+    )
     return "".join(f"{_plus_minus(spread):>17}" for spread in spreads) + f"{summary.usage.mean:7.0%}"
 
 

@@ -35,10 +35,10 @@ class ModelAndData:
 
 def add_model(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a run of depthq train, or a save_pretrained folder")
-    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
-def _device(name: str) -> str:
+def device_name(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # no such device; a PyTorch without CUDA

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from tqdm import tqdm
 
+from depthq.analysis import entropy_nats
+from depthq.analysis.entropy import SAMPLES_PER_CODE
 from depthq.codes import CodebookUsage, count_codes
 from depthq.quantizers import DepthwiseQuantizer
 
@@ -34,6 +36,8 @@ class DensityFigures:
     their mean."""
     entropy_nats: float
     """Plug-in entropy of one code, averaged over codebooks, 0..log K."""
+    entropy_miller_madow_nats: float
+    """The same, corrected for the number of vectors."""
     usage: float
     """Share of the K codes that occur, averaged over codebooks, 0..1."""
 
@@ -54,6 +58,7 @@ class DensitySummary:
     mse: Spread
     mse_standardized: Spread
     entropy_nats: Spread
+    entropy_miller_madow_nats: Spread
     usage: Spread
 
 
@@ -70,6 +75,8 @@ class Density:
     """On features that the quantizers were not trained on."""
     training: DensitySummary
     """On those that they were; an error well below the held-out one says that codes remember single vectors."""
+    warnings: tuple[str, ...]
+    """Which entropies rest on too few vectors, with the bias to expect."""
 
 
 def decompose(maps: Tensor, num_codebooks: int, axis: Axis) -> Tensor:
@@ -155,6 +162,7 @@ def estimate_density(
     batch_size: int = 32,
     seeds: int = 10,
     device: str = "cpu",
+    variance: float | None = None,
 ) -> Density:
     """Train one quantizer per seed on some features and measure it on them and on others (Sec. 5.1).
 
@@ -171,6 +179,8 @@ def estimate_density(
         batch_size: Maps per batch.
         seeds: Quantizers to train, with seeds 0, 1, ...
         device: Where to compute.
+        variance: Of all training values, where `feature_moments` has read and checked both sets of maps already; by
+            default they are read here, as a whole.
 
     Raises:
         ValueError: If features are not finite float maps of equal shape that M fits, or a number is below 1.
@@ -180,8 +190,9 @@ def estimate_density(
             raise ValueError(f"{name} must be at least 1; got {value}")
     check_maps(train, held_out, axis, num_codebooks)
     dim = codebook_dim(train.shape[1], num_codebooks)
-    _, variance = feature_moments(train, "training features")
-    feature_moments(held_out, "held-out features")
+    if variance is None:
+        _, variance = feature_moments(train, "training features")
+        feature_moments(held_out, "held-out features")
     held_out_figures, training_figures = [], []
     for seed in range(seeds):
         quantizer = DepthwiseQuantizer(num_codebooks * dim, num_codebooks, codebook_size).to(device)
@@ -194,15 +205,32 @@ def estimate_density(
         quantizer.fit(vectors, steps=steps, seed=seed, progress=False)
         held_out_figures.append(_measure(quantizer, held_out, axis, variance, device))
         training_figures.append(_measure(quantizer, train, axis, variance, device))
+    on_held_out, on_train = _summarize(held_out_figures), _summarize(training_figures)
     return Density(
         axis=axis,
         num_codebooks=num_codebooks,
         codebook_size=codebook_size,
         codebook_dim=dim,
         seeds=seeds,
-        held_out=_summarize(held_out_figures),
-        training=_summarize(training_figures),
+        held_out=on_held_out,
+        training=on_train,
+        warnings=(
+            *_doubts(f"held-out features, by {axis},", held_out, codebook_size, on_held_out),
+            *_doubts(f"training features, by {axis},", train, codebook_size, on_train),
+        ),
     )
+
+
+def _doubts(name: str, features: np.ndarray, codebook_size: int, summary: DensitySummary) -> Iterator[str]:
+    vectors = len(features) * math.prod(features.shape[2:])  # per codebook, the same for both decompositions
+    codes_in_use = summary.usage.mean * codebook_size
+    if vectors < SAMPLES_PER_CODE["plugin"] * codes_in_use:
+        plugin, corrected = summary.entropy_nats.mean, summary.entropy_miller_madow_nats.mean
+        yield (
+            f"{name} give each codebook only {vectors} vectors for {codes_in_use:.0f} codes in use of {codebook_size}: "
+            f"plug-in entropy is too low by at least about {corrected - plugin:.3g} nats; it is {corrected:.4g} nats "
+            "after Miller-Madow correction; take more maps"
+        )
 
 
 def _training_batches(features: np.ndarray, steps: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
@@ -244,6 +272,7 @@ def _measure(
         mse=mse,
         mse_standardized=mse / variance,
         entropy_nats=usage.entropy_nats.mean().item(),
+        entropy_miller_madow_nats=entropy_nats(counts, "miller_madow").mean().item(),
         usage=usage.usage.mean().item(),
     )
 

@@ -162,7 +162,7 @@ def _forward(model: nn.Module, images: Tensor, hooks: dict) -> None:
     handles = [_find_layer(model, name).register_forward_hook(hook) for name, hook in hooks.items()]
     try:
         model(images)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # whatever its author raises
         raise ValueError(f"backbone must take images of shape {tuple(images.shape)}; got the error: {error}") from error
     finally:
         for handle in handles:
