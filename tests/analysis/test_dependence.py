@@ -118,7 +118,7 @@ def test_any_quantizer_will_do():
         feature_dependence(normal(4, 4), encode=lambda x: x.sign().long())
     with pytest.raises(ValueError, match=r"got shape \(600, 1\)"):
         feature_dependence(normal(4, 4), encode=lambda x: (x[:, :1] > 0).long())
-    with pytest.raises(ValueError, match=r"codes must be integers; got torch\.float32"):
+    with pytest.raises(ValueError, match=r"codes must be integers; got float32"):
         feature_dependence(normal(4, 4), encode=lambda x: x)
 
 

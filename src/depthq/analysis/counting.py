@@ -1,7 +1,7 @@
 """Counts of codes, accumulated batch by batch: all that entropy and mutual information rest on."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, combinations, pairwise
 from typing import Self
 
@@ -20,7 +20,7 @@ Codebook = tuple[int, int]
 # runs operations of this size on one thread, without the barriers that cost most of the time on a busy
 # machine.
 POSITIONS_AT_ONCE = 16_384
-CODES_CHECKED_AT_ONCE = 2**24  # checking copies them to int64
+CODES_CHECKED_AT_ONCE = 2**20  # checking copies them to int64: 8 MiB
 
 
 class CodeCounts:
@@ -28,7 +28,8 @@ class CodeCounts:
 
     Marginal counts are kept per codebook and position, joint counts per pair of codebooks, within a level and
     across levels. Memory is that of the tables, 8 bytes x (sum over pairs K_a K_b + positions x sum K_m),
-    whatever the size of the sample. Across levels a position of the finer grid is paired with the coarse
+    whatever the size of the sample; arrays are read some images at a time, so that a memory-mapped file may be larger
+    than memory. Across levels a position of the finer grid is paired with the coarse
     position that covers it: coarse codes are brought to the finer grid by nearest upsampling, row i taking
     the code of row floor(i * H_coarse / H_fine).
 
@@ -72,11 +73,12 @@ class CodeCounts:
         """
         levels = self._as_levels(codes)
         for index, (level, sizes) in enumerate(zip(levels, self.codebook_sizes, strict=True)):
-            for part in level.split(max(1, CODES_CHECKED_AT_ONCE // level[0].numel())):
+            for part in _parts(level, CODES_CHECKED_AT_ONCE // math.prod(level.shape[1:])):
                 check_codes(part.long(), sizes, name=f"codes[{index}]")
-        self._set_grids(tuple(tuple(level.shape[2:]) for level in levels))
-        images_at_once = max(1, POSITIONS_AT_ONCE // max(level[0, 0].numel() for level in levels))
-        for chunk in zip(*(level.split(images_at_once) for level in levels), strict=True):
+        grids = tuple(tuple(level.shape[2:]) for level in levels)
+        self._set_grids(grids)
+        images_at_once = POSITIONS_AT_ONCE // max(map(math.prod, grids))
+        for chunk in zip(*(_parts(level, images_at_once) for level in levels), strict=True):
             self._count([part.to(self._device) for part in chunk])
         return self
 
@@ -163,7 +165,7 @@ class CodeCounts:
             raise ValueError("counts must hold at least one position; got none; call update first")
         return self._positions[level]
 
-    def _as_levels(self, codes: Codes | CodeArray | Sequence[CodeArray]) -> list[Tensor]:
+    def _as_levels(self, codes: Codes | CodeArray | Sequence[CodeArray]) -> list[CodeArray]:
         maps: Iterable[CodeArray]
         if isinstance(codes, Codes):
             if codes.codebook_sizes != self.codebook_sizes:
@@ -171,7 +173,7 @@ class CodeCounts:
             maps = codes.levels
         else:
             maps = [codes] if isinstance(codes, Tensor | np.ndarray) else codes
-        levels = [as_integer_tensor(level) for level in maps]
+        levels = [_check_integers(level) for level in maps]
         if len(levels) != len(self.codebook_sizes):
             raise ValueError(
                 f"codes must hold one array per level, {len(self.codebook_sizes)} in all; got {len(levels)}"
@@ -213,14 +215,7 @@ class CodeCounts:
 
 def as_integer_tensor(codes: CodeArray) -> Tensor:
     """`codes` (N, M) or (B, M, *positions) as a tensor, refused unless integer and not empty."""
-    if isinstance(codes, np.ndarray):
-        codes = np.require(codes, requirements=["C", "W"])  # torch takes no read-only (memory-mapped) arrays
-    tensor = torch.as_tensor(codes)
-    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
-        raise ValueError(f"codes must be integers; got {tensor.dtype}; pass the codes, not the latents")
-    if tensor.dim() < 2 or tensor.numel() == 0:
-        raise ValueError(f"codes must be (N, M) or (B, M, *positions) and not empty; got shape {tuple(tensor.shape)}")
-    return tensor
+    return _as_tensor(_check_integers(codes))
 
 
 def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -230,6 +225,31 @@ def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
             source = torch.arange(size, device=codes.device) * codes.shape[axis] // size
             codes = codes.index_select(axis, source)
     return codes
+
+
+def _check_integers(codes: CodeArray) -> CodeArray:
+    if not isinstance(codes, Tensor):
+        codes = np.asarray(codes)
+    name = str(codes.dtype).removeprefix("torch.")
+    if not name.startswith(("int", "uint")):
+        raise ValueError(f"codes must be integers; got {name}; pass the codes, not the latents")
+    if codes.ndim < 2 or 0 in codes.shape:
+        raise ValueError(f"codes must be (N, M) or (B, M, *positions) and not empty; got shape {tuple(codes.shape)}")
+    return codes
+
+
+def _parts(codes: CodeArray, images_at_once: int) -> Iterator[Tensor]:
+    """`codes` (B, M, *positions) as tensors of so many images, at least one."""
+    images_at_once = max(1, images_at_once)
+    for start in range(0, len(codes), images_at_once):
+        yield _as_tensor(codes[start : start + images_at_once])
+
+
+def _as_tensor(codes: CodeArray) -> Tensor:
+    if isinstance(codes, Tensor):
+        return codes
+    # Torch takes no read-only (memory-mapped) arrays: these are copied.
+    return torch.from_numpy(np.require(codes, requirements=["C", "W"]))
 
 
 def _as_sizes_per_level(sizes: Sequence) -> tuple[tuple[int, ...], ...]:
