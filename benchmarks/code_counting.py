@@ -1,71 +1,58 @@
 """How fast pairs of codes are counted, beside NumPy's and scikit-learn's ways of building the same tables.
 
-python benchmarks/code_counting.py                        # 10^7 positions x 10 codebooks of 512: 45 tables
-python benchmarks/code_counting.py --positions 100000 --codebooks 4
+    python benchmarks/code_counting.py            # time and peak memory; 10^7 positions of M = 10, K = 512 by two ways
+    python benchmarks/code_counting.py --smoke    # seconds: checks that everything runs
 
-Codes are drawn from a Zipf law, and neighbouring codebooks share some of them, so that counts are as uneven
-as those of a trained model. All ways are asserted to give the same table before any is timed. One JSON line
-per way.
+Codes are drawn from a Zipf law, and neighbouring codebooks share some of them, so that counts are as uneven as those
+of a trained model. All contestants build the tables of all pairs, and are asserted to build the same ones before any is
+timed. Those that would take minutes for the large shape run on the small one only.
 """
 
 import argparse
 import json
-import platform
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
 import sklearn
-import torch
+from measure import environment, peak_extra_bytes, print_rows, race
 from sklearn.metrics.cluster import contingency_matrix
 
 from depthq.analysis import CodeCounts
 
+SHAPES = [(1_000_000, 10, 512), (10_000_000, 10, 512)]
+"""(N, M, K)."""
+SMOKE_SHAPE = (5000, 3, 16)
+MOST_POSITIONS_OF_SLOW_PEERS = 1_000_000
+
 
 def main() -> None:
-    args = _parse_arguments()
-    codes = draw_codes(args.positions, args.codebooks, args.codebook_size)
-    pairs = list(combinations(range(args.codebooks), 2))
-    peer_pairs = pairs[: args.peer_pairs]
-    ways: dict[str, tuple[Callable[[], object], int]] = {
-        "depthq CodeCounts": (lambda: count_depthq(codes, args.codebook_size), len(pairs)),
-        "numpy bincount": (lambda: count_numpy(codes, args.codebook_size, pairs), len(pairs)),
-        "numpy histogram2d": (
-            lambda: count_histogram2d(codes, args.codebook_size, peer_pairs),
-            len(peer_pairs),
-        ),
-        "sklearn contingency_matrix": (lambda: count_sklearn(codes, peer_pairs), len(peer_pairs)),
-    }
-    check_agreement(codes[:10_000], args.codebook_size)
-    ours = None
-    for name, (count, num_pairs) in ways.items():
-        seconds = [_seconds(count) for _ in range(args.repeats)]
-        low, median, high = np.percentile(seconds, [20, 50, 80])
-        per_pair = median / num_pairs
-        ours = ours or per_pair
-        row = {
-            "way": name,
-            "positions": args.positions,
-            "codebooks": args.codebooks,
-            "codebook_size": args.codebook_size,
-            "pairs": num_pairs,
-            "seconds_p20": round(low, 4),
-            "seconds_p50": round(median, 4),
-            "seconds_p80": round(high, 4),
-            "ns_per_pair_of_codes": round(1e9 * per_pair / args.positions, 3),
-            "time_ratio_per_pair": round(per_pair / ours, 2),
-        }
-        print(json.dumps(row | _environment()))
+    args = parse_arguments()
+    if args.memory_of:
+        print(memory_bytes(args.memory_of, *args.shape))
+        return
+    for shape in [SMOKE_SHAPE] if args.smoke else SHAPES:
+        compare(shape, rounds=2 if args.smoke else args.rounds)
 
 
-def draw_codes(positions: int, codebooks: int, size: int) -> np.ndarray:
-    """int16 (positions, codebooks): Zipf codes, each copied from the codebook before with probability 0.3."""
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the medians count")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, two rounds")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the process that measures its own memory
+    parser.add_argument("--shape", type=int, nargs=3, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def draw_codes(positions: int, num_codebooks: int, size: int) -> np.ndarray:
+    """int16 (N, M): Zipf codes, each copied from the codebook before with probability 0.3."""
     rng = np.random.default_rng(0)
     shares = 1 / np.arange(1, size + 1)
     bounds = np.cumsum(shares / shares.sum())[:-1]
-    codes = np.empty((positions, codebooks), dtype=np.int16)
-    for index in range(codebooks):
+    codes = np.empty((positions, num_codebooks), dtype=np.int16)
+    for index in range(num_codebooks):
         codes[:, index] = np.searchsorted(bounds, rng.random(positions, dtype=np.float32))
         if index:
             copied = rng.random(positions, dtype=np.float32) < 0.3
@@ -77,57 +64,69 @@ def count_depthq(codes: np.ndarray, size: int) -> CodeCounts:
     return CodeCounts([size] * codes.shape[1]).update(codes)
 
 
-def count_numpy(codes: np.ndarray, size: int, pairs: list[tuple[int, int]]) -> list[np.ndarray]:
+def count_bincount(codes: np.ndarray, size: int) -> list[np.ndarray]:
     columns = codes.T.astype(np.int64)
-    return [np.bincount(columns[a] * size + columns[b], minlength=size * size).reshape(size, size) for a, b in pairs]
+    tables = (np.bincount(a * size + b, minlength=size * size) for a, b in combinations(columns, 2))
+    return [table.reshape(size, size) for table in tables]
 
 
-def count_histogram2d(codes: np.ndarray, size: int, pairs: list[tuple[int, int]]) -> list[np.ndarray]:
+def count_histogram2d(codes: np.ndarray, size: int) -> list[np.ndarray]:
     edges = np.arange(size + 1)
-    return [np.histogram2d(codes[:, a], codes[:, b], bins=(edges, edges))[0] for a, b in pairs]
+    return [np.histogram2d(a, b, bins=(edges, edges))[0] for a, b in combinations(codes.T, 2)]
 
 
-def count_sklearn(codes: np.ndarray, pairs: list[tuple[int, int]]) -> list:
-    return [contingency_matrix(codes[:, a], codes[:, b], sparse=True) for a, b in pairs]
+def count_sklearn(codes: np.ndarray, size: int) -> list:
+    return [contingency_matrix(a, b, sparse=True) for a, b in combinations(codes.T, 2)]
 
 
-def check_agreement(codes: np.ndarray, size: int) -> None:
-    table = count_depthq(codes, size).joint((0, 0), (0, 1)).numpy()
-    assert (table == count_numpy(codes, size, [(0, 1)])[0]).all()
-    assert (table == count_histogram2d(codes, size, [(0, 1)])[0]).all()
-    used = table[table.any(1)][:, table.any(0)]  # scikit-learn leaves out codes that do not occur
-    assert (used == count_sklearn(codes, [(0, 1)])[0].toarray()).all()
+FAST: dict[str, Callable[[np.ndarray, int], object]] = {
+    "depthq CodeCounts": count_depthq,
+    "numpy bincount": count_bincount,
+}
+SLOW: dict[str, Callable[[np.ndarray, int], object]] = {
+    "numpy histogram2d": count_histogram2d,
+    "sklearn contingency_matrix": count_sklearn,
+}
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def assert_same(codes: np.ndarray, size: int) -> None:
+    """All contestants build the same table for every pair of codebooks."""
+    counts, pairs = count_depthq(codes, size), list(combinations(range(codes.shape[1]), 2))
+    peers = zip(count_bincount(codes, size), count_histogram2d(codes, size), count_sklearn(codes, size), strict=True)
+    for (a, b), (bincount, histogram, contingency) in zip(pairs, peers, strict=True):
+        table = counts.joint((0, a), (0, b)).numpy()
+        assert np.array_equal(table, bincount)
+        assert np.array_equal(table, histogram)
+        used = table[table.any(1)][:, table.any(0)]  # scikit-learn leaves out codes that do not occur
+        assert np.array_equal(used, contingency.toarray())
 
 
-def _environment() -> dict[str, str | int]:
-    return {
-        "dtype": "int16",
-        "device": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+def compare(shape: tuple[int, int, int], *, rounds: int) -> None:
+    positions, _, size = shape
+    codes = draw_codes(*shape)
+    assert_same(codes[:10_000], size)
+    contestants = FAST | SLOW if positions <= MOST_POSITIONS_OF_SLOW_PEERS else FAST
+    timings = race({name: lambda run=run: run(codes, size) for name, run in contestants.items()}, rounds=rounds)
+    facts = {
+        **dict(zip("NMK", shape, strict=True)),
+        "dtype": str(codes.dtype),
         "numpy": np.__version__,
         "sklearn": sklearn.__version__,
+        **environment(),
     }
+    print_rows("tables of all pairs of codebooks, N={} M={} K={}".format(*shape), timings, facts)
+    for name in FAST:
+        command = [sys.executable, __file__, "--memory-of", name, "--shape", *map(str, shape)]
+        peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        print(json.dumps({"name": f"{name}, memory beyond the codes", "MiB": round(peak / 2**20, 1), **facts}))
 
 
-def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Time the counting of pairs of codes, beside other libraries.")
-    parser.add_argument("--positions", type=int, default=10_000_000)
-    parser.add_argument("--codebooks", type=int, default=10)
-    parser.add_argument("--codebook-size", type=int, default=512)
-    parser.add_argument("--peer-pairs", type=int, default=1, help="pairs to time the slow peers on")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--smoke", action="store_true", help="seconds on any machine: does it run at all?")
-    args = parser.parse_args()
-    if args.smoke:
-        args.positions, args.codebooks, args.codebook_size, args.repeats = 20_000, 3, 16, 1
-    return args
+def memory_bytes(name: str, *shape: int) -> int:
+    """Peak memory of counting once, tables included, of this process."""
+    count, size = FAST[name], shape[2]
+    count(draw_codes(*SMOKE_SHAPE), SMOKE_SHAPE[2])  # loads libraries
+    codes = draw_codes(*shape)
+    return peak_extra_bytes(lambda: count(codes, size))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-import json
 import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,10 +224,3 @@ def test_questions_without_an_answer_are_refused():
 def test_sizes_below_one_are_refused(sizes):
     with pytest.raises(ValueError, match="codebook_sizes must hold sizes of at least 1"):
         CodeCounts(sizes)
-
-
-def test_the_benchmark_runs():
-    script = Path(__file__).parents[2] / "benchmarks" / "code_counting.py"
-    printed = subprocess.run([sys.executable, script, "--smoke"], check=True, capture_output=True, text=True).stdout
-    ways = [json.loads(line)["way"] for line in printed.splitlines()]
-    assert ways == ["depthq CodeCounts", "numpy bincount", "numpy histogram2d", "sklearn contingency_matrix"]
