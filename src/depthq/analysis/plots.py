@@ -37,7 +37,7 @@ def plot_position_entropy(
         raise ValueError(f"entropy_nats must be (M, H, W) or (M, T); got shape {tuple(entropy_nats.shape)}")
     is_map = entropy_nats.dim() == 3
     mean = np.atleast_2d(entropy_nats.mean(0).cpu().numpy())
-    figure = _new_figure(4.2, 3.6 if is_map else 1.6)
+    figure = new_figure(4.2, 3.6 if is_map else 1.6)
     axes = figure.add_subplot()
     image = axes.imshow(mean, vmin=vmin, vmax=vmax, cmap="viridis", aspect="equal" if is_map else "auto")
     axes.set(xlabel="column" if is_map else "position", ylabel="row" if is_map else "", title=title)
@@ -64,7 +64,7 @@ def plot_mutual_information(
     """
     values = information.matrix_nats.cpu().numpy()
     shown = np.ma.masked_where(np.triu(np.ones_like(values, dtype=bool), k=1), values)
-    figure = _new_figure(5.0, 4.2)
+    figure = new_figure(5.0, 4.2)
     axes = figure.add_subplot()
     image = axes.imshow(shown, vmin=vmin, vmax=vmax, cmap="viridis")
     if len(values) <= MAX_VALUES_SHOWN:
@@ -91,7 +91,7 @@ def plot_usage(counts: CodeCounts, level: int = 0, *, title: str = "Code usage")
     shares = (marginal / marginal.sum(1, keepdim=True)).sort(dim=1, descending=True).values.numpy()
     columns = min(len(sizes), PANELS_PER_ROW)
     rows = math.ceil(len(sizes) / columns)
-    figure = _new_figure(1.2 + 2.0 * columns, 0.9 + 1.6 * rows)
+    figure = new_figure(1.2 + 2.0 * columns, 0.9 + 1.6 * rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for index, size in enumerate(sizes):
         _draw_shares(panels[index], shares[index, :size])
@@ -112,7 +112,8 @@ def _draw_shares(panel, shares: np.ndarray) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure  # loaded here: importing depthq must not wait for matplotlib
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")

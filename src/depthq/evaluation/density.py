@@ -185,40 +185,48 @@ def estimate_density(
     Raises:
         ValueError: If features are not finite float maps of equal shape that M fits, or a number is below 1.
     """
-    for name, value in {"steps": steps, "batch_size": batch_size, "seeds": seeds}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
+    _check_counts(steps=steps, batch_size=batch_size, seeds=seeds)
     check_maps(train, held_out, axis, num_codebooks)
-    dim = codebook_dim(train.shape[1], num_codebooks)
     if variance is None:
         _, variance = feature_moments(train, "training features")
         feature_moments(held_out, "held-out features")
+    dim = codebook_dim(train.shape[1], num_codebooks)
     held_out_figures, training_figures = [], []
     for seed in range(seeds):
         quantizer = DepthwiseQuantizer(num_codebooks * dim, num_codebooks, codebook_size).to(device)
-        batches = _training_batches(train, steps, batch_size, seed)
-        task = f"{axis}, K = {codebook_size}, seed {seed}"
-        vectors = (
-            decompose(_as_tensor(maps, device), num_codebooks, axis)
-            for maps in tqdm(batches, total=steps, desc=task, unit="step", delay=2, leave=False)
-        )
-        quantizer.fit(vectors, steps=steps, seed=seed, progress=False)
+        _train(quantizer, train, axis, steps, batch_size, seed, device)
         held_out_figures.append(_measure(quantizer, held_out, axis, variance, device))
         training_figures.append(_measure(quantizer, train, axis, variance, device))
     on_held_out, on_train = _summarize(held_out_figures), _summarize(training_figures)
-    return Density(
-        axis=axis,
-        num_codebooks=num_codebooks,
-        codebook_size=codebook_size,
-        codebook_dim=dim,
-        seeds=seeds,
-        held_out=on_held_out,
-        training=on_train,
-        warnings=(
-            *_doubts(f"held-out features, by {axis},", held_out, codebook_size, on_held_out),
-            *_doubts(f"training features, by {axis},", train, codebook_size, on_train),
-        ),
+    doubts = (
+        *_doubts(f"held-out features, by {axis},", held_out, codebook_size, on_held_out),
+        *_doubts(f"training features, by {axis},", train, codebook_size, on_train),
     )
+    return Density(axis, num_codebooks, codebook_size, dim, seeds, on_held_out, on_train, doubts)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+
+
+def _train(
+    quantizer: DepthwiseQuantizer,
+    features: np.ndarray,
+    axis: Axis,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    device: str,
+) -> None:
+    task = f"{axis}, K = {quantizer.codebook_sizes[0]}, seed {seed}"
+    batches = _training_batches(features, steps, batch_size, seed)
+    vectors = (
+        decompose(_as_tensor(maps, device), quantizer.num_codebooks, axis)
+        for maps in tqdm(batches, total=steps, desc=task, unit="step", delay=2, leave=False)
+    )
+    quantizer.fit(vectors, steps=steps, seed=seed, progress=False)
 
 
 def _doubts(name: str, features: np.ndarray, codebook_size: int, summary: DensitySummary) -> Iterator[str]:

@@ -16,6 +16,7 @@ from depthq.analysis import (
     plot_position_entropy,
     plot_usage,
 )
+from depthq.analysis.plots import new_figure
 from depthq.evaluation import image_grid
 from depthq.models import DQAE
 from depthq.report.mixing import decode_each_level, mix_codebooks, mix_levels, mix_positions
@@ -65,7 +66,7 @@ def plot_codebooks(summaries: Mapping[str, CodeSummary]) -> "Figure":
     Args:
         summaries: By the run's name, one or two.
     """
-    figure = _new_figure(9.0, 3.2)
+    figure = new_figure(9.0, 3.2)
     entropy_axes, usage_axes = figure.subplots(1, 2)
     width = 0.8 / len(summaries)
     names = [name for summary in summaries.values() for name in summary.codebooks]
@@ -99,7 +100,7 @@ def plot_pictures(rows: Mapping[str, Tensor], columns: Sequence[str] = (), *, ti
     count = len(next(iter(rows.values())))
     picture = np.asarray(image_grid(*(images.cpu() for images in rows.values()), columns=count, gap=GAP_PX))
     row_height, column_width = picture.shape[0] / len(rows), picture.shape[1] / count
-    figure = _new_figure(2.2 + 0.9 * count, 0.6 + 0.9 * len(rows) * row_height / column_width)
+    figure = new_figure(2.2 + 0.9 * count, 0.6 + 0.9 * len(rows) * row_height / column_width)
     axes = figure.add_subplot()
     axes.imshow(picture, cmap="gray", interpolation="nearest")
     axes.set_yticks((np.arange(len(rows)) + 0.5) * row_height, list(rows))
@@ -205,12 +206,6 @@ def _swap(run: AnalyzedRun, images: Tensor) -> "Figure":
 
 def _title(runs: Sequence[AnalyzedRun], run: AnalyzedRun, title: str) -> str:
     return title if len(runs) == 1 else f"{run.label}\n{title}"
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # loaded here: no verb but analyze waits for matplotlib
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def _drawn(figure: "Figure") -> Image.Image:
