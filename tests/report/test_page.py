@@ -102,6 +102,16 @@ def test_one_codebook_has_no_pairs(write):
     assert "Codebook health" in text
 
 
+def test_collapsed_codebooks_and_redrawn_codes_are_told(make_run):
+    run, model, measured = make_run(codebook_size=16)
+    state = model.levels[0].quantizer.state
+    state.recent_count.fill_(1.0)
+    state.recent_count[1, 1:] = 0.0  # one code of 16 is left
+    state.recently_redrawn[:, 1] = torch.arange(100) % 2
+    rows = re.findall(r"<td>(\d+)</td>\s*<td>(.*?)</td>\s*</tr>", write_report(run, model, measured).read_text())
+    assert rows == [("0", "alive"), ("50", '<strong class="alarm">collapsed</strong>'), ("0", "alive")]
+
+
 def test_without_a_quantizer_there_are_no_codes(write):
     text = write(quantizer="none")
     assert "no quantizer" in text

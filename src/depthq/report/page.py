@@ -73,13 +73,19 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class CodebookHealth:
+class CodebookRow:
+    """How one codebook fares: counted over the images measured, and of late in training."""
+
     name: str
     size: int
     usage: float
     perplexity: float
     entropy_bits: float
     highest_bits: float
+    redrawn: int
+    """Codes re-drawn in the last 100 training steps."""
+    collapsed: bool
+    """Whether its perplexity was below a tenth of K when training ended."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Page:
     sample_size: int
     information: HeatMap | None
     entropy: Sequence[HeatMap]
-    health: Sequence[CodebookHealth]
+    health: Sequence[CodebookRow]
 
 
 def write_report(run: Path, model: DQAE, measured: Measured) -> Path:
@@ -154,7 +160,7 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         sample_size=len(sample),
         information=information_map(codes) if codes and len(codes.codebooks) > 1 else None,
         entropy=entropy_maps(codes) if codes else (),
-        health=_health(codes) if codes else (),
+        health=_health(model, codes) if codes else (),
     )
 
 
@@ -208,14 +214,24 @@ def _psnr_db(made: Tensor, originals: Tensor) -> float:
     return float(per_image.mean())
 
 
-def _health(codes: CodeSummary) -> list[CodebookHealth]:
-    return [
-        CodebookHealth(f"{number}.{index}", size, usage, perplexity, entropy_bits, math.log2(size))
-        for number, level in enumerate(codes.levels)
-        for index, (size, usage, perplexity, entropy_bits) in enumerate(
-            zip(level.codebook_sizes, level.usage, level.perplexity, level.entropy_bits, strict=True)
-        )
-    ]
+def _health(model: DQAE, codes: CodeSummary) -> list[CodebookRow]:
+    rows = []
+    for number, (level, counted) in enumerate(zip(model.levels, codes.levels, strict=True)):
+        trained = level.quantizer.health()
+        for index, size in enumerate(counted.codebook_sizes):
+            rows.append(
+                CodebookRow(
+                    name=f"{number}.{index}",
+                    size=size,
+                    usage=counted.usage[index],
+                    perplexity=counted.perplexity[index],
+                    entropy_bits=counted.entropy_bits[index],
+                    highest_bits=math.log2(size),
+                    redrawn=int(trained.redrawn[index]),
+                    collapsed=bool(trained.collapsed[index]),
+                )
+            )
+    return rows
 
 
 def _picture_url(image: Tensor) -> str:
