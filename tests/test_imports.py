@@ -28,6 +28,10 @@ ARROWS: dict[str, set[str]] = {
     "training": {"evaluation", "models", "data", "quantizers", "files", "units"},
     "report": {"run_folder", "evaluation", "analysis", "models", "codes", "files", "units"},
 }
+ARROWS["reproduce"] = {
+    *("training", "evaluation", "report", "analysis", "models", "quantizers", "data", "run_folder", "files", "codes"),
+    "units",
+}
 ARROWS["cli"] = set(ARROWS)
 ARROWS |= {"__init__": {"models", "quantizers", "codes"}, "__main__": {"cli"}}
 

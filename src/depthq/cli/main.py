@@ -19,6 +19,7 @@ VERBS = {
     "encode": "turn images into a file of codes",
     "decode": "turn a file of codes back into images",
     "density": "describe features of any network by trained codebooks",
+    "reproduce": "run the rows of the paper's tables, and show them beside ours",
     "info": "show levels, code shapes, bits and parameters of a model",
 }
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130

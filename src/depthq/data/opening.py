@@ -65,6 +65,21 @@ def open_images(
     return _hold(images, shapes) if _is_small(images, shapes) else images
 
 
+def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
+    """How many images a split has, and their common (C, H, W), from headers alone.
+
+    Raises:
+        DataError: If there are no images, they are not square, or differ in size.
+    """
+    if str(source) == "bundled":
+        images = open_images(source, split)
+        return len(images), (images.num_channels, images.image_size, images.image_size)
+    encoded = find_images(str(source), split)
+    shapes = _probe(encoded, "raise")
+    size = _common_size(shapes)
+    return len(encoded), (max(channels for channels, _, _ in shapes.values()), size, size)
+
+
 def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> dict[str, Shape]:
     """(C, H, W) by name, from the headers of images spread evenly over the set."""
     shapes = {}

@@ -99,8 +99,8 @@ class Evaluator(nn.Module):
     def _update_reconstruction(self, images: Tensor, mean: Tensor) -> None:
         originals = images.float()
         self.mse_normalized.update(_normalized_squared_error(mean, originals))
-        self.psnr_db.update(_psnr_db(mean.round(), originals))
-        self.psnr_db_mean_colour.update(_psnr_db(originals.mean((2, 3), keepdim=True), originals))
+        self.psnr_db.update(psnr_db(mean.round(), originals))
+        self.psnr_db_mean_colour.update(psnr_db(originals.mean((2, 3), keepdim=True), originals))
         if min(images.shape[2:]) >= SSIM_WINDOW:
             self.ssim.update(mean.round(), originals)
 
@@ -146,7 +146,7 @@ class _CodeCounts(Metric):
         return self.counts
 
 
-def _psnr_db(approximations: Tensor, originals: Tensor) -> Tensor:
+def psnr_db(approximations: Tensor, originals: Tensor) -> Tensor:
     """PSNR of each image (B,) in dB; an exact one counts as one with a single sub-pixel off by 1, to stay finite."""
     squared_error = (approximations - originals).square().mean((1, 2, 3))
     return 10 * (255**2 / squared_error.clamp(min=1 / originals[0].numel())).log10()

@@ -6,6 +6,7 @@ from depthq.training.run import (
     Hardware,
     RunConfig,
     default_precision,
+    steps_done,
     train,
 )
 
@@ -16,5 +17,6 @@ __all__ = [
     "RunConfig",
     "TrainingConfig",
     "default_precision",
+    "steps_done",
     "train",
 ]

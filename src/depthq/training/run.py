@@ -69,7 +69,14 @@ class RunConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
 
-def train(config: RunConfig, run: Path, *, hardware: Hardware | None = None, progress: bool = True) -> Evaluation:
+def train(
+    config: RunConfig,
+    run: Path,
+    *,
+    hardware: Hardware | None = None,
+    start_from: DQAE | None = None,
+    progress: bool = True,
+) -> Evaluation:
     """Train in the folder `run`, from its newest checkpoint if it has one, else from scratch.
 
     A run that was killed at any moment and is started again goes on to the same weights, on a CPU bit for bit, as one
@@ -79,6 +86,8 @@ def train(config: RunConfig, run: Path, *, hardware: Hardware | None = None, pro
         config: What to learn.
         run: The run's folder; made if it does not exist.
         hardware: Where to train.
+        start_from: A model of the same configuration, whose weights and codebooks a new run starts from; by default
+            they are drawn from the seed. The model itself stays as it is.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -87,27 +96,46 @@ def train(config: RunConfig, run: Path, *, hardware: Hardware | None = None, pro
     Raises:
         DataError: If the data cannot be used.
         NonFiniteLatentsError: If training diverges; the newest checkpoint is from before.
+        ValueError: If there is nothing left to train, or `start_from` is of another configuration.
     """
     data = ImageBatches(config.data, config.training)  # opened first: a wrong source leaves no folder behind
     config = _fitted_to(config, data.train_images)
     checkpoint = newest_checkpoint(run / "checkpoints")
-    if checkpoint and step_of(checkpoint) >= config.training.steps:
+    if steps_done(run) >= config.training.steps:
         raise ValueError(
             f"{run} must have steps left to train; got all {config.training.steps} done; evaluate it"
             ", or start another run"
         )
     seed_everything(config.training.seed, verbose=False)
-    training = DQAETraining(DQAE(config.model), config.training)
+    training = DQAETraining(_new_model(config.model, start_from), config.training)
     with warnings.catch_warnings():
         _ignore_lightning_advice()
         try:
-            trainer = _trainer(config.training, run, hardware or Hardware(), data, checkpoint, progress)
+            trainer = _trainer(config.training, run, hardware or Hardware(), data, progress)
         except MisconfigurationException as error:
             raise ValueError(f"hardware must fit this machine; got: {error}; leave it to auto") from error
         _write_config(config, run)
         _fit(trainer, training, data, checkpoint)
     assert training.last_evaluation is not None
     return training.last_evaluation
+
+
+def steps_done(run: Path) -> int:
+    """How many steps the newest checkpoint of a run has behind it; 0 if there is none."""
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    return step_of(checkpoint) if checkpoint else 0
+
+
+def _new_model(config: DQAEConfig, start_from: DQAE | None) -> DQAE:
+    model = DQAE(config)
+    if start_from is not None:
+        if start_from.config != config:
+            raise ValueError(
+                f"start_from must have the configuration of the run; got {start_from.config} for {config}; "
+                "train it with the same model options"
+            )
+        model.load_state_dict(start_from.state_dict())
+    return model
 
 
 @rank_zero_only
@@ -187,7 +215,6 @@ def _trainer(
     run: Path,
     hardware: Hardware,
     data: ImageBatches,
-    checkpoint: Path | None,
     progress: bool,
 ) -> Trainer:
     return Trainer(
@@ -201,7 +228,7 @@ def _trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=config.gradient_clip or None,
-        logger=_loggers(run, step_of(checkpoint) if checkpoint else 0),
+        logger=_loggers(run, steps_done(run)),
         callbacks=[  # in this order: a checkpoint comes behind all that its step leaves behind
             TrainingRows(config.log_every),
             ValidationRows(run, data.grid_images()),

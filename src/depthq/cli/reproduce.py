@@ -1,0 +1,106 @@
+"""Run rows of the paper's tables and figures, keep their results, and write the page that shows them.
+
+examples:
+  depthq reproduce table3 --scale cpu --rows M5-K128 --dry-run
+  depthq reproduce table3 table4 --scale cpu --rows "*-l2-*" --data cifar10=cifar10/ --jobs 2
+  depthq reproduce table1 --scale gpu --rows cifar10-depthwise
+
+An item is one of table1, table3, table4, decoupling, convergence, mnist, progressive, equal_bits, rate_distortion,
+figure1, figure3, figure4 and figure5. Each finished row is a file in --results and is never run twice; a killed run
+goes on where it was. --rows takes names, their first words, or wildcards; --dry-run lists them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from depthq.reproduce import (
+    ITEMS,
+    SCALES,
+    ResultsStore,
+    Task,
+    Workplace,
+    choose_rows,
+    distinct,
+    expected_seconds,
+    find_item,
+    run_tasks,
+    tasks_of,
+)
+from depthq.reproduce.data_sets import DATA_SETS
+
+
+@dataclass(frozen=True)
+class Settings:
+    tasks: list[Task]
+    workplace: Workplace
+    dry_run: bool
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    parser.add_argument("item", type=str, nargs="*", metavar="ITEM", help=f"any of {', '.join(ITEMS)}")
+    parser.add_argument("--scale", type=str, default="cpu", help=f"size of networks and runs: {', '.join(SCALES)}")
+    parser.add_argument("--rows", type=str, nargs="+", default=[], help="which rows; by default all")
+    parser.add_argument("--seeds", type=NonNegativeInt, nargs="+", help="which seeds; by default as many as rows say")
+    parser.add_argument("--jobs", type=PositiveInt, default=1, help="rows at a time; they share the cores")
+    parser.add_argument("--data", type=str, nargs="+", default=[], help="NAME=SOURCE; by default from the hub")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the folder of results")
+    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="the folder of unfinished work")
+    parser.add_argument("--dry_run", action="store_true", help="only list rows, and how long they will take")
+    options = parser.parse_args(arguments)
+    if options.scale not in SCALES:
+        raise ValueError(f"--scale must be one of {', '.join(SCALES)}; got {options.scale!r}")
+    if not options.item:
+        raise ValueError(f"ITEM must be at least one of {', '.join(ITEMS)}; got none")
+    rows = choose_rows([find_item(name) for name in options.item], options.rows)
+    return Settings(
+        tasks=tasks_of(rows, SCALES[options.scale], options.seeds),
+        workplace=Workplace(ResultsStore(options.results), options.runs, _sources(options.data), options.jobs),
+        dry_run=options.dry_run,
+    )
+
+
+def run(settings: Settings) -> None:
+    if settings.dry_run:
+        _list(settings)
+        return
+    failed = run_tasks(settings.tasks, settings.workplace)
+    if failed:
+        raise ValueError(f"{failed} experiments failed, as told above; the others have their results")
+
+
+def _sources(pairs: list[str]) -> Mapping[str, str]:
+    sources = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not equals or not source or name not in DATA_SETS:
+            raise ValueError(f"--data must be NAME=SOURCE with NAME one of {', '.join(DATA_SETS)}; got {pair!r}")
+        sources[name] = source
+    return sources
+
+
+def _list(settings: Settings) -> None:
+    """Rows, what is there, and how long the rest will take."""
+    tasks, workplace = distinct(settings.tasks), settings.workplace
+    missing = [task for task in tasks if workplace.results.find(task.experiment) is None]
+    seconds = expected_seconds(missing)
+    for task in tasks:
+        if task not in missing:
+            status = "there already"
+        elif task.name in seconds:
+            status = f"about {_duration(seconds[task.name])}"
+        else:
+            status = "not timed"
+        print(f"{task.key}  {task.name:48}  {status}")
+    print(
+        f"{len(tasks)} experiments, {len(tasks) - len(missing)} there already; "
+        f"about {_duration(sum(seconds.values()))} of training with all cores of this machine"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

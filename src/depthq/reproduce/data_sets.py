@@ -1,0 +1,103 @@
+"""The data sets that experiments name: what each must hold, and where it comes from."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from torch import Tensor
+
+from depthq.data import DataError, describe_images, evaluation_loader, open_images
+from depthq.evaluation import to_picture
+from depthq.files import replacing
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a data set must be for a figure to be about it."""
+
+    source: str
+    """Where it comes from unless told otherwise: a hub data set's name, or "" where the user must have it."""
+    shape: tuple[int, int, int]
+    """(C, H, W) of its images."""
+    train_images: int | None = None
+    """How many; None: any number."""
+    test_images: int | None = None
+
+
+DATA_SETS = {
+    "bundled": DataSet("bundled", (3, 32, 32)),
+    "cifar10": DataSet("uoft-cs/cifar10", (3, 32, 32), 50_000, 10_000),
+    "mnist": DataSet("ylecun/mnist", (1, 28, 28), 60_000, 10_000),
+    "imagenet32": DataSet("", (3, 32, 32), 1_281_167, 50_000),
+    "imagenet64": DataSet("", (3, 64, 64), 1_281_167, 50_000),
+    "imagenet64-sample": DataSet("", (3, 64, 64)),
+    "imagenet-sample": DataSet("", (3, 256, 256)),
+}
+
+
+def open_data_set(name: str, sources: Mapping[str, str]) -> str:
+    """The source of a data set, to be given to `open_images`, once it is known to hold what it must.
+
+    Args:
+        name: One of `DATA_SETS`.
+        sources: Where data sets are, by name; those not named come from the hub.
+
+    Raises:
+        DataError: If it is not there, or is another data set.
+    """
+    declared = DATA_SETS[name]
+    source = sources.get(name, declared.source)
+    remedy = f"give --data {name}=FOLDER, a folder with its parquet files (train*, test*) or images (train/, test/)"
+    if not source:
+        raise DataError(f"data set {name} must be given, as no hub has it under a free licence; got none; {remedy}")
+    for split, count in (("train", declared.train_images), ("test", declared.test_images)):
+        try:
+            found, shape = describe_images(source, split)  # type: ignore[arg-type]
+        except DataError as error:
+            raise DataError(f"data set {name} must be readable; got: {error}; {remedy}") from error
+        if shape != declared.shape or count not in (None, found):
+            raise DataError(
+                f"data set {name} must have {count or 'any number of'} {split} images of {declared.shape}; "
+                f"got {found} of {shape} in {source}; {remedy}"
+            )
+    return source
+
+
+def resized(source: str, size: int, folder: Path) -> str:
+    """A data set of the same images, box-filtered down to `size`; the source itself where they have that size.
+
+    Args:
+        source: Square images, whose side is a multiple of `size`.
+        size: Side in pixels.
+        folder: Where to write train.parquet and test.parquet, unless they are there.
+    """
+    _, (_, side, _) = describe_images(source, "test")
+    if side == size:
+        return source
+    for split in ("train", "test"):
+        file = folder / f"{split}.parquet"
+        if not file.exists():
+            batches = evaluation_loader(open_images(source, split), batch_size=1000)
+            rows = [{"bytes": _png(image), "path": None} for batch in batches for image in _box_filtered(batch, size)]
+            kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+            # The mark by which `datasets` knows a column of images.
+            mark = {"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'}
+            table = pa.table({"image": pa.array(rows, kind)}).replace_schema_metadata(mark)
+            with replacing(file) as stream:
+                pyarrow.parquet.write_table(table, stream)
+    return str(folder)
+
+
+def _box_filtered(images: Tensor, size: int) -> Tensor:
+    """uint8 (B, C, S, S) to uint8 (B, C, size, size)."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float(), size).round().to(torch.uint8)
+
+
+def _png(image: Tensor) -> bytes:
+    stream = io.BytesIO()
+    to_picture(image).save(stream, "PNG")
+    return stream.getvalue()

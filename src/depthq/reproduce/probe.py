@@ -1,0 +1,72 @@
+"""How long experiments will take on this machine, from a few training steps on noise: no data is needed."""
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+
+from depthq.models import DQAE
+from depthq.reproduce.data_sets import DATA_SETS
+from depthq.reproduce.runner import Task
+from depthq.reproduce.trainings import Progressive, Training
+from depthq.training import default_precision
+
+NUM_STEPS = 20
+_WARM_UP_STEPS = 3
+
+
+def expected_seconds(tasks: Sequence[Task]) -> dict[str, float]:
+    """Seconds of training by task name, for those tasks that train.
+
+    Of the tasks with the same likelihood and grid, on which the time depends most, the one with the most codes is
+    timed, and its time is taken for the others: an upper bound, without validation and the final measurement.
+    """
+    groups: dict[tuple, list[Task]] = {}
+    for task in tasks:
+        if isinstance(task.experiment, (Training, Progressive)):
+            groups.setdefault(_group(task.experiment), []).append(task)
+    seconds = {}
+    for group in groups.values():
+        heaviest = max(group, key=lambda task: _num_codes(task.experiment))  # type: ignore[arg-type]
+        per_step = _seconds_per_step(heaviest.experiment)  # type: ignore[arg-type]
+        for task in group:
+            seconds[task.name] = per_step * _num_steps(task.experiment)  # type: ignore[arg-type]
+    return seconds
+
+
+def _group(experiment: Training | Progressive) -> tuple:
+    model = experiment.model
+    return model.likelihood, model.num_levels, model.channels, experiment.data, experiment.training.batch_size
+
+
+def _num_codes(experiment: Training | Progressive) -> int:
+    return experiment.model.num_codebooks * sum(experiment.model.level_sizes)
+
+
+def _num_steps(experiment: Training | Progressive) -> int:
+    stages = len(experiment.image_sizes) if isinstance(experiment, Progressive) else 1
+    return stages * experiment.training.steps
+
+
+def _seconds_per_step(experiment: Training | Progressive) -> float:
+    """Median over steps on random images, at the experiment's precision, on the device that would train."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = experiment.training.precision
+    precision = default_precision() if precision == "auto" else precision
+    model = DQAE(experiment.model).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    shape = (experiment.training.batch_size, *DATA_SETS[experiment.data].shape)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    times = []
+    for _ in range(NUM_STEPS):
+        started = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
+            loss = model(images).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[_WARM_UP_STEPS:])

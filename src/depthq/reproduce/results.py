@@ -1,0 +1,154 @@
+"""The results store: one JSON file per finished experiment, and a picture beside it."""
+
+import json
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from depthq.files import replacing
+from depthq.reproduce.experiment import Experiment, Outcome, content_of, key_of
+
+PACKAGES = ("depthq", "torch", "lightning", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished experiment."""
+
+    experiment: dict[str, Any]
+    """All that fixed what was measured; its `key_of` is the file's."""
+    figures: dict[str, Any]
+    """See `Outcome`."""
+    codes: dict[str, Any] | None
+    """See `Outcome`."""
+    curve: dict[str, list[float]]
+    """See `Outcome`."""
+    made: dict[str, Any]
+    """Where, when, from which commit, with which packages, and in how many seconds."""
+    picture: Path | None
+    """The PNG beside the file, if there is one."""
+
+
+class ResultsStore:
+    """A folder of results, small enough to be committed.
+
+    Args:
+        folder: Where; made when the first result is saved.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def find(self, experiment: Experiment) -> Result | None:
+        """The result of an experiment; None, with a warning that names the file, if it is damaged."""
+        file = self._file(content_of(experiment))
+        return _read(file) if file.exists() else None
+
+    def all(self) -> list[Result]:
+        """Every result that is whole, with a warning for each that is not."""
+        results = [_read(file) for file in sorted(self.folder.glob("*.json"))]
+        return [result for result in results if result is not None]
+
+    def save(self, experiment: Experiment, outcome: Outcome, *, seconds: float) -> Path:
+        """Write the result of an experiment; the JSON file comes last, and makes it count as finished."""
+        content = content_of(experiment)
+        file = self._file(content)
+        if outcome.picture is not None:
+            with replacing(file.with_suffix(".png")) as stream:
+                outcome.picture.save(stream, "PNG", optimize=True)
+        result = {
+            "experiment": content,
+            "figures": outcome.figures,
+            "codes": outcome.codes,
+            "curve": outcome.curve,
+            "made": _circumstances(seconds),
+        }
+        with replacing(file) as stream:
+            stream.write((json.dumps(_rounded(result), indent=1) + "\n").encode())
+        return file
+
+    def _file(self, content: Mapping[str, Any]) -> Path:
+        return self.folder / f"{name_of(content)}-{key_of(content)}.json"
+
+
+def name_of(content: Mapping[str, Any]) -> str:
+    """A file name that tells a person what is in it; the key behind it is what counts."""
+    words = [content["kind"], content.get("data")]
+    if model := content.get("model"):
+        sizes = model["codebook_size"]
+        sizes = "x".join(map(str, sizes)) if isinstance(sizes, list) else sizes
+        words += [model["likelihood"], model["quantizer"], f"M{model['num_codebooks']}", f"K{sizes}"]
+        words.append(f"seed{content['training']['seed']}")
+    return "-".join(str(word) for word in words if word).replace("_", "-")
+
+
+def _read(file: Path) -> Result | None:
+    try:
+        fields = json.loads(file.read_text())
+        result = Result(**fields, picture=_picture_of(file))
+        for name, kind in {"experiment": dict, "figures": dict, "curve": dict, "made": dict}.items():
+            if not isinstance(getattr(result, name), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}")
+        key = key_of(result.experiment)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        warnings.warn(f"{file} must be a whole result; got: {error}; left out; delete it to run it again", stacklevel=3)
+        return None
+    if not file.stem.endswith(f"-{key}"):
+        warnings.warn(
+            f"{file} must hold the result that its name says; got another experiment's, {key}; left out; "
+            "delete it to run it again",
+            stacklevel=3,
+        )
+        return None
+    return result
+
+
+def _picture_of(file: Path) -> Path | None:
+    picture = file.with_suffix(".png")
+    return picture if picture.exists() else None
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits: more are noise, and only make files larger."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _circumstances(seconds: float) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {_processor()}",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "seconds": round(seconds),
+        "commit": _commit(),
+        "finished": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Of the checkout that this code is run from; "-dirty" behind it if it was changed; None if it is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,40 @@
+"""The sizes at which rows are run: the paper's own, and one that a CPU finishes in minutes."""
+
+from dataclasses import dataclass, replace
+
+from depthq.models import PRESETS, DQAEConfig
+from depthq.training import TRAINING_PRESETS, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A network and a training that rows change only where they differ from each other."""
+
+    model: DQAEConfig
+    training: TrainingConfig
+    protocol: str
+    """Both in words, for the page."""
+
+
+SCALES = {
+    "cpu": Scale(
+        model=DQAEConfig(channels=(32, 64)),
+        # Full precision on every machine: whether bfloat16 is faster, or there at all, differs between CPUs.
+        training=TrainingConfig(
+            steps=1000, precision="32-true", validate_every=100, checkpoint_every=200, log_every=100
+        ),
+        protocol="32 and 64 channels, 1 residual block, D = 4, decay 0.9; 1,000 steps of 64 images in float32, "
+        "AdamW at 2e-3 with cosine decay",
+    ),
+    "gpu": Scale(
+        model=replace(PRESETS["paper"], likelihood="l2", codebook_size=128),
+        training=TRAINING_PRESETS["paper"],
+        protocol="256 channels, 4 residual blocks, D = 64, decay 0.99; 156,250 steps of 128 images (400 epochs of "
+        "CIFAR-10) in bfloat16, AdamW at 2e-4 with cosine decay",
+    ),
+    "miniature": Scale(
+        model=PRESETS["tiny"],
+        training=replace(TRAINING_PRESETS["tiny"], precision="32-true"),
+        protocol="8 and 16 channels, 20 steps of 8 images: only to see that everything runs",
+    ),
+}
