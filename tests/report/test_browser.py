@@ -145,6 +145,10 @@ def test_a_phone_never_scrolls_sideways(page):
     see(page, width=390, scheme="light")
     width = "return document.documentElement.scrollWidth"
     assert page.execute_script(width) == 390
+    too_wide = (
+        "return [...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).length"
+    )
+    assert page.execute_script(too_wide) == 0
 
 
 def test_dark_mode_is_dark(page):
