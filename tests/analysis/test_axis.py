@@ -88,6 +88,8 @@ def test_memory_mapped_features_are_read(tmp_path):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"axis must lie in \[1, 3\), axis 0 being the samples; got 3"):
         recommend_axis(normal(4, 4), axes=[3])
+    with pytest.raises(ValueError, match="max_features must be at least 2, to form pairs; got 1"):
+        recommend_axis(normal(4, 4), max_features=1)
     with pytest.raises(ValueError, match="features must be finite"):
         recommend_axis(normal(4, 4) / 0)
     with pytest.raises(ValueError, match="features must hold at least 2 that vary over the samples; got 0"):

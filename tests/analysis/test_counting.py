@@ -93,7 +93,7 @@ def test_merge_with_nothing_changes_nothing():
     assert_same_counts(empty.merge(counts), expected)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, np.uint16, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, np.uint16, np.int64, ">i4"])
 def test_any_integer_dtype_counts_alike(dtype):
     assert_same_counts(CodeCounts([2, 3]).update(ROWS.astype(dtype)), CodeCounts([2, 3]).update(ROWS))
 
@@ -167,7 +167,7 @@ def test_all_reduce_without_processes_changes_nothing():
         (np.zeros(3, dtype=np.int64), r"codes must be \(N, M\) or \(B, M, \*positions\)"),
         (np.zeros((4, 2)), "codes must be integers; got float64"),
         (np.zeros((4, 2), dtype=bool), "codes must be integers; got bool"),
-        (torch.zeros(4, 2), "codes must be integers; got float32"),
+        (torch.zeros(4, 2), "codes must be integers; got torch.float32"),
         (np.array([["1", "2"]]), "codes must be integers; got <U1"),
         (np.zeros((4, 3), dtype=np.int64), "with M = 2 codebooks"),
         ([ROWS, ROWS], "one array per level, 1 in all; got 2"),

@@ -118,7 +118,7 @@ def test_any_quantizer_will_do():
         feature_dependence(normal(4, 4), encode=lambda x: x.sign().long())
     with pytest.raises(ValueError, match=r"got shape \(600, 1\)"):
         feature_dependence(normal(4, 4), encode=lambda x: (x[:, :1] > 0).long())
-    with pytest.raises(ValueError, match=r"codes must be integers; got float32"):
+    with pytest.raises(ValueError, match=r"codes must be integers; got torch\.float32"):
         feature_dependence(normal(4, 4), encode=lambda x: x)
 
 
@@ -128,8 +128,10 @@ def test_bad_features_are_refused(analyse):
     broken[0, 0, 0], broken[5, 1, 1] = float("nan"), float("inf")
     with pytest.raises(ValueError, match="features must be finite; got NaN or infinity in 2 of 9600 entries"):
         analyse(broken)
-    with pytest.raises(ValueError, match=r"features must be floats \(B, C, ...\); got torch.int64"):
+    with pytest.raises(ValueError, match=r"features must be floats \(B, C, ...\) and not empty; got torch.int64"):
         analyse(torch.zeros(30, 4, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"and not empty; got torch.float32 of shape \(30, 0, 4\)"):
+        analyse(torch.zeros(30, 0, 4))
     with pytest.raises(ValueError, match=r"at least 20 samples on axis 0; got shape \(19, 4, 4\)"):
         analyse(np.zeros((19, 4, 4)))
 
@@ -145,6 +147,15 @@ def test_features_without_positions_have_nothing_to_compare():
         feature_dependence(normal(4))
 
 
-def test_too_few_bins_are_refused():
+def test_no_pairs_to_choose_are_refused():
+    with pytest.raises(ValueError, match="max_positions must be at least 2, to form pairs; got 1"):
+        feature_dependence(normal(4, 4), max_positions=1)
+
+
+def test_quantile_codes_refuse_what_has_no_order():
     with pytest.raises(ValueError, match="num_bins must be at least 2; got 1"):
         quantile_codes(normal(2), 1)
+    with pytest.raises(ValueError, match=r"features must hold at least one sample; got shape \(0, 3\)"):
+        quantile_codes(torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="features must be finite; got NaN or infinity in 1 of 2 entries"):
+        quantile_codes(torch.tensor([[1.0], [float("nan")]]))

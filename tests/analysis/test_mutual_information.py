@@ -173,7 +173,10 @@ def test_bad_arguments_are_refused():
         mutual_information_nats(torch.ones(4, dtype=torch.int64))
     with pytest.raises(ValueError, match="counts must hold at least one count"):
         mutual_information_nats(torch.zeros(2, 2, dtype=torch.int64))
-    information = pairwise_mutual_information(CodeCounts([2]).update(np.array([[0], [1]] * 10)))
+    counts = CodeCounts([2]).update(np.array([[0], [1]] * 10))
+    with pytest.raises(ValueError, match="levels must hold at least one level; got none"):
+        pairwise_mutual_information(counts, levels=[])
+    information = pairwise_mutual_information(counts)
     with pytest.raises(ValueError, match="at least two to form a pair; got 1"):
         _ = information.mean_pairwise_nats
     with pytest.raises(ValueError, match="by must be one of min, geometric, arithmetic, max, joint; got 'sum'"):

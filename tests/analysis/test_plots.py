@@ -79,6 +79,11 @@ def test_maps_of_a_wrong_shape_are_refused():
         plot_position_entropy(torch.ones(4))
 
 
+def test_usage_of_a_level_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"level must lie in \[0, 1\); got 1"):
+        plot_usage(counts_of(2), level=1)
+
+
 def test_matplotlib_loads_only_when_something_is_drawn():
     check = "import sys, depthq.analysis; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)

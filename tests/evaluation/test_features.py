@@ -196,6 +196,10 @@ def test_backbone_from_any_importable_factory(networks, name, width):
         ("no_such_module:make", "backbone must name something importable; got 'no_such_module:make'"),
         ("some_networks:no_such", "backbone must name something importable; got 'some_networks:no_such'"),
         ("some_networks:not_a_network", r"must make a torch\.nn\.Module; got int from 'some_networks:not_a_network'"),
+        (
+            "some_networks:not_a_network:x",
+            "must make a network; got TypeError: .* from 'some_networks:not_a_network:x'",
+        ),
     ],
 )
 def test_what_is_no_backbone(networks, name, message):
@@ -289,7 +293,7 @@ def test_no_code_runs_from_weights(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"no weights at all", "half"], ids=["empty", "text", "half"])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"junk", "half"], ids=["empty", "text", "word", "half"])
 def test_broken_weights(tmp_path, name, content):
     path = tmp_path / name
     if content == "half":

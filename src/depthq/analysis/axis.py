@@ -15,6 +15,7 @@ from depthq.analysis.dependence import (
     MeasuredPairs,
     PairDependence,
     check_axis,
+    check_choice,
     check_features,
     quantile_codes,
     varying_features,
@@ -103,9 +104,11 @@ def recommend_axis(
         seed: Of the choice.
 
     Raises:
-        ValueError: If features are not finite floats, too few, an axis is out of range, or none can be split.
+        ValueError: If features are not finite floats, too few, an axis is out of range, a maximum is below 2, or no
+            axis can be split.
     """
     features = check_features(features)
+    check_choice(max_slices=max_slices, max_features=max_features)
     axes = [check_axis(axis, features.dim()) for axis in axes or range(1, features.dim())]
     columns, places = _choose_features(features, max_features, seed)
     pairs = MeasuredPairs(columns, encode)

@@ -215,7 +215,7 @@ class CodeCounts:
 
 def as_integer_tensor(codes: CodeArray) -> Tensor:
     """`codes` (N, M) or (B, M, *positions) as a tensor, refused unless integer and not empty."""
-    return _as_tensor(_check_integers(codes))
+    return as_tensor(_check_integers(codes))
 
 
 def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -230,26 +230,32 @@ def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
 def _check_integers(codes: CodeArray) -> CodeArray:
     if not isinstance(codes, Tensor):
         codes = np.asarray(codes)
-    name = str(codes.dtype).removeprefix("torch.")
-    if not name.startswith(("int", "uint")):
-        raise ValueError(f"codes must be integers; got {name}; pass the codes, not the latents")
+    if not _is_integer(codes):
+        raise ValueError(f"codes must be integers; got {codes.dtype}; pass the codes, not the latents")
     if codes.ndim < 2 or 0 in codes.shape:
         raise ValueError(f"codes must be (N, M) or (B, M, *positions) and not empty; got shape {tuple(codes.shape)}")
     return codes
+
+
+def _is_integer(codes: CodeArray) -> bool:
+    if isinstance(codes, np.ndarray):
+        return codes.dtype.kind in "iu"
+    return not (codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool)
 
 
 def _parts(codes: CodeArray, images_at_once: int) -> Iterator[Tensor]:
     """`codes` (B, M, *positions) as tensors of so many images, at least one."""
     images_at_once = max(1, images_at_once)
     for start in range(0, len(codes), images_at_once):
-        yield _as_tensor(codes[start : start + images_at_once])
+        yield as_tensor(codes[start : start + images_at_once])
 
 
-def _as_tensor(codes: CodeArray) -> Tensor:
-    if isinstance(codes, Tensor):
-        return codes
-    # Torch takes no read-only (memory-mapped) arrays: these are copied.
-    return torch.from_numpy(np.require(codes, requirements=["C", "W"]))
+def as_tensor(array: Tensor | np.ndarray) -> Tensor:
+    """The array as a tensor; a copy of what torch cannot share: read-only (memory-mapped) or foreign in byte order."""
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    return torch.from_numpy(np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"]))
 
 
 def _as_sizes_per_level(sizes: Sequence) -> tuple[tuple[int, ...], ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
-from depthq.analysis.counting import as_integer_tensor
+from depthq.analysis.counting import as_integer_tensor, as_tensor
 from depthq.analysis.entropy import entropy_nats
 
 NUM_GROUPS = 10  # of samples, each left out once for an error estimate
@@ -56,9 +56,15 @@ def quantile_codes(features: Tensor, num_bins: int = 4) -> Tensor:
 
     Returns:
         int64, as features, in [0, num_bins).
+
+    Raises:
+        ValueError: If features are empty or not finite, or num_bins is below 2.
     """
     if num_bins < 2:
         raise ValueError(f"num_bins must be at least 2; got {num_bins}")
+    if len(features) == 0:
+        raise ValueError(f"features must hold at least one sample; got shape {tuple(features.shape)}")
+    _check_finite(features)
     ranked = features.sort(dim=0).values
     edges = [ranked[len(ranked) * upper // num_bins] for upper in range(1, num_bins)]
     return torch.stack([features >= edge for edge in edges]).sum(0)
@@ -111,9 +117,11 @@ def feature_dependence(
         seed: Of the choice.
 
     Raises:
-        ValueError: If features are not finite floats, too few, never vary, or have a single channel or position.
+        ValueError: If features are not finite floats, too few, never vary, or have a single channel or position, or
+            fewer than two of either are to be chosen.
     """
     features = check_features(features)
+    check_choice(max_channels=max_channels, max_positions=max_positions)
     flat = features.reshape(*features.shape[:2], -1)  # (B, C, P)
     _, channels, positions = flat.shape
     if channels < 2 or positions < 2:
@@ -166,20 +174,23 @@ class MeasuredPairs:
 
 def check_features(features: Tensor | np.ndarray) -> Tensor:
     """Features as a tensor, refused unless finite floats (B, C, ...) of enough samples."""
-    if isinstance(features, np.ndarray):
-        features = torch.from_numpy(np.require(features, requirements=["C", "W"]))
+    features = as_tensor(features)
     shape = tuple(features.shape)
-    if not features.dtype.is_floating_point or features.dim() < 2:
-        raise ValueError(f"features must be floats (B, C, ...); got {features.dtype} of shape {shape}")
+    if not features.dtype.is_floating_point or features.dim() < 2 or 0 in shape[1:]:
+        raise ValueError(f"features must be floats (B, C, ...) and not empty; got {features.dtype} of shape {shape}")
     if len(features) < 2 * NUM_GROUPS:
         raise ValueError(f"features must hold at least {2 * NUM_GROUPS} samples on axis 0; got shape {shape}")
+    _check_finite(features)
+    return features
+
+
+def _check_finite(features: Tensor) -> None:
     num_bad = features.numel() - int(features.isfinite().sum())
     if num_bad:
         raise ValueError(
             f"features must be finite; got NaN or infinity in {num_bad} of {features.numel()} entries; "
             "drop those samples"
         )
-    return features
 
 
 def check_axis(axis: int, rank: int) -> int:
@@ -187,6 +198,13 @@ def check_axis(axis: int, rank: int) -> int:
     if not -rank < axis < rank or axis == 0:
         raise ValueError(f"axis must lie in [1, {rank}), axis 0 being the samples; got {axis}")
     return axis % rank
+
+
+def check_choice(**numbers: int) -> None:
+    """Refuse to choose fewer features than make a pair."""
+    for name, number in numbers.items():
+        if number < 2:
+            raise ValueError(f"{name} must be at least 2, to form pairs; got {number}")
 
 
 def varying_features(columns: Tensor) -> Tensor:

@@ -148,12 +148,17 @@ def pairwise_mutual_information(
             plug-in.
         seed: Of the random pairing of "shuffle".
 
+    Raises:
+        ValueError: If a level does not exist, there is none, nothing has been counted, or the estimator is unknown.
+
     Warns:
         UserWarning: If there are too few samples per pair of codes; for "shuffle", if it takes much away from a
             pair and leaves much. It tells all three estimates of the pair most in doubt.
     """
     check_estimator(estimator, SAMPLES_PER_CELL)
     chosen = range(len(counts.codebook_sizes)) if levels is None else levels
+    if not chosen:
+        raise ValueError("levels must hold at least one level; got none; leave it out for all")
     codebooks = tuple(codebook for codebook in counts.codebooks if codebook[0] in chosen)
     diagonal = [
         entropy_nats(counts.marginal(level), "plugin" if estimator == "plugin" else "miller_madow")

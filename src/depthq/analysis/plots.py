@@ -86,7 +86,8 @@ def plot_usage(counts: CodeCounts, level: int = 0, *, title: str = "Code usage")
         level: Which level to show.
         title: Above the panels.
     """
-    sizes, marginal = counts.codebook_sizes[level], counts.marginal(level).cpu()
+    marginal = counts.marginal(level).cpu()
+    sizes = counts.codebook_sizes[level]
     usage = CodebookUsage.from_counts(marginal, sizes)
     shares = (marginal / marginal.sum(1, keepdim=True)).sort(dim=1, descending=True).values.numpy()
     columns = min(len(sizes), PANELS_PER_ROW)

@@ -1,7 +1,6 @@
 """Where features come from: an .npy file, or a named layer of any network."""
 
 import importlib
-import pickle
 import pkgutil
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -197,7 +195,12 @@ def _made_by_factory(name: str) -> nn.Module:
         factory = pkgutil.resolve_name(f"{module}:{factory_name}")
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"backbone must name something importable; got {name!r} ({error})") from error
-    model = factory(*argument)
+    try:
+        model = factory(*argument)
+    except Exception as error:  # whatever its author raises
+        raise ValueError(
+            f"backbone must make a network; got {type(error).__name__}: {error}, from {name!r}; check its argument"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"backbone must make a torch.nn.Module; got {type(model).__name__} from {name!r}")
     return model
@@ -224,7 +227,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the bytes of other files may stop the reading anywhere
         raise ValueError(
             f"weights must be a whole file of tensors by name; got {path} ({type(error).__name__}); "
             "save a network's state_dict() with safetensors or torch.save"
