@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "quantizers": {"ops", "codes"},
     "models": {"quantizers", "likelihoods", "codes"},
     "run_folder": {"models"},
-    "evaluation": {"models", "quantizers", "likelihoods", "analysis", "codes", "units"},
+    "evaluation": {"models", "data", "quantizers", "likelihoods", "analysis", "codes", "units"},
     "training": {"evaluation", "models", "data", "quantizers", "files", "units"},
     "report": {"run_folder", "evaluation", "analysis", "models", "codes", "files", "units"},
 }

@@ -21,13 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
-import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
-from tqdm import tqdm
 
 from depthq.cli.model_and_data import device_name
-from depthq.data import evaluation_loader, open_images
 from depthq.evaluation.density import (
     Axis,
     Density,
@@ -37,17 +34,10 @@ from depthq.evaluation.density import (
     estimate_density,
     feature_moments,
 )
-from depthq.evaluation.features import (
-    NORMALIZATIONS,
-    last_map_layer,
-    layer_maps,
-    load_backbone,
-    open_features,
-    save_features,
-)
+from depthq.evaluation.extraction import extract_features
+from depthq.evaluation.features import NORMALIZATIONS, load_backbone, open_features
 from depthq.files import new_folder
 
-BATCH_SIZE = 32
 HELD_OUT_SHARE = 5  # one in so many
 
 
@@ -205,23 +195,16 @@ def _open(files: FeatureFiles) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _extract(source: BackboneAndData, device: str, folder: Path) -> None:
-    """Write train.npy and test.npy: the layer's maps of the centre crops of each split."""
-    model = load_backbone(source.backbone, source.weights).to(device)
-    normalize = NORMALIZATIONS[source.normalize]
-    black = torch.zeros(1, 3, source.image_size, source.image_size, dtype=torch.uint8)
-    layer = source.layer or last_map_layer(model, normalize(black).to(device))
-    for split in ("train", "test"):
-        images = open_images(source.data, split, image_size=source.image_size)
-        loader = tqdm(
-            evaluation_loader(images, batch_size=BATCH_SIZE, limit=source.limit),
-            desc=f"{layer} of {split} images",
-            unit="batch",
-            delay=2,
-            leave=False,
-        )
-        # Gray images go to all three channels: backbones expect colour.
-        maps = (layer_maps(model, layer, normalize(batch.expand(-1, 3, -1, -1)).to(device)) for batch in loader)
-        save_features(folder / f"{split}.npy", maps, min(len(images), source.limit or len(images)))
+    extract_features(
+        load_backbone(source.backbone, source.weights),
+        source.data,
+        folder,
+        layer=source.layer,
+        normalize=NORMALIZATIONS[source.normalize],
+        image_size=source.image_size,
+        limit=source.limit,
+        device=device,
+    )
 
 
 def _table(facts: dict, rows: list[Density]) -> str:

@@ -4,10 +4,12 @@ examples:
   depthq reproduce table3 --scale cpu --rows M5-K128 --dry-run
   depthq reproduce table3 table4 --scale cpu --rows "*-l2-*" --data cifar10=cifar10/ --jobs 2
   depthq reproduce table1 --scale gpu --rows cifar10-depthwise
+  depthq reproduce --render
 
-An item is one of table1, table3, table4, decoupling, convergence, mnist, progressive, equal_bits, rate_distortion,
-figure1, figure3, figure4 and figure5. Each finished row is a file in --results and is never run twice; a killed run
-goes on where it was. --rows takes names, their first words, or wildcards; --dry-run lists them.
+An item is one of table1, table2, table3, table4, decoupling, convergence, mnist, progressive, equal_bits,
+rate_distortion, figure1, figure3, figure4 and figure5. Each finished row is a file in --results and is never run twice;
+a killed run goes on where it was. --rows takes names, their first words, or wildcards; --dry-run lists them.
+docs/reproduction.md and docs/findings.md are what --render wrote of the results in this repository.
 """
 
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ from depthq.reproduce import (
     run_tasks,
     tasks_of,
 )
-from depthq.reproduce.data_sets import DATA_SETS
+from depthq.reproduce.data_sets import DATA_SETS, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Settings:
     tasks: list[Task]
     workplace: Workplace
     dry_run: bool
+    render: Path | None
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
@@ -50,16 +53,19 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder of results")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="the folder of unfinished work")
     parser.add_argument("--dry_run", action="store_true", help="only list rows, and how long they will take")
+    parser.add_argument("--render", action="store_true", help="write the page and its figures from all results")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where --render writes")
     options = parser.parse_args(arguments)
     if options.scale not in SCALES:
         raise ValueError(f"--scale must be one of {', '.join(SCALES)}; got {options.scale!r}")
-    if not options.item:
+    if not options.item and not options.render:
         raise ValueError(f"ITEM must be at least one of {', '.join(ITEMS)}; got none")
     rows = choose_rows([find_item(name) for name in options.item], options.rows)
     return Settings(
         tasks=tasks_of(rows, SCALES[options.scale], options.seeds),
         workplace=Workplace(ResultsStore(options.results), options.runs, _sources(options.data), options.jobs),
         dry_run=options.dry_run,
+        render=options.docs if options.render else None,
     )
 
 
@@ -68,16 +74,21 @@ def run(settings: Settings) -> None:
         _list(settings)
         return
     failed = run_tasks(settings.tasks, settings.workplace)
+    if settings.render:
+        from depthq.reproduce.page import render
+
+        for file in render(settings.workplace.results, settings.render):
+            print(file)
     if failed:
         raise ValueError(f"{failed} experiments failed, as told above; the others have their results")
 
 
 def _sources(pairs: list[str]) -> Mapping[str, str]:
-    sources = {}
+    known, sources = [*DATA_SETS, *WEIGHTS], {}
     for pair in pairs:
         name, equals, source = pair.partition("=")
-        if not equals or not source or name not in DATA_SETS:
-            raise ValueError(f"--data must be NAME=SOURCE with NAME one of {', '.join(DATA_SETS)}; got {pair!r}")
+        if not equals or not source or name not in known:
+            raise ValueError(f"--data must be NAME=SOURCE with NAME one of {', '.join(known)}; got {pair!r}")
         sources[name] = source
     return sources
 

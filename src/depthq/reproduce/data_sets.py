@@ -38,6 +38,9 @@ DATA_SETS = {
     "imagenet-sample": DataSet("", (3, 256, 256)),
 }
 
+WEIGHTS = ("efficientnet-lite0-weights",)
+"""Files of weights that experiments name, which the user must have."""
+
 
 def open_data_set(name: str, sources: Mapping[str, str]) -> str:
     """The source of a data set, to be given to `open_images`, once it is known to hold what it must.

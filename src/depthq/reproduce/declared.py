@@ -11,12 +11,14 @@ import yaml
 
 from depthq.models import DQAEConfig
 from depthq.reproduce.codecs import Codec
+from depthq.reproduce.density_study import DensityStudy
 from depthq.reproduce.experiment import Experiment
 from depthq.reproduce.scales import Scale
 from depthq.reproduce.trainings import Progressive, Training
 
 ITEMS = (
     "table1",
+    "table2",
     "table3",
     "table4",
     "decoupling",
@@ -54,6 +56,8 @@ class Row:
         own = {name: value for name, value in self.options.items() if name not in _MODEL_FIELDS}
         if self.kind == "codec":
             return Codec(**own)
+        if self.kind == "density":
+            return DensityStudy(**self.options)
         model = replace(scale.model, **{name: self.options[name] for name in self.options.keys() & _MODEL_FIELDS})
         steps = round(own.pop("times_steps", 1) * scale.training.steps)
         flip = own.pop("flip", scale.training.flip)

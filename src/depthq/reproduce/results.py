@@ -34,8 +34,14 @@ class Result:
     """See `Outcome`."""
     made: dict[str, Any]
     """Where, when, from which commit, with which packages, and in how many seconds."""
-    picture: Path | None
-    """The PNG beside the file, if there is one."""
+    file: Path
+    """Where it is stored."""
+
+    @property
+    def picture(self) -> Path | None:
+        """The PNG beside the file, if there is one."""
+        picture = self.file.with_suffix(".png")
+        return picture if picture.exists() else None
 
 
 class ResultsStore:
@@ -62,18 +68,14 @@ class ResultsStore:
         """Write the result of an experiment; the JSON file comes last, and makes it count as finished."""
         content = content_of(experiment)
         file = self._file(content)
+        found = {"figures": outcome.figures, "codes": outcome.codes, "curve": outcome.curve}
+        result = {"experiment": content} | _rounded(found) | {"made": _circumstances(seconds)}
+        text = json.dumps(result, indent=1) + "\n"  # before anything is written: it may not be JSON
         if outcome.picture is not None:
             with replacing(file.with_suffix(".png")) as stream:
                 outcome.picture.save(stream, "PNG", optimize=True)
-        result = {
-            "experiment": content,
-            "figures": outcome.figures,
-            "codes": outcome.codes,
-            "curve": outcome.curve,
-            "made": _circumstances(seconds),
-        }
         with replacing(file) as stream:
-            stream.write((json.dumps(_rounded(result), indent=1) + "\n").encode())
+            stream.write(text.encode())
         return file
 
     def _file(self, content: Mapping[str, Any]) -> Path:
@@ -94,27 +96,22 @@ def name_of(content: Mapping[str, Any]) -> str:
 def _read(file: Path) -> Result | None:
     try:
         fields = json.loads(file.read_text())
-        result = Result(**fields, picture=_picture_of(file))
-        for name, kind in {"experiment": dict, "figures": dict, "curve": dict, "made": dict}.items():
-            if not isinstance(getattr(result, name), kind):
-                raise ValueError(f"{name} must be a {kind.__name__}")
+        result = Result(**fields, file=file)
+        for name, value in fields.items():
+            if not isinstance(value, dict) and (name, value) != ("codes", None):
+                raise ValueError(f"{name} of another kind, {type(value).__name__}")
         key = key_of(result.experiment)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        warnings.warn(f"{file} must be a whole result; got: {error}; left out; delete it to run it again", stacklevel=3)
+        warnings.warn(f"{file} must be a whole result; got: {error}; left out; run its row again", stacklevel=3)
         return None
     if not file.stem.endswith(f"-{key}"):
         warnings.warn(
             f"{file} must hold the result that its name says; got another experiment's, {key}; left out; "
-            "delete it to run it again",
+            "run its row again",
             stacklevel=3,
         )
         return None
     return result
-
-
-def _picture_of(file: Path) -> Path | None:
-    picture = file.with_suffix(".png")
-    return picture if picture.exists() else None
 
 
 def _rounded(value: Any) -> Any:

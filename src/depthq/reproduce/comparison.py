@@ -1,0 +1,119 @@
+"""What rows say beside each other: depthwise against shared, how soon, and at what rate."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from depthq.reproduce.book import Measured, ResultsBook
+from depthq.reproduce.declared import Item, Row
+from depthq.reproduce.scales import Scale
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A figure of the depthwise and the shared row of the same name, ours and the paper's; None where there is none."""
+
+    name: str
+    """The rows' name without the quantizer."""
+    depthwise: Measured | None
+    shared: Measured | None
+    paper_depthwise: float | None
+    paper_shared: float | None
+    is_same_network: bool
+    """With one codebook there is nothing to share."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Depthwise over shared, of the means."""
+        return self.depthwise.mean / self.shared.mean if self.depthwise and self.shared else None
+
+    @property
+    def paper_ratio(self) -> float | None:
+        """The paper's."""
+        return self.paper_depthwise / self.paper_shared if self.paper_depthwise and self.paper_shared else None
+
+
+def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterator[Pair]:
+    """The pairs of an item's rows that have the figure, in ours or in the paper's."""
+    for depthwise, shared in row_pairs(item):
+        pair = Pair(
+            name=_base(depthwise),
+            depthwise=book.figure(depthwise, scale, figure),
+            shared=book.figure(shared, scale, figure),
+            paper_depthwise=depthwise.paper.get(figure),
+            paper_shared=shared.paper.get(figure),
+            is_same_network=depthwise.experiment(scale, 0) == shared.experiment(scale, 0),
+        )
+        if pair.depthwise or pair.shared or pair.paper_depthwise is not None or pair.paper_shared is not None:
+            yield pair
+
+
+def row_pairs(item: Item) -> Iterator[tuple[Row, Row]]:
+    """The depthwise and the shared row of each name."""
+    rows = {row.name: row for row in item.rows}
+    for name, row in rows.items():
+        shared = rows.get(name.removesuffix("depthwise") + "shared")
+        if name.endswith("depthwise") and shared:
+            yield row, shared
+
+
+def _base(row: Row) -> str:
+    return row.name.removesuffix("depthwise").removesuffix("-") or "all"
+
+
+@dataclass(frozen=True)
+class Race:
+    """How soon a depthwise run measures what the shared one measures at its best, on the validation images."""
+
+    name: str
+    figure: str
+    goal: float
+    """The shared run's lowest."""
+    goal_at: int
+    """Its step."""
+    reached_at: int | None
+    """The first measured step at which the depthwise run is as low; None if it never is."""
+    steps: int
+    """Of each run."""
+
+
+def convergence(item: Item, scale: Scale, book: ResultsBook) -> Iterator[Race]:
+    """The races that both sides of have been run, by their first seeds."""
+    for depthwise, shared in row_pairs(item):
+        ours, theirs = book.first(depthwise, scale), book.first(shared, scale)
+        if ours is None or theirs is None:
+            continue
+        # The likelihood where there is one, in nats as elsewhere on the page.
+        figure = "nll_bits_per_dim" if "nll_bits_per_dim" in ours.curve else "mse_normalized"
+        best = int(np.argmin(theirs.curve[figure]))
+        goal = theirs.curve[figure][best]
+        low = [int(step) for step, value in zip(ours.curve["step"], ours.curve[figure], strict=True) if value <= goal]
+        yield Race(
+            name=_base(depthwise),
+            figure=figure,
+            goal=goal,
+            goal_at=int(theirs.curve["step"][best]),
+            reached_at=min(low, default=None),
+            steps=ours.experiment["training"]["steps"],
+        )
+
+
+def rate_at_quality(item: Item, book: ResultsBook, scale: Scale, codec: str, psnr_db: float) -> float | None:
+    """Bits per pixel at which a codec has a PSNR, linear between the qualities measured; None outside of them."""
+    points = rate_distortion_points(item, book, scale, codec)
+    if not points or not points[0][1] <= psnr_db <= points[-1][1]:
+        return None
+    rates, qualities = zip(*points, strict=True)
+    return float(np.interp(psnr_db, qualities, rates))
+
+
+def rate_distortion_points(item: Item, book: ResultsBook, scale: Scale, name: str) -> list[tuple[float, float]]:
+    """(bits per pixel, PSNR in dB) of the rows whose names start with a quantizer or codec, in ascending order."""
+    points = []
+    for row in item.rows:
+        rate = "bits_per_pixel" if row.kind == "codec" else "code_bits_per_pixel"
+        figures = [book.figure(row, scale, figure) for figure in (rate, "psnr_db")]
+        if row.matches(name) and all(figures):
+            points.append((figures[0].mean, figures[1].mean))  # type: ignore[union-attr]
+    return sorted(points)

@@ -1,0 +1,153 @@
+"""The figures of docs/reproduction.md, drawn from results."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from depthq.analysis.plots import new_figure
+from depthq.reproduce.book import ResultsBook
+from depthq.reproduce.comparison import rate_distortion_points
+from depthq.reproduce.declared import Item, Row
+from depthq.reproduce.scales import Scale
+
+LABEL_PX = 26
+COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "fsq": "#8c5fa8"}
+CODECS = {"jpeg": "#7a7a7a", "webp": "#b0875a", "jxl": "#222222"}
+
+
+def reconstructions(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+    """The stored pictures of the item's rows, one under the other, each with its name."""
+    strips = []
+    for row in item.rows:
+        result = book.first(row, scale)
+        if result and result.picture:
+            with Image.open(result.picture) as picture:
+                strips.append(_labelled(picture.convert("RGB"), row.name))
+    return _stacked(strips) if strips else None
+
+
+def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+    """Entropy at each position, and mutual information between codebooks, a line per row, on common scales."""
+    codes = {row.name: result.codes for row in item.rows if (result := book.first(row, scale)) and result.codes}
+    if not codes:
+        return None
+    maps = [np.array(summary["levels"][-1]["position_entropy_nats"]) for summary in codes.values()]
+    matrices = [np.array(summary["mutual_information"][0]["matrix_nats"]) for summary in codes.values()]
+    figure = new_figure(8.0, 3.6 * len(codes))
+    axes = figure.subplots(len(codes), 2, squeeze=False)
+    for line, name in enumerate(codes):
+        for place, values, what in ((0, maps, "entropy at each position"), (1, matrices, "mutual information")):
+            low, high = min(map(np.min, values)), max(map(np.max, values))
+            image = axes[line, place].imshow(values[line], vmin=low, vmax=high, cmap="viridis")
+            axes[line, place].set_title(f"{name}\n{what}", fontsize="small")
+            figure.colorbar(image, ax=axes[line, place], label="nats")
+    return _image(figure)
+
+
+def loss_bands(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+    """Loss against M, one band per quantizer between its smallest and its largest K."""
+    panels = [
+        (word, figure, rows)
+        for word, figure in (("l2", "mse_normalized"), ("ce", "nll_nats_per_dim"))
+        if (rows := [row for row in item.rows if f"-{word}-" in row.name and book.of(row, scale)])
+    ]
+    if not panels:
+        return None
+    figure = new_figure(4.6 * len(panels), 3.8)
+    for axes, (word, name, rows) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        for quantizer in ("depthwise", "shared"):
+            _draw_band(axes, _losses(rows, quantizer, name, scale, book), quantizer)
+        axes.set(xlabel="codebooks M", ylabel={"l2": "L2, normalised space", "ce": "nats/dim"}[word], title=word)
+        axes.set_yscale("log" if word == "l2" else "linear")
+        axes.legend(frameon=False)
+    return _image(figure)
+
+
+def _losses(
+    rows: Sequence[Row], quantizer: str, figure: str, scale: Scale, book: ResultsBook
+) -> dict[int, list[float]]:
+    """Losses by M, over all K."""
+    losses: dict[int, list[float]] = {}
+    for row in rows:
+        measured = book.figure(row, scale, figure)
+        if row.name.endswith(quantizer) and measured:
+            losses.setdefault(row.options["num_codebooks"], []).append(measured.mean)
+    return losses
+
+
+def _draw_band(axes, losses: dict[int, list[float]], quantizer: str) -> None:
+    if not losses:
+        return
+    codebooks = sorted(losses)
+    lowest, highest = ([edge(losses[m]) for m in codebooks] for edge in (min, max))
+    colour = COLOURS[quantizer]
+    axes.fill_between(codebooks, lowest, highest, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(codebooks, highest, color=colour, marker="o", markersize=3, linewidth=1, label=quantizer)
+    axes.plot(codebooks, lowest, color=colour, marker="o", markersize=3, linewidth=1)
+
+
+def curves(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+    """Validation figures during training, a panel per likelihood; the shared run's best as a dotted line."""
+    shown = [(row, result) for row in item.rows if (result := book.first(row, scale))]
+    words = sorted({row.name.split("-")[-2] for row, _ in shown}, key=["l2", "ce", "mix"].index)
+    if not words:
+        return None
+    figure = new_figure(4.2 * len(words), 3.4)
+    for axes, word in zip(np.atleast_1d(figure.subplots(1, len(words))), words, strict=True):
+        for row, result in shown:
+            if row.name.split("-")[-2] != word:
+                continue
+            name = "mse_normalized" if word == "l2" else "nll_bits_per_dim"
+            quantizer = row.name.split("-")[-1]
+            axes.plot(result.curve["step"], result.curve[name], color=COLOURS[quantizer], label=quantizer)
+            if quantizer == "shared":
+                axes.axhline(min(result.curve[name]), color=COLOURS[quantizer], linestyle=":", linewidth=1)
+        axes.set(xlabel="step", ylabel="L2, normalised space" if word == "l2" else "image, bits/dim", title=word)
+        axes.set_yscale("log" if word == "l2" else "linear")
+        axes.legend(frameon=False)
+    return _image(figure)
+
+
+def rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+    """PSNR against bits per pixel, quantizers and codecs."""
+    figure = new_figure(7.0, 5.0)
+    axes = figure.add_subplot()
+    for quantizer, colour in COLOURS.items():
+        _draw_line(axes, rate_distortion_points(item, book, scale, quantizer), quantizer, color=colour, marker="o")
+    for codec, colour in CODECS.items():
+        for arrangement, style in (("mosaic", "-"), ("files", ":")):
+            points = rate_distortion_points(item, book, scale, f"{codec}-{arrangement}")
+            _draw_line(axes, points, f"{codec}, {arrangement}", color=colour, linestyle=style, linewidth=1)
+    axes.set(xlabel="bits per pixel", ylabel="PSNR, dB", xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+    return _image(figure)
+
+
+def _draw_line(axes, points: Sequence[tuple[float, float]], label: str, **style) -> None:
+    if points:
+        axes.plot(*zip(*points, strict=True), label=label, **style)
+
+
+def _image(figure) -> Image.Image:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return Image.open(stream)
+
+
+def _labelled(picture: Image.Image, label: str) -> Image.Image:
+    canvas = Image.new("RGB", (picture.width, picture.height + LABEL_PX), "white")
+    canvas.paste(picture, (0, LABEL_PX))
+    ImageDraw.Draw(canvas).text((2, 4), label, fill="black", font=ImageFont.load_default(16))
+    return canvas
+
+
+def _stacked(strips: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)), "white")
+    top = 0
+    for strip in strips:
+        canvas.paste(strip, (0, top))
+        top += strip.height
+    return canvas
