@@ -77,10 +77,15 @@ def resized(source: str, size: int, folder: Path) -> str:
         source: Square images, whose side is a multiple of `size`.
         size: Side in pixels.
         folder: Where to write train.parquet and test.parquet, unless they are there.
+
+    Raises:
+        ValueError: If the side is no multiple of `size`.
     """
     _, (_, side, _) = describe_images(source, "test")
     if side == size:
         return source
+    if side % size:
+        raise ValueError(f"image size must divide the {side} pixels of {source}; got {size}; take a divisor")
     for split in ("train", "test"):
         file = folder / f"{split}.parquet"
         if not file.exists():

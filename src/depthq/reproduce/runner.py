@@ -3,15 +3,20 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -58,8 +63,11 @@ def tasks_of(rows: Sequence[tuple[Item, Row]], scale: Scale, seeds: Sequence[int
 
 
 def distinct(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks without those whose experiment another one has already."""
-    return list({task.key: task for task in reversed(tasks)}.values())[::-1]
+    """The tasks without those whose experiment an earlier one has already."""
+    first: dict[str, Task] = {}
+    for task in tasks:
+        first.setdefault(task.key, task)
+    return list(first.values())
 
 
 def run_tasks(tasks: Sequence[Task], workplace: Workplace) -> int:
@@ -69,49 +77,100 @@ def run_tasks(tasks: Sequence[Task], workplace: Workplace) -> int:
 
     Returns:
         How many failed.
+
+    Raises:
+        OSError: If the system kills a process of several jobs.
+        KeyboardInterrupt: On Ctrl+C, at once; what was running goes on from its checkpoints another time.
     """
     missing = [task for task in distinct(tasks) if workplace.results.find(task.experiment) is None]
-    failed = 0
-    with _workers(workplace.jobs) as submit:
-        futures = {submit(_run, task, workplace): task for task in missing}
-        done = tqdm(as_completed(futures), total=len(futures), unit="experiment", disable=not futures)
-        for future in done:
-            try:
-                tqdm.write(future.result(), file=sys.stderr)
-            except (ValueError, OSError) as error:
-                failed += 1
-                tqdm.write(f"{futures[future].name}: failed: {error}", file=sys.stderr)
-    return failed
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator:
-    """A function to submit work to so many processes; or, for one job, to this one."""
-    if jobs == 1:
-        yield _at_once
-        return
-    # Read when a worker loads torch and tqdm.
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    os.environ["TQDM_DISABLE"] = "1"
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_be_quiet)
+    run = _in_turn if workplace.jobs == 1 else _side_by_side
     try:
-        yield pool.submit
+        with closing(run(missing, workplace)) as runs:
+            bar = tqdm(runs, total=len(missing), unit="experiment", disable=not missing)
+            return sum(not _succeeds(task, outcome) for task, outcome in bar)
+    except BrokenProcessPool as error:
+        raise OSError(
+            "experiments must run to their end; got a process that was killed, perhaps for want of memory; run the "
+            "same again with fewer jobs: it goes on where it was"
+        ) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; run the same again: it goes on where it was") from None
+
+
+def _succeeds(task: Task, outcome: Callable[[], str]) -> bool:
+    """Whether a task comes to its result; either way it is told of."""
+    try:
+        tqdm.write(outcome(), file=sys.stderr)
+    except BrokenProcessPool:
+        raise
+    except Exception as error:  # whatever it is: a night's other experiments must not suffer from it
+        tqdm.write(f"{task.name}: failed: {_told(error)}", file=sys.stderr)
+        return False
+    return True
+
+
+def _told(error: Exception) -> str:
+    """The message of an error that is told to users; of any other, all that helps to find the defect."""
+    return str(error) if isinstance(error, (ValueError, OSError)) else "".join(traceback.format_exception(error))
+
+
+_Runs = Generator[tuple[Task, Callable[[], str]]]
+"""Tasks, each with a function that gives the line to say of it, or raises what it failed of."""
+
+
+def _in_turn(tasks: Sequence[Task], workplace: Workplace) -> _Runs:
+    """One after the other, in this process."""
+    for task in tasks:
+        yield task, partial(_run, task, workplace)
+
+
+def _side_by_side(tasks: Sequence[Task], workplace: Workplace) -> _Runs:
+    """In several processes, in the order in which they end. Closing the generator kills what still runs."""
+    strangers = set(active_children())
+    pool = ProcessPoolExecutor(workplace.jobs, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        with _environment(OMP_NUM_THREADS=_threads_each(workplace.jobs), TQDM_DISABLE="1"):
+            futures = {pool.submit(_run, task, workplace): task for task in tasks}
+            for future in as_completed(futures):
+                yield futures[future], future.result
+    except BaseException:
+        for worker in set(active_children()) - strangers:
+            worker.kill()  # not terminate: Lightning takes that as a request to end, and the next task would follow
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _be_quiet() -> None:
+def _threads_each(jobs: int) -> str:
+    """Of one process, for torch: as the user has set it, else an even share of the cores."""
+    return os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Environment variables for the processes that start meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _start_worker() -> None:
     for trainer in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(trainer).setLevel(logging.WARNING)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl+C to all: the parent ends them
+    Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _at_once(function, *arguments) -> Future:
-    future = Future()
-    try:
-        future.set_result(function(*arguments))
-    except (ValueError, OSError) as error:
-        future.set_exception(error)
-    return future
+def _end_with_parent() -> None:
+    """Else the worker of a parent that was killed would hold its memory and the experiment's lock for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run(task: Task, workplace: Workplace) -> str:

@@ -1,0 +1,192 @@
+"""What is written of results: every number comes from them, and every verdict turns with them."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from depthq.reproduce import SCALES, Outcome, ResultsStore, find_item
+from depthq.reproduce.book import Measured, ResultsBook
+from depthq.reproduce.comparison import convergence, pairs_of, rate_at_quality
+from depthq.reproduce.findings import findings
+from depthq.reproduce.page import cell, render, table
+
+CPU = SCALES["cpu"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultsStore(tmp_path / "results")
+
+
+def save(store, item, row, *, seed=0, scale=CPU, curve=None, codes=None, **figures):
+    """Keep what a row is said to have found."""
+    (declared,) = [declared for declared in find_item(item).rows if declared.name == row]
+    picture = Image.new("RGB", (40, 20), "red")
+    store.save(declared.experiment(scale, seed), Outcome(figures, codes, curve or {}, picture), seconds=3600)
+
+
+def save_errors(store, depthwise, shared):
+    save(store, "table3", "M5-K128-l2-depthwise", mse_normalized=depthwise)
+    save(store, "table3", "M5-K128-l2-shared", mse_normalized=shared)
+
+
+def pages(store, tmp_path):
+    render(store, tmp_path / "docs")
+    return [(tmp_path / "docs" / name).read_text() for name in ("reproduction.md", "findings.md")]
+
+
+def test_spread_is_over_seeds(store):
+    save(store, "table3", "M5-K128-l2-depthwise", seed=0, mse_normalized=0.03)
+    save(store, "table3", "M5-K128-l2-depthwise", seed=1, mse_normalized=0.05)
+    (row,) = [row for row in find_item("table3").rows if row.name == "M5-K128-l2-depthwise"]
+    measured = ResultsBook(store).figure(row, CPU, "mse_normalized")
+    assert measured == Measured(pytest.approx(0.04), pytest.approx(0.0141421), 2)
+    assert cell(measured) == "0.04 ± 0.01 (2)"
+
+
+def test_a_single_seed_has_no_spread():
+    assert cell(Measured.of([0.04])) == "0.04"
+    assert cell(None) == ""
+
+
+def test_pair_has_both_ratios(store):
+    save_errors(store, 0.02, 0.08)
+    (pair,) = [pair for pair in pairs_of(find_item("table3"), CPU, ResultsBook(store), "mse_normalized") if pair.ratio]
+    assert pair.name == "M5-K128-l2"
+    assert pair.ratio == pytest.approx(0.25)
+    assert pair.paper_ratio == pytest.approx(0.0115 / 0.0552)
+
+
+def test_one_codebook_is_one_network_for_both_quantizers(store):
+    save(store, "table3", "M1-K32-l2-depthwise", mse_normalized=0.1)
+    (pair,) = [
+        pair for pair in pairs_of(find_item("table3"), CPU, ResultsBook(store), "mse_normalized") if pair.depthwise
+    ]
+    assert pair.is_same_network
+    assert pair.ratio == 1
+
+
+def test_page_shows_ours_beside_the_papers(store, tmp_path):
+    save_errors(store, 0.02, 0.08)
+    page, _ = pages(store, tmp_path)
+    assert "| M5-K128-l2 | 0.02 | 0.08 | 0.25 | 0.0115 | 0.0552 | 0.208 |" in page
+    assert "Depthwise is the lower in 1 of 1 rows that both quantizers were run for; 1 of 1 agree" in page
+    assert "2 results, 2.0 hours in all" in page
+
+
+def test_page_counts_rows_that_disagree_with_the_paper(store, tmp_path):
+    save_errors(store, 0.09, 0.08)
+    page, _ = pages(store, tmp_path)
+    assert "Depthwise is the lower in 0 of 1 rows that both quantizers were run for; 0 of 1 agree" in page
+
+
+def test_likelihood_is_shown_with_the_cost_of_the_codes(store, tmp_path):
+    bits = {"nll_bits_per_dim": 3.0, "code_bits_per_dim": 0.9375, "total_bits_per_dim": 3.9375}
+    save(store, "table1", "cifar10-depthwise", nll_nats_per_dim=2.08, **bits)
+    page, found = pages(store, tmp_path)
+    assert "| cifar10-depthwise | 2.08 | 3 | 0.9375 | 3.938 |" in page
+    # 2.52 nats are 3.64 bits; with the codes 4.57.
+    assert "it is 3.64 bits/dim" in found
+    assert "up to 4.57 bits/dim" in found
+
+
+def test_rows_that_were_not_run_are_named(store, tmp_path):
+    save_errors(store, 0.02, 0.08)
+    page, _ = pages(store, tmp_path)
+    assert "Not run at this scale: M1-K32-l2-depthwise," in page
+
+
+def test_every_figure_of_the_page_is_written(store, tmp_path):
+    save_errors(store, 0.02, 0.08)
+    written = render(store, tmp_path / "docs")
+    assert all(file.is_file() for file in written)
+    page = (tmp_path / "docs" / "reproduction.md").read_text()
+    assert {file.name for file in written if file.suffix == ".png"} == {
+        line.split("(img/")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")
+    }
+
+
+def test_scales_are_kept_apart(store, tmp_path):
+    save_errors(store, 0.02, 0.08)
+    save(store, "table3", "M5-K128-l2-depthwise", scale=SCALES["miniature"], mse_normalized=0.5)
+    page, _ = pages(store, tmp_path)
+    assert "scale cpu" in page
+    assert "| M5-K128-l2 | 0.5 |  |  | 0.0115 |" in page
+
+
+def test_a_claim_holds_or_not_as_the_results_say(store):
+    save_errors(store, 0.02, 0.08)
+    claim = "### Depthwise codes reconstruct better than shared ones at the same bits"
+    held = findings(ResultsBook(store), CPU, "cpu")
+    assert held.index("## What held up") < held.index(claim)
+    assert "0.25 times that of shared ones" in held
+    save_errors(store, 0.09, 0.08)
+    failed = findings(ResultsBook(store), CPU, "cpu")
+    assert failed.index("## What did not") < failed.index(claim)
+    assert "## What held up\n" not in failed
+
+
+def test_a_claim_about_many_rows_may_hold_in_part(store):
+    save_errors(store, 0.02, 0.08)
+    save(store, "table3", "M3-K128-l2-depthwise", mse_normalized=0.09)
+    save(store, "table3", "M3-K128-l2-shared", mse_normalized=0.08)
+    text = findings(ResultsBook(store), CPU, "cpu")
+    assert "## What held up in part" in text
+    assert "In 1 of 2 rows" in text
+
+
+def test_capacity_is_compared_at_equal_bits(store):
+    # On one line through log error against bits, neither M nor K matters.
+    for row, error in {"M5-K32": 0.5**25, "M3-K128": 0.5**21, "M3-K512": 0.5**27}.items():
+        save(store, "table3", f"{row}-l2-depthwise", mse_normalized=1e6 * error)
+    text = findings(ResultsBook(store), CPU, "cpu")
+    assert "Error of the five: 0.0298; of the three at 25 bits, log-linear in between: 0.0298" in text
+
+
+def test_race_ends_at_the_first_measurement_as_good_as_the_others_best(store):
+    steps = [100, 200, 300]
+    save(store, "table3", "M5-K128-l2-depthwise", curve={"step": steps, "mse_normalized": [0.3, 0.1, 0.05]})
+    save(store, "table3", "M5-K128-l2-shared", curve={"step": steps, "mse_normalized": [0.4, 0.12, 0.15]})
+    (race,) = convergence(find_item("convergence"), CPU, ResultsBook(store))
+    assert (race.name, race.goal, race.goal_at, race.reached_at, race.steps) == ("M5-K128-l2", 0.12, 200, 200, 1000)
+
+
+def test_codecs_are_compared_at_the_same_psnr(store):
+    for quality, (rate, psnr) in {10: (1.0, 20.0), 40: (3.0, 30.0)}.items():
+        save(store, "rate_distortion", f"jxl-mosaic-q{quality}", bits_per_pixel=rate, psnr_db=psnr)
+    book, item = ResultsBook(store), find_item("rate_distortion")
+    assert rate_at_quality(item, book, CPU, "jxl-mosaic", 25.0) == pytest.approx(2.0)
+    assert rate_at_quality(item, book, CPU, "jxl-mosaic", 35.0) is None
+    assert rate_at_quality(item, book, CPU, "jxl-files", 25.0) is None
+
+
+def test_results_of_no_declared_row_are_named_and_left_out(store, tmp_path):
+    save_errors(store, 0.02, 0.08)
+    (row,) = [row for row in find_item("table3").rows if row.name == "M5-K128-l2-depthwise"]
+    experiment = row.experiment(CPU, 0)
+    object.__setattr__(experiment, "data", "mnist")  # no row pairs this model with it
+    store.save(experiment, Outcome({"mse_normalized": 7.0}), seconds=1)
+    with pytest.warns(UserWarning, match=r"training-mnist.*must be of a row that is declared; .* left out; delete it"):
+        page, _ = pages(store, tmp_path)
+    assert "2 results" in page
+
+
+def test_a_damaged_result_is_named_and_left_out(store, tmp_path):
+    save_errors(store, 0.02, 0.08)
+    victim = next(file for file in store.folder.glob("*.json") if "shared" in file.name)
+    content = json.loads(victim.read_text())
+    content["experiment"]["training"]["steps"] = 7
+    victim.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=f"{victim.name} must hold the result that its name says"):
+        page, _ = pages(store, tmp_path)
+    assert "| M5-K128-l2 | 0.02 |  |  | 0.0115 |" in page
+
+
+def test_render_without_results_is_refused(store, tmp_path):
+    with pytest.raises(ValueError, match=r"must hold results; got none; run some rows"):
+        render(store, tmp_path)
+
+
+def test_table_is_markdown():
+    assert table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]

@@ -1,0 +1,147 @@
+"""The results store: what is saved is found again, and what is damaged is named and left out."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from depthq.reproduce import Outcome, ResultsStore
+from depthq.reproduce.codecs import Codec
+from depthq.reproduce.experiment import content_of
+from depthq.reproduce.results import name_of
+
+EXPERIMENT = Codec(data="cifar10", codec="JPEG", quality=40, arrangement="files")
+OUTCOME = Outcome({"images": 10, "psnr_db": 30.25, "ssim": None}, curve={"step": [1, 2], "psnr_db": [20.5, 30.25]})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultsStore(tmp_path / "results")
+
+
+@pytest.fixture
+def saved(store):
+    """The file of the one result in the store."""
+    return store.save(EXPERIMENT, OUTCOME, seconds=12.3)
+
+
+def names(store):
+    return sorted(file.name for file in store.folder.iterdir())
+
+
+def test_what_is_saved_is_found(store, saved):
+    result = store.find(EXPERIMENT)
+    assert result == store.all()[0]
+    assert result.experiment == content_of(EXPERIMENT)
+    assert (result.figures, result.codes, result.curve) == (OUTCOME.figures, None, OUTCOME.curve)
+    assert result.made["seconds"] == 12
+    assert {"versions", "device", "threads", "cores", "commit", "finished"} < result.made.keys()
+    assert result.picture is None
+    assert names(store) == [saved.name]
+
+
+def test_nothing_is_found_where_nothing_was_saved(store, saved):
+    assert store.find(replace(EXPERIMENT, quality=41)) is None
+    assert ResultsStore(store.folder / "nowhere").all() == []
+
+
+def test_picture_stands_beside_its_file(store):
+    store.save(EXPERIMENT, replace(OUTCOME, picture=Image.new("RGB", (4, 3), (1, 2, 3))), seconds=1)
+    picture = store.find(EXPERIMENT).picture
+    assert names(store) == [picture.with_suffix(".json").name, picture.name]
+    with Image.open(picture) as found:
+        assert (found.size, found.getpixel((0, 0))) == ((4, 3), (1, 2, 3))
+
+
+def test_file_name_says_what_is_in_it(task):
+    trained = content_of(task(seed=3, codebook_size=(8, 16), likelihood="logistic_mixture").experiment)
+    assert name_of(trained) == "training-bundled-logistic-mixture-depthwise-M2-K8x16-seed3"
+    assert name_of(content_of(EXPERIMENT)) == "codec-cifar10"
+
+
+def test_figures_have_six_digits_and_experiments_all(store, task):
+    experiment = task().experiment
+    exact = replace(experiment, training=replace(experiment.training, learning_rate=0.00123456789))
+    store.save(exact, Outcome({"nll_nats_per_dim": 1.23456789, "stages": [{"ssim": 0.123456789}]}), seconds=1)
+    result = store.find(exact)
+    assert result.figures == {"nll_nats_per_dim": 1.23457, "stages": [{"ssim": 0.123457}]}
+    assert result.experiment["training"]["learning_rate"] == 0.00123456789
+
+
+def test_saving_again_replaces(store, saved):
+    store.save(EXPERIMENT, Outcome({"psnr_db": 31}), seconds=1)
+    assert [result.figures for result in store.all()] == [{"psnr_db": 31}]
+
+
+def shape_changed(fields, **changed):
+    return json.dumps(fields | changed)
+
+
+DAMAGES = {
+    "empty": lambda text: "",
+    "cut off": lambda text: text[: len(text) // 2],
+    "not JSON": lambda text: "figures: 3",
+    "not text": lambda text: "\xff\xfe\x00",
+    "a list": lambda text: "[1, 2]",
+    "a number": lambda text: "3",
+    "a field too few": lambda text: json.dumps({"experiment": json.loads(text)["experiment"]}),
+    "a field too many": lambda text: shape_changed(json.loads(text), comment="mine"),
+    "figures in a list": lambda text: shape_changed(json.loads(text), figures=[1]),
+    "no figures": lambda text: shape_changed(json.loads(text), figures=None),
+    "no experiment": lambda text: shape_changed(json.loads(text), experiment=None),
+    "codes in a list": lambda text: shape_changed(json.loads(text), codes=[1]),
+    "another experiment": lambda text: text.replace('"quality": 40', '"quality": 41'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_file_is_named_and_left_out(store, saved, damage):
+    whole = store.save(replace(EXPERIMENT, quality=95), OUTCOME, seconds=1)
+    saved.write_bytes(DAMAGES[damage](saved.read_text()).encode("latin-1"))
+    message = rf"{re.escape(str(saved))} must .*; got.*; left out; .* again"
+    with pytest.warns(UserWarning, match=message):
+        assert store.find(EXPERIMENT) is None
+    with pytest.warns(UserWarning, match=message):
+        assert [result.experiment["quality"] for result in store.all()] == [95]
+    assert store.find(replace(EXPERIMENT, quality=95)) is not None
+    assert whole.exists()
+    assert saved.exists()  # a user's file is never deleted
+
+
+def test_file_under_the_name_of_another_is_left_out(store, saved):
+    other = replace(EXPERIMENT, quality=41)
+    file = store.save(other, OUTCOME, seconds=1)
+    shutil.copy(saved, file)
+    with pytest.warns(UserWarning, match="must hold the result that its name says; got another experiment's"):
+        assert store.find(other) is None
+
+
+class Unwritable(Image.Image):
+    def save(self, stream, *_, **__):
+        stream.write(b"half")
+        raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (replace(OUTCOME, picture=Unwritable()), OSError),
+        (Outcome({"psnr_db": object()}, picture=Image.new("L", (1, 1))), TypeError),
+    ],
+)
+def test_result_that_cannot_be_written_leaves_nothing_behind(store, outcome, error):
+    with pytest.raises(error):
+        store.save(EXPERIMENT, outcome, seconds=1)
+    assert not store.folder.exists() or names(store) == []
+    assert store.find(EXPERIMENT) is None
+
+
+def test_result_that_cannot_be_written_leaves_the_former(store, saved):
+    before = saved.read_bytes()
+    with pytest.raises(TypeError):
+        store.save(EXPERIMENT, Outcome({"psnr_db": object()}), seconds=1)
+    assert saved.read_bytes() == before
+    assert names(store) == [saved.name]
