@@ -130,7 +130,8 @@ def _decoupled(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
 
 
 def _against(pair: Pair) -> str:
-    assert pair.depthwise and pair.shared
+    assert pair.depthwise
+    assert pair.shared
     ours = f"{pair.name}: {pair.depthwise.mean:.3f} against {pair.shared.mean:.3f}"
     return ours + (f" (paper: {pair.paper_depthwise} against {pair.paper_shared})" if pair.paper_ratio else "")
 

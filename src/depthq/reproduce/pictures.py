@@ -59,6 +59,7 @@ def loss_bands(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
     for axes, (word, name, rows) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         for quantizer in ("depthwise", "shared"):
             _draw_band(axes, _losses(rows, quantizer, name, scale, book), quantizer)
+        axes.set_xticks(sorted({row.options["num_codebooks"] for row in rows}))
         axes.set(xlabel="codebooks M", ylabel={"l2": "L2, normalised space", "ce": "nats/dim"}[word], title=word)
         axes.set_yscale("log" if word == "l2" else "linear")
         axes.legend(frameon=False)
@@ -120,6 +121,8 @@ def rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Image.Image 
         for arrangement, style in (("mosaic", "-"), ("files", ":")):
             points = rate_distortion_points(item, book, scale, f"{codec}-{arrangement}")
             _draw_line(axes, points, f"{codec}, {arrangement}", color=colour, linestyle=style, linewidth=1)
+    if not axes.lines:
+        return None
     axes.set(xlabel="bits per pixel", ylabel="PSNR, dB", xscale="log")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
