@@ -1,63 +1,39 @@
 """The same auto-encoder with our quantizers and with those of vector-quantize-pytorch, at the same number of bits.
 
-    pip install vector-quantize-pytorch
+    pip install "depthq[reproduce]"
     python examples/compare_quantizers.py                  # a few minutes per quantizer on two cores
     python examples/compare_quantizers.py --smoke          # seconds: checks that everything runs
 
 Trains on the bundled photos and prints, per quantizer, the squared error (normalised space) on photos it has not seen
-and the share of codes in use. `Adapter` is all that a quantizer from elsewhere needs to become part of a DQ-AE.
+and the share of codes in use. `depthq.reproduce.fsq.Adapter`, with which LFQ is added here, is all that a quantizer
+from elsewhere needs to become part of a DQ-AE.
 """
 
 import argparse
 
 import torch
-from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ, LFQ
+from torch import nn
+from vector_quantize_pytorch import LFQ
 
-from depthq import DQAE, DQAEConfig, QuantizerOutput
+from depthq import DQAE, DQAEConfig
 from depthq.data import evaluation_loader, open_images, training_loader
 from depthq.evaluation import Evaluation, Evaluator
 from depthq.models import QUANTIZERS
-
-
-class Adapter(nn.Module):
-    """Gives FSQ and LFQ, of M codebooks of equal size, the contract of `depthq.quantizers.Quantizer`."""
-
-    def __init__(self, peer: FSQ | LFQ, dim: int):
-        super().__init__()
-        self.peer = peer
-        self.dim = self.out_dim = dim
-        self.codebook_sizes = (peer.codebook_size,) * peer.num_codebooks
-
-    def forward(self, x: Tensor) -> QuantizerOutput:
-        rows, positions = x.float().movedim(1, -1).flatten(1, -2), x.shape[2:]  # (B, N, C)
-        quantized, codes, *losses = self.peer(rows)
-        quantized = quantized.unflatten(1, positions).movedim(-1, 1).to(x.dtype)
-        codes = codes.long().unflatten(1, positions).movedim(-1, 1)  # (B, M, *positions)
-        loss = losses[0] if losses else x.new_zeros(())  # LFQ's own; FSQ has none
-        return QuantizerOutput(quantized, codes, loss, torch.zeros_like(loss), loss, self.codebook_sizes)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self(x).codes
-
-    def decode(self, codes: Tensor) -> Tensor:
-        rows = codes.movedim(1, -1).flatten(1, -2)  # (B, N, M)
-        return self.peer.indices_to_codes(rows).unflatten(1, codes.shape[2:]).movedim(-1, 1)
-
-
-def fsq(config: DQAEConfig, level: int) -> Adapter:
-    """Levels 8 x 4 x 4: 128 codes, as the `small` preset has."""
-    dim = config.num_codebooks * config.codebook_dim
-    return Adapter(FSQ([8, 4, 4], dim=dim, num_codebooks=config.num_codebooks), dim)
+from depthq.reproduce.fsq import Adapter
 
 
 def lfq(config: DQAEConfig, level: int) -> Adapter:
     dim = config.num_codebooks * config.codebook_dim
-    peer = LFQ(dim=dim, codebook_size=config.level_sizes[level], num_codebooks=config.num_codebooks)
+    peer = LFQ(
+        dim=dim,
+        codebook_size=config.level_sizes[level],
+        num_codebooks=config.num_codebooks,
+        keep_num_codebooks_dim=True,
+    )
     return Adapter(peer, dim)
 
 
-QUANTIZERS.update(fsq=fsq, lfq=lfq)
+QUANTIZERS["lfq"] = lfq  # FSQ is there, by depthq.reproduce
 
 
 def main() -> None:
