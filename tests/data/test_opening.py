@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from depthq.data import DataError, HeldImages, LazyImages, open_images, opening
+from depthq.data import DataError, HeldImages, LazyImages, describe_images, open_images, opening
 
 
 def test_small_set_of_one_shape_is_held(tmp_path, write_images, monkeypatch):
@@ -146,3 +146,39 @@ def test_heavy_packages_are_imported_only_where_they_are_used():
     code = "import depthq.data, sys; print(*{'datasets', 'skimage', 'pyarrow', 'lightning'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("source", ["bundled", "images", "parquet"])
+def test_description_is_that_of_the_open_images(tmp_path, write_images, write_parquet, source, split):
+    if source == "images":
+        source = write_images(tmp_path, [f"{number:02}.png" for number in range(30)])
+    elif source == "parquet":
+        source = write_parquet(tmp_path / "all.parquet", range(30))
+    images = open_images(source, split)
+    shape = (images.num_channels, images.image_size, images.image_size)
+    assert describe_images(source, split) == (len(images), shape)
+
+
+def test_description_knows_gray_images(tmp_path, encode):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(encode(np.full((8, 8), number, np.uint8)))
+    assert describe_images(tmp_path, "test") == (1, (1, 8, 8))
+
+
+def test_description_needs_no_pixels(tmp_path, write_images, monkeypatch):
+    monkeypatch.setattr(opening, "_decode_into", None)
+    assert describe_images(write_images(tmp_path, ["1.png", "2.png"]), "train") == (1, (3, 8, 8))
+
+
+def test_images_of_many_sizes_have_no_description(tmp_path, write_images):
+    write_images(tmp_path, ["test/0.png", "train/1.png"], size=(8, 8))
+    write_images(tmp_path, ["train/2.png"], size=(9, 9))
+    with pytest.raises(DataError, match=r"must share one size .* got .*1\.png of 8 x 8 and .*2\.png of 9 x 9"):
+        describe_images(tmp_path, "train")
+
+
+def test_oblong_images_have_no_description(tmp_path, write_images):
+    write_images(tmp_path, ["1.png", "2.png"], size=(8, 12))
+    with pytest.raises(DataError, match=r"must be square .* got .*\.png of 8 x 12"):
+        describe_images(tmp_path, "train")

@@ -9,6 +9,8 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import active_children, current_process
+from threading import Thread
 from typing import ClassVar
 
 import pytest
@@ -211,11 +213,10 @@ def test_process_killed_by_the_system_is_told_with_the_remedy(workplace):
         run_tasks([Task("dying", Dying())], workplace)
 
 
-def wait_for(condition, child, seconds=120):
+def wait_for(condition, seconds=120):
     for _ in range(20 * seconds):
         if condition():
             return
-        assert child.poll() is None, child.stderr.read()
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s")
 
@@ -228,25 +229,48 @@ def is_free(lock) -> bool:
         return False
 
 
-@pytest.mark.parametrize("stop", ["Ctrl+C in the terminal", "the parent is killed"])
-def test_workers_end_with_their_parent_and_go_on_another_time(stop, task, workplace, start, tmp_path):
+@pytest.fixture
+def long_tasks(task, workplace):
+    """Two tasks of some seconds, and a function that waits until both are under way in other processes."""
     tasks = [task(seed=seed, times_steps=20) for seed in range(2)]
     folders = [workplace.runs / task.key for task in tasks]
-    child = start(tmp_path, seeds=2, times_steps=20)
-    wait_for(lambda: all(newest_checkpoint(folder / "checkpoints") for folder in folders), child)
-    if stop == "the parent is killed":
-        child.kill()
-    else:
-        os.killpg(child.pid, signal.SIGINT)
-    _, err = child.communicate(timeout=60)  # ends when the last process that holds stderr does
-    assert all(is_free(folder / ".lock") for folder in folders)
+
+    def wait_until_started() -> None:
+        wait_for(lambda: all(newest_checkpoint(folder / "checkpoints") for folder in folders))
+        assert not any(is_free(folder / ".lock") for folder in folders)
+
+    return tasks, wait_until_started
+
+
+def test_ctrl_c_ends_all_jobs_at_once(long_tasks, task, workplace, monkeypatch):
+    tasks, wait_until_started = long_tasks
+    waiting = task(seed=2)
+
+    def press() -> None:
+        wait_until_started()
+        for process in [*active_children(), current_process()]:  # as a terminal does
+            os.kill(process.pid, signal.SIGINT)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    finger = Thread(target=press)
+    finger.start()
+    with pytest.raises(KeyboardInterrupt, match="run the same again: it goes on where it was"):
+        run_tasks([*tasks, waiting], replace(workplace, jobs=2))
+    finger.join()
+    assert active_children() == []
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in tasks)
     assert len(results_of(workplace)) < 2
-    if stop == "the parent is killed":
-        assert child.returncode == -signal.SIGKILL
-        return
-    assert child.returncode == 130
-    assert "depthq reproduce: interrupted; run the same again: it goes on where it was" in err
-    assert "Traceback" not in err
+    assert not (workplace.runs / waiting.key).exists()
+
+
+def test_workers_end_with_a_parent_that_is_killed(long_tasks, workplace, start, tmp_path):
+    tasks, wait_until_started = long_tasks
+    child = start(tmp_path, seeds=2, times_steps=20)
+    wait_until_started()
+    child.kill()
+    child.communicate(timeout=60)  # ends when the last process that holds stderr does
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in tasks)
+    assert len(results_of(workplace)) < 2
 
 
 def test_several_jobs_find_what_one_finds(task, workplace, tmp_path, monkeypatch):

@@ -1,0 +1,85 @@
+"""A run that starts from another's model: its weights and codebooks are carried over."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from depthq import DQAE
+from depthq.models import PRESETS
+from depthq.run_folder import load_model
+from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig, train
+from depthq.training.module import DQAETraining
+
+MODEL = replace(PRESETS["tiny"], codebook_size=(8, 16))
+
+
+def config(data, model=MODEL, steps=6) -> RunConfig:
+    training = replace(TRAINING_PRESETS["tiny"], steps=steps, validate_every=6, checkpoint_every=3)
+    return RunConfig(data=DataConfig(data=str(data)), model=model, training=training)
+
+
+@pytest.fixture
+def first_state(monkeypatch):
+    """What the model of each run holds ahead of its first step."""
+    states = []
+    original = DQAETraining.on_fit_start
+
+    def on_fit_start(self):
+        states.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        original(self)
+
+    monkeypatch.setattr(DQAETraining, "on_fit_start", on_fit_start)
+    return states
+
+
+def same(state, other) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_weights_and_codebooks_are_carried_over(tmp_path, photos, trained_run, first_state):
+    model = load_model(trained_run)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train(config(photos, model.config), tmp_path / "run", start_from=model, progress=False)
+    (state,) = first_state
+    assert same(state, before)
+    codebooks = [name for name in state if "quantizer" in name and name.endswith(("weight", "ema_sum", "ema_count"))]
+    assert len(codebooks) >= 2 * 3
+    assert same(model.state_dict(), before)  # which stays as it was
+    assert not same(load_model(tmp_path / "run").state_dict(), before)
+
+
+def test_other_image_sizes_fit(tmp_path, write_photos, trained_run):
+    model = load_model(trained_run)
+    data = write_photos(tmp_path / "larger", size=32)
+    assert train(config(data, model.config), tmp_path / "run", start_from=model, progress=False).images == 4
+
+
+def test_resumed_run_goes_on_from_its_checkpoint_not_from_the_model(
+    tmp_path, photos, trained_run, first_state, monkeypatch
+):
+    model = load_model(trained_run)
+    train(config(photos, model.config), tmp_path / "whole", start_from=model, progress=False)
+    original = DQAETraining.training_step
+
+    def training_step(self, images, index):
+        if self.global_step == 4:
+            raise ValueError("stopped")
+        return original(self, images, index)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(DQAETraining, "training_step", training_step)
+        with pytest.raises(ValueError, match="stopped"):
+            train(config(photos, model.config), tmp_path / "run", start_from=model, progress=False)
+    train(config(photos, model.config), tmp_path / "run", start_from=model, progress=False)
+    assert load_model(tmp_path / "run").fingerprint() == load_model(tmp_path / "whole").fingerprint()
+
+
+def test_model_of_another_configuration_is_refused(tmp_path, photos):
+    model = DQAE(replace(MODEL, num_codebooks=3))
+    message = (
+        r"start_from must have the configuration of the run; got .*num_codebooks=3.* for .*num_codebooks=2.*; train"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(config(photos), tmp_path / "run", start_from=model, progress=False)
+    assert not (tmp_path / "run").exists()
