@@ -1,5 +1,6 @@
 """What is declared: every row makes an experiment, and its key never changes unnoticed."""
 
+import re
 from dataclasses import replace
 from importlib.resources import files
 
@@ -183,6 +184,22 @@ def test_pattern_without_a_row_lists_the_rows():
 def test_unknown_item_lists_the_items():
     with pytest.raises(ValueError, match=r"item must be one of table1, .*, table3, .*figure5; got 'table9'"):
         find_item("table9")
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_scale_in_words_is_the_scale(scale):
+    training, (width, *_) = scale.training, scale.model.channels
+    assert f"{training.steps:,} steps of {training.batch_size} images" in scale.protocol
+    assert scale.protocol.startswith(str(width))
+    for name, value in re.findall(r"(D =|decay|AdamW at) ([\d.e-]+\d)", scale.protocol):
+        assert (
+            float(value)
+            == {
+                "D =": scale.model.codebook_dim,
+                "decay": scale.model.decay,
+                "AdamW at": training.learning_rate,
+            }[name]
+        )
 
 
 def test_rows_say_how_many_seeds_they_have_unless_told_otherwise():

@@ -3,12 +3,13 @@
 import json
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from depthq.reproduce import Outcome, ResultsStore
+from depthq.reproduce import Outcome, ResultsStore, results
 from depthq.reproduce.codecs import Codec
 from depthq.reproduce.experiment import content_of
 from depthq.reproduce.results import name_of
@@ -117,6 +118,29 @@ def test_file_under_the_name_of_another_is_left_out(store, saved):
     shutil.copy(saved, file)
     with pytest.warns(UserWarning, match="must hold the result that its name says; got another experiment's"):
         assert store.find(other) is None
+
+
+def test_copy_of_a_result_does_not_count_twice(store, saved):
+    copy = shutil.copy(saved, saved.with_name(f"z-{saved.name}"))
+    message = f"{copy} must be the only result of its experiment; got {saved} as well; left out; delete one of them"
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        assert [result.file for result in store.all()] == [saved]
+
+
+def test_commit_is_that_of_the_code_and_not_of_a_project_around_it(tmp_path, monkeypatch):
+    module = tmp_path / "results.py"
+    module.touch()
+    monkeypatch.setattr(results, "__file__", str(module))
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=Me", "-c", "user.email=me@example.org"]
+    assert results._commit() is None
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    assert results._commit() is None
+    subprocess.run([*git, "add", "results.py"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    assert re.fullmatch("[0-9a-f]{10}", results._commit())
+    module.write_text("changed")
+    assert re.fullmatch("[0-9a-f]{10}-dirty", results._commit())
 
 
 class Unwritable(Image.Image):

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from depthq.data import evaluation_loader, open_images
 from depthq.evaluation import psnr_db, reconstruct
-from depthq.reproduce import Outcome, Task, run_tasks, runner
+from depthq.reproduce import Outcome, ResultsStore, Task, run_tasks, runner
 from depthq.run_folder import load_model
 from depthq.training.checkpoints import newest_checkpoint
 from depthq.training.module import DQAETraining
@@ -161,7 +161,7 @@ def test_experiment_that_another_process_has_finished_meanwhile_is_not_run(task,
 
 
 def test_killed_run_goes_on_to_the_same_result(task, workplace, start, tmp_path, count_steps):
-    whole = replace(workplace, results=type(workplace.results)(tmp_path / "whole"), runs=tmp_path / "whole-runs")
+    whole = replace(workplace, results=ResultsStore(tmp_path / "whole"), runs=tmp_path / "whole-runs")
     assert run_tasks([task()], whole) == 0
     child = start(tmp_path, seeds=1, die=True)
     child.communicate(timeout=120)
@@ -172,6 +172,19 @@ def test_killed_run_goes_on_to_the_same_result(task, workplace, start, tmp_path,
     assert run_tasks([task()], workplace) == 0
     assert count_steps == list(range(5, 20))
     assert what_was_found(workplace, task()) == what_was_found(whole, task())
+
+
+def test_result_that_cannot_be_saved_is_measured_again_without_training(task, workplace, count_steps, monkeypatch):
+    with monkeypatch.context() as full:
+
+        def save(*_, **__):
+            raise OSError("No space left on device")
+
+        full.setattr(ResultsStore, "save", save)
+        assert run_tasks([task()], workplace) == 1
+    assert len(count_steps) == 20
+    assert run_tasks([task()], workplace) == 0
+    assert len(count_steps) == 20
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(task, workplace, monkeypatch, capsys):
@@ -281,7 +294,7 @@ def test_several_jobs_find_what_one_finds(task, workplace, tmp_path, monkeypatch
     beside = replace(workplace, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
     assert run_tasks([failing, *tasks], beside) == 1
     assert dict(os.environ) == before
-    alone = replace(workplace, results=type(workplace.results)(tmp_path / "alone"), runs=tmp_path / "alone-runs")
+    alone = replace(workplace, results=ResultsStore(tmp_path / "alone"), runs=tmp_path / "alone-runs")
     assert run_tasks(tasks[1:], alone) == 0
     assert what_was_found(beside, tasks[1]) == what_was_found(alone, tasks[1])
     assert beside.results.find(tasks[0].experiment) is not None

@@ -33,7 +33,7 @@ class Result:
     curve: dict[str, list[float]]
     """See `Outcome`."""
     made: dict[str, Any]
-    """Where, when, from which commit, with which packages, and in how many seconds."""
+    """Where, when, from which commit, with which packages, and in how many seconds (since it last went on)."""
     file: Path
     """Where it is stored."""
 
@@ -60,9 +60,20 @@ class ResultsStore:
         return _read(file) if file.exists() else None
 
     def all(self) -> list[Result]:
-        """Every result that is whole, with a warning for each that is not."""
-        results = [_read(file) for file in sorted(self.folder.glob("*.json"))]
-        return [result for result in results if result is not None]
+        """Every result that is whole and alone of its experiment, with a warning for each file that is not."""
+        results: dict[str, Result] = {}
+        for file in sorted(self.folder.glob("*.json")):
+            result = _read(file)
+            if result is None:
+                continue
+            first = results.setdefault(key_of(result.experiment), result)
+            if first is not result:
+                warnings.warn(
+                    f"{file} must be the only result of its experiment; got {first.file} as well; left out; "
+                    "delete one of them",
+                    stacklevel=2,
+                )
+        return list(results.values())
 
     def save(self, experiment: Experiment, outcome: Outcome, *, seconds: float) -> Path:
         """Write the result of an experiment; the JSON file comes last, and makes it count as finished."""
@@ -144,8 +155,13 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """Of the checkout that this code is run from; "-dirty" behind it if it was changed; None if it is none."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # else another project's, around an installed package
+        return _git("describe", "--always", "--dirty", "--abbrev=10")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
