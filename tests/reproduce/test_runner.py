@@ -20,29 +20,22 @@ from depthq.data import evaluation_loader, open_images
 from depthq.evaluation import psnr_db, reconstruct
 from depthq.reproduce import Outcome, ResultsStore, Task, run_tasks, runner
 from depthq.run_folder import load_model
-from depthq.training.checkpoints import newest_checkpoint
+from depthq.training.checkpoints import newest_checkpoint, step_of
 from depthq.training.module import DQAETraining
 
-# A process that runs the miniature row; told to die, it is killed behind its first checkpoint.
+STEPS = 60
+
+# A process with two jobs.
 CHILD = """
 if __name__ == "__main__":
-    import os, signal, sys
-    from pathlib import Path
     from depthq.cli import main, reproduce
     from depthq.reproduce import Item, Row
-    from depthq.training.checkpoints import Checkpoints
 
-    if "die" in sys.argv:
-        def save(self, trainer, original=Checkpoints.save):
-            original(self, trainer)
-            os.kill(os.getpid(), signal.SIGKILL)
-        Checkpoints.save = save
     options = {{"data": "bundled", "times_steps": {times_steps}}}
-    rows = (Row(name="tiny", kind="training", options=options, paper={{}}, seeds={seeds}),)
+    rows = (Row(name="tiny", kind="training", options=options, paper={{}}, seeds=2),)
     reproduce.find_item = lambda name: Item(name="test", title="", protocol="", rows=rows)
-    folder = Path({folder!r})
-    arguments = ["--results", str(folder / "results"), "--runs", str(folder / "runs"), "--jobs", "{seeds}"]
-    sys.exit(main(["reproduce", "test", "--scale", "miniature", *arguments]))
+    folders = ["--results", {results!r}, "--runs", {runs!r}]
+    main(["reproduce", "test", "--scale", "miniature", "--jobs", "2", *folders])
 """
 
 
@@ -53,27 +46,6 @@ def results_of(workplace):
 def what_was_found(workplace, task):
     result = workplace.results.find(task.experiment)
     return result.figures, result.codes, result.curve
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Start a process that runs the miniature row with 1 seed, or with as many jobs as seeds."""
-
-    children = []
-
-    def start(folder, *, seeds: int, times_steps: float = 1, die: bool = False) -> subprocess.Popen:
-        script = tmp_path_factory.mktemp("script") / "child.py"
-        script.write_text(CHILD.format(folder=str(folder), seeds=seeds, times_steps=times_steps))
-        command = [sys.executable, script, *(["die"] if die else [])]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
-        children.append(child)
-        return child
-
-    yield start
-    for child in children:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -160,20 +132,6 @@ def test_experiment_that_another_process_has_finished_meanwhile_is_not_run(task,
     assert "test/tiny seed 0: there already" in capsys.readouterr().err
 
 
-def test_killed_run_goes_on_to_the_same_result(task, workplace, start, tmp_path, count_steps):
-    whole = replace(workplace, results=ResultsStore(tmp_path / "whole"), runs=tmp_path / "whole-runs")
-    assert run_tasks([task()], whole) == 0
-    child = start(tmp_path, seeds=1, die=True)
-    child.communicate(timeout=120)
-    assert child.returncode == -signal.SIGKILL
-    assert results_of(workplace) == []
-    assert newest_checkpoint(workplace.runs / task().key / "checkpoints").name == "step=00000005.ckpt"
-    count_steps.clear()
-    assert run_tasks([task()], workplace) == 0
-    assert count_steps == list(range(5, 20))
-    assert what_was_found(workplace, task()) == what_was_found(whole, task())
-
-
 def test_result_that_cannot_be_saved_is_measured_again_without_training(task, workplace, count_steps, monkeypatch):
     with monkeypatch.context() as full:
 
@@ -226,14 +184,6 @@ def test_process_killed_by_the_system_is_told_with_the_remedy(workplace):
         run_tasks([Task("dying", Dying())], workplace)
 
 
-def wait_for(condition, seconds=120):
-    for _ in range(20 * seconds):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
-
-
 def is_free(lock) -> bool:
     try:
         with FileLock(lock, timeout=0):
@@ -243,58 +193,86 @@ def is_free(lock) -> bool:
 
 
 @pytest.fixture
-def long_tasks(task, workplace):
-    """Two tasks of some seconds, and a function that waits until both are under way in other processes."""
-    tasks = [task(seed=seed, times_steps=20) for seed in range(2)]
-    folders = [workplace.runs / task.key for task in tasks]
+def long_tasks(task):
+    return [task(seed=seed, times_steps=STEPS / 20) for seed in range(2)]
+
+
+@pytest.fixture
+def wait_until_started(long_tasks, workplace):
+    """Waits until other processes have a checkpoint of both tasks."""
+    folders = [workplace.runs / task.key for task in long_tasks]
 
     def wait_until_started() -> None:
-        wait_for(lambda: all(newest_checkpoint(folder / "checkpoints") for folder in folders))
-        assert not any(is_free(folder / ".lock") for folder in folders)
+        started = time.monotonic()
+        while not all(newest_checkpoint(folder / "checkpoints") for folder in folders):
+            assert time.monotonic() < started + 120
+            time.sleep(0.02)
+        assert not all(is_free(folder / ".lock") for folder in folders)
 
-    return tasks, wait_until_started
+    return wait_until_started
 
 
-def test_ctrl_c_ends_all_jobs_at_once(long_tasks, task, workplace, monkeypatch):
-    tasks, wait_until_started = long_tasks
-    waiting = task(seed=2)
+def test_jobs_do_what_one_does_and_end_with_ctrl_c(
+    task, long_tasks, workplace, wait_until_started, tmp_path, monkeypatch, capsys
+):
+    failing = Task("test/failing", replace(task().experiment, data="mnist"))
+    beside = replace(workplace, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
 
     def press() -> None:
         wait_until_started()
-        for process in [*active_children(), current_process()]:  # as a terminal does
+        for process in [*active_children(), current_process()]:  # all of them, as a terminal does
             os.kill(process.pid, signal.SIGINT)
 
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     finger = Thread(target=press)
     finger.start()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = dict(os.environ)
     with pytest.raises(KeyboardInterrupt, match="run the same again: it goes on where it was"):
-        run_tasks([*tasks, waiting], replace(workplace, jobs=2))
+        run_tasks([failing, task(), *long_tasks, task(seed=2)], beside)
     finger.join()
+    assert dict(os.environ) == before
     assert active_children() == []
-    assert all(is_free(workplace.runs / task.key / ".lock") for task in tasks)
-    assert len(results_of(workplace)) < 2
-    assert not (workplace.runs / waiting.key).exists()
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
+    assert None in [workplace.results.find(task.experiment) for task in long_tasks]
+    assert "test/failing: failed: data set mnist must be readable" in capsys.readouterr().err
+    alone = replace(workplace, results=ResultsStore(tmp_path / "alone"), runs=tmp_path / "alone-runs")
+    assert run_tasks([task()], alone) == 0
+    assert what_was_found(beside, task()) == what_was_found(alone, task())
 
 
-def test_workers_end_with_a_parent_that_is_killed(long_tasks, workplace, start, tmp_path):
-    tasks, wait_until_started = long_tasks
-    child = start(tmp_path, seeds=2, times_steps=20)
+@pytest.fixture
+def start(tmp_path, workplace):
+    """Starts CHILD."""
+    script = tmp_path / "child.py"
+    folders = {"results": str(workplace.results.folder), "runs": str(workplace.runs)}
+    script.write_text(CHILD.format(times_steps=STEPS / 20, **folders))
+    children = []
+
+    def start() -> subprocess.Popen:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        options = {"stderr": subprocess.PIPE, "start_new_session": True, "env": environment}
+        children.append(subprocess.Popen([sys.executable, script], **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_killed_run_ends_with_its_workers_and_goes_on_to_the_same_result(
+    long_tasks, workplace, start, wait_until_started, count_steps, tmp_path
+):
+    child = start()
     wait_until_started()
     child.kill()
     child.communicate(timeout=60)  # ends when the last process that holds stderr does
-    assert all(is_free(workplace.runs / task.key / ".lock") for task in tasks)
-    assert len(results_of(workplace)) < 2
-
-
-def test_several_jobs_find_what_one_finds(task, workplace, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = dict(os.environ)
-    tasks = [task(), task(seed=1)]
-    failing = Task("test/failing", replace(task().experiment, data="mnist"))
-    beside = replace(workplace, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
-    assert run_tasks([failing, *tasks], beside) == 1
-    assert dict(os.environ) == before
-    alone = replace(workplace, results=ResultsStore(tmp_path / "alone"), runs=tmp_path / "alone-runs")
-    assert run_tasks(tasks[1:], alone) == 0
-    assert what_was_found(beside, tasks[1]) == what_was_found(alone, tasks[1])
-    assert beside.results.find(tasks[0].experiment) is not None
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
+    task = next(task for task in long_tasks if workplace.results.find(task.experiment) is None)
+    first_step = step_of(newest_checkpoint(workplace.runs / task.key / "checkpoints"))
+    assert run_tasks([task], workplace) == 0
+    assert count_steps == list(range(first_step, STEPS))
+    assert first_step > 0
+    whole = replace(workplace, results=ResultsStore(tmp_path / "whole"), runs=tmp_path / "whole-runs")
+    assert run_tasks([task], whole) == 0
+    assert what_was_found(workplace, task) == what_was_found(whole, task)
