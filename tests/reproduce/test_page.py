@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from depthq.reproduce import SCALES, Outcome, ResultsStore, find_item
+from depthq.reproduce import ITEMS, SCALES, Outcome, ResultsStore, find_item
 from depthq.reproduce.book import Measured, ResultsBook
-from depthq.reproduce.comparison import convergence, pairs_of, rate_at_quality
+from depthq.reproduce.comparison import convergence, pairs_of, rate_at_quality, sign_of_difference
 from depthq.reproduce.findings import findings
 from depthq.reproduce.page import cell, render, table
 
@@ -85,17 +85,19 @@ def test_page_counts_rows_that_disagree_with_the_paper(store, tmp_path):
 def test_likelihood_is_shown_with_the_cost_of_the_codes(store, tmp_path):
     bits = {"nll_bits_per_dim": 3.0, "code_bits_per_dim": 0.9375, "total_bits_per_dim": 3.9375}
     save(store, "table1", "cifar10-depthwise", nll_nats_per_dim=2.08, **bits)
+    save(store, "table4", "K128x256-mix-depthwise", nll_nats_per_dim=2.09, **(bits | {"code_bits_per_dim": 1.015625}))
     page, found = pages(store, tmp_path)
     assert "| cifar10-depthwise | 2.08 | 3 | 0.9375 | 3.938 |" in page
-    # 2.52 nats are 3.64 bits; with the codes 4.57.
+    # 2.52 nats are 3.64 bits; with the codes 4.65.
     assert "it is 3.64 bits/dim" in found
-    assert "up to 4.57 bits/dim" in found
+    assert "up to 4.65 bits/dim" in found
 
 
 def test_rows_that_were_not_run_are_named(store, tmp_path):
     save_errors(store, 0.02, 0.08)
     page, _ = pages(store, tmp_path)
-    assert "Not run at this scale: M1-K32-l2-depthwise," in page
+    assert "<summary>46 of 48 rows not run</summary>" in page
+    assert "M1-K32-l2-depthwise, M1-K32-l2-shared" in page
 
 
 def test_every_figure_of_the_page_is_written(store, tmp_path):
@@ -118,7 +120,7 @@ def test_scales_are_kept_apart(store, tmp_path):
 
 def test_a_claim_holds_or_not_as_the_results_say(store):
     save_errors(store, 0.02, 0.08)
-    claim = "### Depthwise codes reconstruct better than shared ones at the same bits"
+    claim = "### Depthwise codes reconstruct better than as many shared ones"
     held = findings(ResultsBook(store), CPU, "cpu")
     assert held.index("## What held up") < held.index(claim)
     assert "0.25 times that of shared ones" in held
@@ -139,10 +141,52 @@ def test_a_claim_about_many_rows_may_hold_in_part(store):
 
 def test_capacity_is_compared_at_equal_bits(store):
     # On one line through log error against bits, neither M nor K matters.
-    for row, error in {"M5-K32": 0.5**25, "M3-K128": 0.5**21, "M3-K512": 0.5**27}.items():
-        save(store, "table3", f"{row}-l2-depthwise", mse_normalized=1e6 * error)
+    bits = {"M1-K32": 5, "M1-K128": 7, "M1-K512": 9, "M10-K128": 70, "M5-K32": 25, "M3-K128": 21, "M3-K512": 27}
+    for row, count in bits.items():
+        save(store, "table3", f"{row}-l2-depthwise", mse_normalized=0.95**count)
     text = findings(ResultsBook(store), CPU, "cpu")
-    assert "Error of the five: 0.0298; of the three at 25 bits, log-linear in between: 0.0298" in text
+    assert "the three err by 0.2774 and the five by 0.2774, +0%" in text  # 0.95^25
+    assert text.index("## What our runs cannot tell") < text.index("### At equal bits, more small codebooks")
+
+
+@pytest.mark.parametrize(
+    ("depthwise", "shared", "sign"),
+    [
+        (Measured(0.985, None, 1), Measured(1.0, None, 1), 0),
+        (Measured(0.97, None, 1), Measured(1.0, None, 1), -1),
+        (Measured(1.0, None, 1), Measured(0.97, 0.001, 2), 1),
+        (Measured(0.97, 0.01, 2), Measured(1.0, 0.01, 2), -1),  # 3 deviations of 0.01, against 2 of 0.014
+        (Measured(0.98, 0.01, 2), Measured(1.0, 0.01, 2), 0),
+    ],
+)
+def test_differences_within_the_spread_of_runs_do_not_count(depthwise, shared, sign):
+    assert sign_of_difference(depthwise, shared) == sign
+
+
+def test_a_difference_too_small_to_tell_is_undecided(store):
+    save_errors(store, 0.0795, 0.08)
+    text = findings(ResultsBook(store), CPU, "cpu")
+    assert text.index("## What our runs cannot tell") < text.index("### Depthwise codes reconstruct better")
+
+
+def test_what_has_no_scale_is_shown_once(store, tmp_path):
+    spread = {"mean": 0.9, "deviation": 0.01}
+    names = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
+    figures = {"held_out": dict.fromkeys(names, spread), "training": dict.fromkeys(names, spread), "seeds": 10}
+    save(store, "table2", "lite0-320-K32-row", **figures)
+    page, found = pages(store, tmp_path)
+    assert page.count("## Table 2") == 1
+    assert "| lite0-320-K32-row | 0.9 ± 0.01 |" in page
+    assert "- scale" not in page
+    assert "By channel" not in found  # there is no partner yet
+
+
+@pytest.mark.parametrize("item", [item for item in ITEMS if find_item(item).rows[0].kind == "training"])
+def test_any_single_row_can_be_rendered(item, store, tmp_path):
+    bits = {"nll_nats_per_dim": 2.0, "nll_bits_per_dim": 3.0, "code_bits_per_dim": 1.0, "total_bits_per_dim": 4.0}
+    save(store, item, find_item(item).rows[0].name, mse_normalized=0.1, psnr_db=20.0, code_bits_per_pixel=3.0, **bits)
+    page, _ = pages(store, tmp_path)
+    assert f"## {find_item(item).title}" in page
 
 
 def test_race_ends_at_the_first_measurement_as_good_as_the_others_best(store):
@@ -150,7 +194,7 @@ def test_race_ends_at_the_first_measurement_as_good_as_the_others_best(store):
     save(store, "table3", "M5-K128-l2-depthwise", curve={"step": steps, "mse_normalized": [0.3, 0.1, 0.05]})
     save(store, "table3", "M5-K128-l2-shared", curve={"step": steps, "mse_normalized": [0.4, 0.12, 0.15]})
     (race,) = convergence(find_item("convergence"), CPU, ResultsBook(store))
-    assert (race.name, race.goal, race.goal_at, race.reached_at, race.steps) == ("M5-K128-l2", 0.12, 200, 200, 1000)
+    assert (race.name, race.goal, race.goal_at, race.reached_at, race.share) == ("M5-K128-l2", 0.12, 200, 200, 1.0)
 
 
 def test_codecs_are_compared_at_the_same_psnr(store):

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
@@ -60,6 +61,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
         raise ValueError(f"--scale must be one of {', '.join(SCALES)}; got {options.scale!r}")
     if not options.item and not options.render:
         raise ValueError(f"ITEM must be at least one of {', '.join(ITEMS)}; got none")
+    if options.rows and not options.item:
+        raise ValueError("--rows must come with an ITEM, whose rows they are; got none")
+    if options.render and options.dry_run:
+        raise ValueError("--render must come without --dry-run, which writes nothing; leave one of them out")
     rows = choose_rows([find_item(name) for name in options.item], options.rows)
     return Settings(
         tasks=tasks_of(rows, SCALES[options.scale], options.seeds),
@@ -108,7 +113,7 @@ def _list(settings: Settings) -> None:
         print(f"{task.key}  {task.name:48}  {status}")
     print(
         f"{len(tasks)} experiments, {len(tasks) - len(missing)} there already; "
-        f"about {_duration(sum(seconds.values()))} of training with all cores of this machine"
+        f"about {_duration(sum(seconds.values()))} of training one by one on {torch.get_num_threads()} threads"
     )
 
 

@@ -1,5 +1,6 @@
 """What rows say beside each other: depthwise against shared, how soon, and at what rate."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,8 +10,23 @@ from depthq.reproduce.book import Measured, ResultsBook
 from depthq.reproduce.declared import Item, Row
 from depthq.reproduce.scales import Scale
 
+CLEAR_SHARE = 0.02
+"""Of two figures of one seed each, the larger must exceed the other by this share for the difference to count. Over
+seeds the deviation of one run has been below this wherever it was measured."""
+CLEAR_DEVIATIONS = 2.0
+"""Where both have several seeds: means must differ by so many standard deviations of a run."""
 
-@dataclass(frozen=True)
+
+def sign_of_difference(a: Measured, b: Measured) -> int:
+    """-1 if a is clearly lower than b, 1 if it is clearly higher, 0 if the runs cannot tell."""
+    if a.deviation is not None and b.deviation is not None:
+        margin = CLEAR_DEVIATIONS * math.hypot(a.deviation, b.deviation)
+    else:
+        margin = CLEAR_SHARE * max(abs(a.mean), abs(b.mean))
+    return 0 if abs(a.mean - b.mean) <= margin else int(np.sign(a.mean - b.mean))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """A figure of the depthwise and the shared row of the same name, ours and the paper's; None where there is none."""
 
@@ -40,29 +56,37 @@ def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterat
         pair = Pair(
             name=_base(depthwise),
             depthwise=book.figure(depthwise, scale, figure),
-            shared=book.figure(shared, scale, figure),
+            shared=book.figure(shared, scale, figure) if shared else None,
             paper_depthwise=depthwise.paper.get(figure),
-            paper_shared=shared.paper.get(figure),
-            is_same_network=depthwise.experiment(scale, 0) == shared.experiment(scale, 0),
+            paper_shared=shared.paper.get(figure) if shared else None,
+            is_same_network=shared is not None and depthwise.experiment(scale, 0) == shared.experiment(scale, 0),
         )
         if pair.depthwise or pair.shared or pair.paper_depthwise is not None or pair.paper_shared is not None:
             yield pair
 
 
-def row_pairs(item: Item) -> Iterator[tuple[Row, Row]]:
-    """The depthwise and the shared row of each name."""
+def compared_pairs(item: Item, scale: Scale, book: ResultsBook, figure: str) -> list[tuple[Pair, int]]:
+    """The pairs with both of ours, and the sign of depthwise minus shared; those of one network are left out."""
+    return [
+        (pair, sign_of_difference(pair.depthwise, pair.shared))
+        for pair in pairs_of(item, scale, book, figure)
+        if pair.depthwise and pair.shared and not pair.is_same_network
+    ]
+
+
+def row_pairs(item: Item) -> Iterator[tuple[Row, Row | None]]:
+    """Each depthwise row, and the shared one of the same name if there is one."""
     rows = {row.name: row for row in item.rows}
     for name, row in rows.items():
-        shared = rows.get(name.removesuffix("depthwise") + "shared")
-        if name.endswith("depthwise") and shared:
-            yield row, shared
+        if name.endswith("depthwise"):
+            yield row, rows.get(name.removesuffix("depthwise") + "shared")
 
 
 def _base(row: Row) -> str:
     return row.name.removesuffix("depthwise").removesuffix("-") or "all"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Race:
     """How soon a depthwise run measures what the shared one measures at its best, on the validation images."""
 
@@ -74,17 +98,22 @@ class Race:
     """Its step."""
     reached_at: int | None
     """The first measured step at which the depthwise run is as low; None if it never is."""
-    steps: int
-    """Of each run."""
+    every: int
+    """Steps between measurements."""
+
+    @property
+    def share(self) -> float | None:
+        """Of the steps that the shared run took to its best."""
+        return self.reached_at / self.goal_at if self.reached_at else None
 
 
 def convergence(item: Item, scale: Scale, book: ResultsBook) -> Iterator[Race]:
     """The races that both sides of have been run, by their first seeds."""
     for depthwise, shared in row_pairs(item):
-        ours, theirs = book.first(depthwise, scale), book.first(shared, scale)
+        ours = book.first(depthwise, scale)
+        theirs = book.first(shared, scale) if shared else None
         if ours is None or theirs is None:
             continue
-        # The likelihood where there is one, in nats as elsewhere on the page.
         figure = "nll_bits_per_dim" if "nll_bits_per_dim" in ours.curve else "mse_normalized"
         best = int(np.argmin(theirs.curve[figure]))
         goal = theirs.curve[figure][best]
@@ -95,7 +124,7 @@ def convergence(item: Item, scale: Scale, book: ResultsBook) -> Iterator[Race]:
             goal=goal,
             goal_at=int(theirs.curve["step"][best]),
             reached_at=min(low, default=None),
-            steps=ours.experiment["training"]["steps"],
+            every=ours.experiment["training"]["validate_every"],
         )
 
 
@@ -112,8 +141,8 @@ def rate_distortion_points(item: Item, book: ResultsBook, scale: Scale, name: st
     """(bits per pixel, PSNR in dB) of the rows whose names start with a quantizer or codec, in ascending order."""
     points = []
     for row in item.rows:
-        rate = "bits_per_pixel" if row.kind == "codec" else "code_bits_per_pixel"
-        figures = [book.figure(row, scale, figure) for figure in (rate, "psnr_db")]
-        if row.matches(name) and all(figures):
-            points.append((figures[0].mean, figures[1].mean))  # type: ignore[union-attr]
+        rate = book.figure(row, scale, "bits_per_pixel" if row.kind == "codec" else "code_bits_per_pixel")
+        quality = book.figure(row, scale, "psnr_db")
+        if row.matches(name) and rate and quality:
+            points.append((rate.mean, quality.mean))
     return sorted(points)

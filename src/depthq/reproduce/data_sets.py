@@ -34,7 +34,6 @@ DATA_SETS = {
     "mnist": DataSet("ylecun/mnist", (1, 28, 28), 60_000, 10_000),
     "imagenet32": DataSet("", (3, 32, 32), 1_281_167, 50_000),
     "imagenet64": DataSet("", (3, 64, 64), 1_281_167, 50_000),
-    "imagenet64-sample": DataSet("", (3, 64, 64)),
     "imagenet-sample": DataSet("", (3, 256, 256)),
 }
 

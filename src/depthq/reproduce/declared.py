@@ -51,6 +51,11 @@ class Row:
     seeds: int
     """How many seeds it is run with, 0, 1, ... unless told otherwise."""
 
+    @property
+    def has_scale(self) -> bool:
+        """Whether it trains a network, which scale and seed then decide on; codecs and features are as they are."""
+        return self.kind in ("training", "progressive")
+
     def experiment(self, scale: Scale, seed: int) -> Experiment:
         """What is run for this row at a scale, with a seed."""
         own = {name: value for name, value in self.options.items() if name not in _MODEL_FIELDS}
@@ -81,6 +86,8 @@ class Item:
     protocol: str
     """What is done, and how it departs from the paper."""
     rows: tuple[Row, ...]
+    figures: tuple[str, ...] = ("mse_normalized", "nll_nats_per_dim")
+    """What is compared between its rows, by the names in results."""
 
 
 def choose_rows(items: Sequence[Item], patterns: Sequence[str]) -> list[tuple[Item, Row]]:
@@ -110,6 +117,8 @@ def _load(name: str) -> Item:
     declared = yaml.safe_load(text)
     defaults = declared.pop("defaults", {})
     rows = tuple(_row(row, defaults) for row in _expanded(declared.pop("rows")))
+    if "figures" in declared:
+        declared["figures"] = tuple(declared["figures"])
     return Item(name=name, rows=rows, **declared)
 
 

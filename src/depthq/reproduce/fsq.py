@@ -31,7 +31,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.peer = peer
         self.dim = self.out_dim = dim
-        self.codebook_sizes = (int(peer.codebook_size),) * peer.num_codebooks
+        self.codebook_sizes: tuple[int, ...] = (peer.codebook_size,) * peer.num_codebooks  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> QuantizerOutput:
         rows, positions = x.float().movedim(1, -1).flatten(1, -2), x.shape[2:]  # (B, N, C)

@@ -1,13 +1,14 @@
 """docs/reproduction.md and its figures, from results alone: nothing on the page is typed by hand."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from depthq.files import replacing
 from depthq.reproduce import pictures
 from depthq.reproduce.book import Measured, ResultsBook
-from depthq.reproduce.comparison import Pair, convergence, pairs_of, rate_at_quality
+from depthq.reproduce.comparison import Pair, compared_pairs, convergence, pairs_of, rate_at_quality
+from depthq.reproduce.data_sets import DATA_SETS
 from depthq.reproduce.declared import ITEMS, Item, find_item
 from depthq.reproduce.findings import findings
 from depthq.reproduce.results import Result, ResultsStore
@@ -45,61 +46,69 @@ def render(store: ResultsStore, docs: Path) -> list[Path]:
         The files written.
 
     Raises:
+        OSError: If they cannot be written.
         ValueError: If there are no results.
     """
     book = ResultsBook(store)
     if not book.all():
         raise ValueError(f"{store.folder} must hold results; got none; run some rows with depthq reproduce ITEM")
-    written = []
-    lines = _preface(book)
-    for name, scale_name in _shown(book):
-        item, scale = find_item(name), SCALES[scale_name]
-        lines += ["", f"## {item.title}, scale {scale_name}", "", item.protocol.strip(), ""]
-        lines += _SECTIONS.get(name, _compared_with_the_paper)(item, scale, book)
+    lines, figures = _preface(book), {}
+    for item, scale_name in _shown(book):
+        scale = SCALES[scale_name]
+        heading = f"{item.title}, scale {scale_name}" if _has_scale(item) else item.title
+        lines += ["", f"## {heading}", "", item.protocol.strip(), ""]
+        lines += _SECTIONS.get(item.name, _compared_with_the_paper)(item, scale, book)
         lines += _not_run(item, scale, book)
-        if name in PICTURED and (figure := PICTURED[name](item, scale, book)):
-            file = docs / "img" / f"reproduction-{name}-{scale_name}.png"
-            with replacing(file) as stream:
-                figure.save(stream, "PNG")
-            lines += ["", f"![{item.title}](img/{file.name})"]
-            written.append(file)
-    pages = {"reproduction.md": "\n".join(lines) + "\n", "findings.md": _findings(book)}
+        if item.name in PICTURED and (figure := PICTURED[item.name](item, scale, book)):
+            name = f"reproduction-{item.name}-{scale_name}.png"
+            figures[docs / "img" / name] = figure
+            lines += ["", f"![{item.title}](img/{name})"]
+    pages = {docs / "reproduction.md": "\n".join(lines) + "\n", docs / "findings.md": _findings(book)}
+    for file, figure in figures.items():  # only now that all is drawn and written down
+        with replacing(file) as stream:
+            figure.save(stream, "PNG")
     for file, text in pages.items():
-        with replacing(docs / file) as stream:
+        with replacing(file) as stream:
             stream.write(text.encode())
-        written.append(docs / file)
-    return written
+    return [*figures, *pages]
 
 
-def _shown(book: ResultsBook) -> Iterable[tuple[str, str]]:
-    """Items that have results, each with the scales at which it has some."""
-    for name in ITEMS:
-        for scale_name, scale in SCALES.items():
-            if any(book.of(row, scale) for row in find_item(name).rows):
-                yield name, scale_name
+def _shown(book: ResultsBook) -> Iterator[tuple[Item, str]]:
+    """Items that have results, each with the scales at which it has some; those without a scale once."""
+    for item in map(find_item, ITEMS):
+        rows = [row for row in item.rows if row.has_scale] or item.rows
+        scales = [name for name, scale in SCALES.items() if any(book.of(row, scale) for row in rows)]
+        for name in scales if _has_scale(item) else scales[:1]:
+            yield item, name
+
+
+def _has_scale(item: Item) -> bool:
+    return any(row.has_scale for row in item.rows)
 
 
 def _findings(book: ResultsBook) -> str:
     """Of the scale that most items have results at."""
-    scale_name, _ = Counter(name for _, name in _shown(book)).most_common(1)[0]
+    scales = Counter(name for item, name in _shown(book) if _has_scale(item)) or Counter([next(iter(SCALES))])
+    (scale_name, _), *_ = scales.most_common(1)
     return findings(book, SCALES[scale_name], scale_name)
 
 
 def _preface(book: ResultsBook) -> Lines:
     results = book.all()
-    devices, commits = Counter(_device(result) for result in results), {result.made["commit"] for result in results}
+    devices, commits = Counter(map(_device, results)), {str(result.made["commit"]) for result in results}
     hours = sum(result.made["seconds"] for result in results) / 3600
-    used = {name for _, name in _shown(book)}
+    used = {name for item, name in _shown(book) if _has_scale(item)}
     return [
         "# Reproduction of the paper's tables and figures",
         "",
         "Written by `depthq reproduce --render` from the files in `results/`; not to be edited. What follows from it:",
         "[findings.md](findings.md). Once its file is deleted, `depthq reproduce ITEM --rows ROW` runs any row anew.",
         "",
-        f"{len(results)} results, {hours:.1f} hours in all; "
+        f"{len(results)} results, {hours:.1f} hours in all (of a row that was interrupted: since it last went on); "
         f"{', '.join(f'{count} on {device}' for device, count in devices.items())}; "
-        f"commits {', '.join(sorted(str(commit) for commit in commits))}. Mean ± standard deviation over seeds, "
-        "their number in brackets where there are several.",
+        f"commits {', '.join(sorted(commits))}. Mean ± standard deviation over seeds, "
+        "their number in brackets where there are several. Figures are of all test images after the last step; the paper "
+        "picks the best test loss, which flatters.",
         "",
         *(f"- scale `{name}`: {SCALES[name].protocol}" for name in SCALES if name in used),
     ]
@@ -113,11 +122,11 @@ def _device(result: Result) -> str:
 def _compared_with_the_paper(item: Item, scale: Scale, book: ResultsBook) -> Lines:
     """Depthwise against shared, ours and the paper's, for each figure that rows of the item have; then the rate."""
     lines: Lines = []
-    names = {name for row in item.rows for name in row.paper} or {"mse_normalized", "nll_nats_per_dim"}
-    for name in sorted(names, key=list(FIGURES).index):
-        pairs = [pair for pair in pairs_of(item, scale, book, name) if pair.depthwise or pair.shared]
-        if pairs:
-            lines += [f"**{FIGURES[name]}**", "", *_pair_table(pairs), "", _direction(pairs), ""]
+    for name in item.figures:
+        pairs = list(pairs_of(item, scale, book, name))
+        if any(pair.depthwise or pair.shared for pair in pairs):
+            lines += [f"**{FIGURES[name]}**", "", *_pair_table(pairs), ""]
+            lines += [_direction(compared_pairs(item, scale, book, name)), ""]
     return lines + _rate_table(item, scale, book)
 
 
@@ -140,16 +149,16 @@ def _pair_table(pairs: Sequence[Pair]) -> Lines:
     )
 
 
-def _direction(pairs: Sequence[Pair]) -> str:
+def _direction(pairs: Sequence[tuple[Pair, int]]) -> str:
     """In how many rows depthwise is the lower, ours and the paper's; M = 1, where both are one network, apart."""
-    compared = [pair for pair in pairs if pair.ratio is not None and not pair.is_same_network]
-    if not compared:
+    if not pairs:
         return "No row has been run for both quantizers."
-    lower = sum(pair.ratio < 1 for pair in compared)  # type: ignore[operator]
-    text = f"Depthwise is the lower in {lower} of {len(compared)} rows that both quantizers were run for"
-    known = [pair for pair in compared if pair.paper_ratio is not None]
+    lower, unclear = sum(sign < 0 for _, sign in pairs), sum(sign == 0 for _, sign in pairs)
+    text = f"Depthwise is the lower in {lower} of {len(pairs)} rows that both quantizers were run for"
+    text += f", {unclear} too close to tell" if unclear else ""
+    known = [(sign, pair.paper_ratio) for pair, sign in pairs if pair.paper_ratio is not None]
     if known:
-        agree = sum((pair.ratio < 1) == (pair.paper_ratio < 1) for pair in known)  # type: ignore[operator]
+        agree = sum(sign == (1 if paper > 1 else -1) for sign, paper in known)
         text += f"; {agree} of {len(known)} agree with the paper on which is lower"
     return text + "."
 
@@ -167,16 +176,40 @@ def _rate_table(item: Item, scale: Scale, book: ResultsBook) -> Lines:
 
 def _not_run(item: Item, scale: Scale, book: ResultsBook) -> Lines:
     missing = [row.name for row in item.rows if not book.of(row, scale)]
-    return ["", f"Not run at this scale: {', '.join(missing)}."] if missing else []
+    if not missing:
+        return []
+    return [
+        "",
+        f"<details><summary>{len(missing)} of {len(item.rows)} rows not run</summary>",
+        "",
+        f"{', '.join(missing)}",
+        "",
+        "</details>",
+    ]
 
 
 def _convergence(item: Item, scale: Scale, book: ResultsBook) -> Lines:
-    rows = []
-    for race in convergence(item, scale, book):
-        reached = f"{race.reached_at}" if race.reached_at else "not reached"
-        share = f"{race.reached_at / race.steps:.0%}" if race.reached_at else ""
-        rows.append([race.name, FIGURES[race.figure], number(race.goal), str(race.goal_at), reached, share])
-    head = ["row", "figure", "shared: best", "at step", "depthwise reaches it at step", "of all steps"]
+    head = [
+        "row",
+        "figure",
+        "shared: best",
+        "at step",
+        "depthwise is there by step",
+        "measured every",
+        "share of steps",
+    ]
+    rows = [
+        [
+            race.name,
+            FIGURES[race.figure],
+            number(race.goal),
+            str(race.goal_at),
+            str(race.reached_at or "not reached"),
+            str(race.every),
+            f"{race.share:.0%}" if race.share else "",
+        ]
+        for race in convergence(item, scale, book)
+    ]
     return table(head, rows)
 
 
@@ -188,7 +221,8 @@ def _progressive(item: Item, scale: Scale, book: ResultsBook) -> Lines:
         if result is None:
             continue
         steps = result.experiment["training"]["steps"]
-        for stage in result.figures.get("stages") or [{"image_size": 32} | result.figures]:
+        full_size = DATA_SETS[result.experiment["data"]].shape[-1]
+        for stage in result.figures.get("stages") or [{"image_size": full_size} | result.figures]:
             cells = [f"{stage[name]:.4g}" for name in names]
             rows.append([row.name, f"{stage['image_size']} x {stage['image_size']}", str(steps), *cells])
     return table(["row", "images", "steps", "image, bits/dim", "codes, bits/dim", "total, bits/dim"], rows)
@@ -222,23 +256,22 @@ def _rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Lines:
 def _density(item: Item, scale: Scale, book: ResultsBook) -> Lines:
     head = ["row", "L_DQ, held out", "standardised", "entropy, nats", "corrected", "standardised, training"]
     head += ["paper: L_DQ", "entropy, nats"]
+    names = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
     rows = []
     for row in item.rows:
         result = book.first(row, scale)
-        if result is None:
-            continue
-        held_out, training = result.figures["held_out"], result.figures["training"]
-        names = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
-        ours = [_spread(held_out[name]) for name in names] + [_spread(training["mse_standardized"])]
-        rows.append([row.name, *ours, "", ""])
-    for row in item.rows:
-        if row.paper:
-            rows.append(["paper: " + row.name, *[""] * 5, number(row.paper["mse"]), number(row.paper["entropy_nats"])])
+        ours = [""] * 5
+        if result is not None:
+            ours = [_spread(result.figures["held_out"][name]) for name in names]
+            ours.append(_spread(result.figures["training"]["mse_standardized"]))
+        if result is not None or row.paper:
+            rows.append([row.name, *ours, number(row.paper.get("mse")), number(row.paper.get("entropy_nats"))])
     return table(head, rows)
 
 
-def _spread(figure: dict[str, float]) -> str:
-    return f"{figure['mean']:.4g} ± {figure['deviation']:.1g}"
+def _spread(figure: dict[str, float | None]) -> str:
+    deviation = "" if figure["deviation"] is None else f" ± {figure['deviation']:.1g}"
+    return f"{figure['mean']:.4g}{deviation}"
 
 
 def _pictures_only(item: Item, scale: Scale, book: ResultsBook) -> Lines:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from depthq.analysis.plots import new_figure
@@ -42,6 +43,8 @@ def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
             low, high = min(map(np.min, values)), max(map(np.max, values))
             image = axes[line, place].imshow(values[line], vmin=low, vmax=high, cmap="viridis")
             axes[line, place].set_title(f"{name}\n{what}", fontsize="small")
+            label = ("column", "row") if place == 0 else ("codebook", "codebook")
+            axes[line, place].set(xlabel=label[0], ylabel=label[1])
             figure.colorbar(image, ax=axes[line, place], label="nats")
     return _image(figure)
 
@@ -61,7 +64,7 @@ def loss_bands(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
             _draw_band(axes, _losses(rows, quantizer, name, scale, book), quantizer)
         axes.set_xticks(sorted({row.options["num_codebooks"] for row in rows}))
         axes.set(xlabel="codebooks M", ylabel={"l2": "L2, normalised space", "ce": "nats/dim"}[word], title=word)
-        axes.set_yscale("log" if word == "l2" else "linear")
+        _scale_axis(axes, is_log=word == "l2")
         axes.legend(frameon=False)
     return _image(figure)
 
@@ -106,7 +109,7 @@ def curves(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
             if quantizer == "shared":
                 axes.axhline(min(result.curve[name]), color=COLOURS[quantizer], linestyle=":", linewidth=1)
         axes.set(xlabel="step", ylabel="L2, normalised space" if word == "l2" else "image, bits/dim", title=word)
-        axes.set_yscale("log" if word == "l2" else "linear")
+        _scale_axis(axes, is_log=word == "l2")
         axes.legend(frameon=False)
     return _image(figure)
 
@@ -124,9 +127,21 @@ def rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Image.Image 
     if not axes.lines:
         return None
     axes.set(xlabel="bits per pixel", ylabel="PSNR, dB", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
     return _image(figure)
+
+
+def _scale_axis(axes, *, is_log: bool) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5, where wanted."""
+    if is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_line(axes, points: Sequence[tuple[float, float]], label: str, **style) -> None:
