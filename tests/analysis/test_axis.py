@@ -37,6 +37,12 @@ def test_groups_that_are_dependent_without_correlation_are_found():
     assert abs(advice.split.within.squared_correlation) < 0.02
 
 
+def test_groups_of_channels_that_are_mostly_zero_are_found():
+    advice = recommend_axis(torch.relu(normal(4) - 1.04).repeat_interleave(4, 1))  # 85 % zeros
+    assert (advice.axis, advice.num_slices, advice.is_weak) == (1, 4, False)
+    assert advice.split.within.mutual_information_nats > 0.35
+
+
 def test_channels_last_and_vectors_have_their_axis():
     features = independent_channel_groups(3)
     assert recommend_axis(features.movedim(1, -1)).axis == 3

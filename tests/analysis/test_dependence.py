@@ -28,6 +28,19 @@ def test_quantile_codes_do_not_change_under_an_increasing_map():
     assert torch.equal(quantile_codes(features), quantile_codes(features.exp() * 5 - 1))
 
 
+def test_values_after_a_relu_differ_from_zero_in_their_code():
+    features = torch.relu(2 * normal(1) + normal(2, seed=1) - 2)  # 82 % are exactly 0
+    codes = quantile_codes(features)
+    assert torch.equal(codes == 0, features == 0)
+    expected = mutual_info_score(*(features > 0).int().T.numpy())
+    assert mutual_info_score(*codes.T.numpy()) == pytest.approx(expected)
+    assert expected > 0.05
+
+
+def test_quantile_codes_take_numpy():
+    assert torch.equal(quantile_codes(normal(3).numpy()), quantile_codes(normal(3)))
+
+
 def test_channel_correlation_agrees_with_numpy_where_there_is_one_position():
     features = normal(6) @ torch.tensor(np.random.default_rng(0).normal(size=(6, 6)), dtype=torch.float32)
     expected = np.corrcoef(features.numpy(), rowvar=False)

@@ -44,11 +44,12 @@ class FeatureDependence:
     """Different channels and different positions."""
 
 
-def quantile_codes(features: Tensor, num_bins: int = 4) -> Tensor:
+def quantile_codes(features: Tensor | np.ndarray, num_bins: int = 4) -> Tensor:
     """Quantize each feature by itself, into bins that hold equal shares of its samples.
 
     Mutual information of such codes does not change under any increasing map of a feature. Equal values share
-    a bin, so that a feature that is often exactly 0 (after a ReLU) occupies fewer bins.
+    a bin, so that a feature that is often exactly 0 (after a ReLU) occupies fewer bins; 0 has one to itself where
+    it fills one.
 
     Args:
         features: float (B, ...), one feature per place, samples on axis 0.
@@ -62,12 +63,14 @@ def quantile_codes(features: Tensor, num_bins: int = 4) -> Tensor:
     """
     if num_bins < 2:
         raise ValueError(f"num_bins must be at least 2; got {num_bins}")
+    features = as_tensor(features)
     if len(features) == 0:
         raise ValueError(f"features must hold at least one sample; got shape {tuple(features.shape)}")
     _check_finite(features)
     ranked = features.sort(dim=0).values
     edges = [ranked[len(ranked) * upper // num_bins] for upper in range(1, num_bins)]
-    return torch.stack([features >= edge for edge in edges]).sum(0)
+    # Where the lowest value fills whole bins it is an edge itself, and must not pass for what lies above it.
+    return torch.stack([(features >= edge) & (features > ranked[0]) for edge in edges]).sum(0)
 
 
 def axis_correlation(features: Tensor | np.ndarray, axis: int) -> Tensor:
