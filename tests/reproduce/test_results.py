@@ -169,3 +169,11 @@ def test_result_that_cannot_be_written_leaves_the_former(store, saved):
         store.save(EXPERIMENT, Outcome({"psnr_db": object()}), seconds=1)
     assert saved.read_bytes() == before
     assert names(store) == [saved.name]
+
+
+def test_a_result_without_its_circumstances_is_named_and_left_out(store, saved):
+    content = json.loads(saved.read_text())
+    del content["made"]["commit"]
+    saved.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=rf"{saved.name} must be a whole result; got: made without commit; left out"):
+        assert store.all() == []

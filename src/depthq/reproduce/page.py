@@ -107,8 +107,8 @@ def _preface(book: ResultsBook) -> Lines:
         f"{len(results)} results, {hours:.1f} hours in all (of a row that was interrupted: since it last went on); "
         f"{', '.join(f'{count} on {device}' for device, count in devices.items())}; "
         f"commits {', '.join(sorted(commits))}. Mean ± standard deviation over seeds, "
-        "their number in brackets where there are several. Figures are of all test images after the last step; the paper "
-        "picks the best test loss, which flatters.",
+        "their number in brackets where there are several. Figures are of all test images after the last step; the "
+        "paper picks the best test loss, which flatters.",
         "",
         *(f"- scale `{name}`: {SCALES[name].protocol}" for name in SCALES if name in used),
     ]

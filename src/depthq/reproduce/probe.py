@@ -21,7 +21,11 @@ def expected_seconds(tasks: Sequence[Task]) -> dict[str, float]:
     """Seconds of training by task name, for those tasks that train.
 
     Of the tasks with the same likelihood and grid, on which the time depends most, the one with the most codes is
-    timed, and its time is taken for the others: an upper bound, without validation and the final measurement.
+    timed, and its time is taken for the others: an estimate, without validation and the final measurement, on as many
+    threads as torch has here.
+
+    Raises:
+        ValueError: If a quantizer needs a package that is not installed.
     """
     groups: dict[tuple, list[Task]] = {}
     for task in tasks:

@@ -17,6 +17,7 @@ import torch
 from depthq.files import replacing
 from depthq.reproduce.experiment import Experiment, Outcome, content_of, key_of
 
+_CIRCUMSTANCES = {"versions", "device", "threads", "cores", "seconds", "commit", "finished"}
 PACKAGES = ("depthq", "torch", "lightning", "datasets", "numpy")
 
 
@@ -111,6 +112,8 @@ def _read(file: Path) -> Result | None:
         for name, value in fields.items():
             if not isinstance(value, dict) and (name, value) != ("codes", None):
                 raise ValueError(f"{name} of another kind, {type(value).__name__}")
+        if missing := _CIRCUMSTANCES - result.made.keys():
+            raise ValueError(f"made without {', '.join(sorted(missing))}")
         key = key_of(result.experiment)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         warnings.warn(f"{file} must be a whole result; got: {error}; left out; run its row again", stacklevel=3)

@@ -18,7 +18,7 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from depthq.reproduce.declared import Item, Row
@@ -54,11 +54,11 @@ class Workplace:
 
 
 def tasks_of(rows: Sequence[tuple[Item, Row]], scale: Scale, seeds: Sequence[int] | None) -> list[Task]:
-    """The experiments of some rows, one per seed; rows decide how many seeds where none are given."""
+    """The experiments of some rows, one per seed of those that have one; rows say how many where none are given."""
     return [
-        Task(f"{item.name}/{row.name} seed {seed}", row.experiment(scale, seed))
+        Task(f"{item.name}/{row.name}" + (f" seed {seed}" if row.has_scale else ""), row.experiment(scale, seed))
         for item, row in rows
-        for seed in (seeds or range(row.seeds))
+        for seed in ((seeds or range(row.seeds)) if row.has_scale else [0])
     ]
 
 
@@ -177,9 +177,10 @@ def _run(task: Task, workplace: Workplace) -> str:
     """Run one experiment in its own folder, unless another process has meanwhile; returns a line to say."""
     folder = workplace.runs / task.key
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"), warnings.catch_warnings():
+    with _alone(folder, task.name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # doubts about figures are stored with them
         if workplace.results.find(task.experiment) is not None:
+            _tidy(folder)
             return f"{task.name}: there already"
         started = time.perf_counter()
         outcome = task.experiment.run(folder, workplace.sources, progress=workplace.jobs == 1)
@@ -187,6 +188,21 @@ def _run(task: Task, workplace: Workplace) -> str:
         file = workplace.results.save(task.experiment, outcome, seconds=seconds)
         _tidy(folder)
         return f"{task.name}: {file} after {seconds:.0f} s"
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """While no other process works in the folder; says so if it has to wait for one."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        tqdm.write(f"{name}: another process is at it; waiting for its result", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _tidy(folder: Path) -> None:

@@ -24,14 +24,15 @@ SCALES = {
             steps=1000, precision="32-true", validate_every=100, checkpoint_every=200, log_every=100
         ),
         protocol="32 and 64 channels, 1 residual block, D = 4, decay 0.9; 1,000 steps of 64 images in float32, "
-        "AdamW at 2e-3 with 200 steps of warm-up and cosine decay, gradients clipped at norm 2, images mirrored at random",
+        "AdamW at 2e-3 with 200 steps of warm-up and cosine decay, gradients clipped at norm 2, images mirrored at "
+        "random",
     ),
     "gpu": Scale(
         model=replace(PRESETS["paper"], likelihood="l2", codebook_size=128),
         training=TRAINING_PRESETS["paper"],
         protocol="256 channels, 4 residual blocks, D = 64, decay 0.99; 156,250 steps of 128 images (400 epochs of "
-        "CIFAR-10) in bfloat16 or what the device has instead, AdamW at 2e-4 with 1,000 steps of warm-up and cosine decay, "
-        "which the paper does not mention, gradients clipped at norm 2, images mirrored at random",
+        "CIFAR-10) in bfloat16 or what the device has instead, AdamW at 2e-4 with 1,000 steps of warm-up and cosine "
+        "decay, which the paper does not mention, gradients clipped at norm 2, images mirrored at random",
     ),
     "miniature": Scale(
         model=PRESETS["tiny"],
