@@ -292,7 +292,8 @@ def _density(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
             _verdict([1 if large > small else -1 for errors in shown.values() for small, large in errors]),
             f"Standardised, on the maps trained on: {_grown(shown['training'])}; held out: "
             f"{_grown(shown['held_out'])}. A converged quantizer with more codes cannot err more on what it was "
-            "trained on; the paper's 0.184 to 0.480 points to codebooks that died or never converged, or to another scale.",
+            "trained on; the paper's 0.184 to 0.480 points to codebooks that died or never converged, or to another "
+            "scale.",
             "table2 --rows lite0",
         )
 
@@ -375,8 +376,8 @@ def _progressive(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
         yield Finding(
             "One model through growing image sizes",
             "new",
-            f"32 x 32 behind 16 x 16 ends at {grown.mean:.3f} bits/dim in all. From scratch at 32 x 32, with as many steps "
-            f"as that last stage: {once.mean:.3f}; with as many as both stages: {twice.mean:.3f}. Growing is {than_once} "
+            f"32 x 32 behind 16 x 16 ends at {grown.mean:.3f} bits/dim in all. From scratch at 32 x 32, with as many "
+            f"steps as that last stage: {once.mean:.3f}; with as many as both: {twice.mean:.3f}. Growing is {than_once} "
             f"the former and {than_twice} the latter, which costs more. One seed each.",
             "progressive",
         )

@@ -57,7 +57,7 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All that decides what a run learns from scratch; RUN/config.yaml holds it, and a run resumes only with the same."""
+    """All that decides what a run from scratch learns; RUN/config.yaml holds it, and it resumes only with the same."""
 
     data: DataConfig
     model: DQAEConfig
