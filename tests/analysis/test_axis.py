@@ -56,6 +56,16 @@ def test_independent_features_give_weak_evidence():
     assert "not clearly less" in str(advice)
 
 
+def test_noise_rarely_passes_for_evidence():
+    noise = (torch.randn(100, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(60))
+    assert sum(not recommend_axis(features).is_weak for features in noise) <= 2
+
+
+def test_codes_that_never_vary_are_no_independent_slices():
+    advice = recommend_axis(normal(12), encode=lambda features: torch.zeros_like(features).long())
+    assert any("share no more than noise would show, 0 +- 0 nats" in doubt for doubt in advice.doubts)
+
+
 def test_features_that_all_depend_alike_give_weak_evidence():
     advice = recommend_axis(normal(1, 1, 1) + normal(8, 4, 4, seed=1))
     assert any("not clearly less" in doubt for doubt in advice.doubts)
@@ -94,6 +104,8 @@ def test_memory_mapped_features_are_read(tmp_path):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"axis must lie in \[1, 3\), axis 0 being the samples; got 3"):
         recommend_axis(normal(4, 4), axes=[3])
+    with pytest.raises(ValueError, match="axes must hold at least one axis; got none; leave it out for all"):
+        recommend_axis(normal(4, 4), axes=[])
     with pytest.raises(ValueError, match="max_features must be at least 2, to form pairs; got 1"):
         recommend_axis(normal(4, 4), max_features=1)
     with pytest.raises(ValueError, match="features must be finite"):

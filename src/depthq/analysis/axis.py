@@ -35,6 +35,8 @@ class AxisSplit:
     num_slices: int
     within: PairDependence
     """Of two features of the same slice."""
+    within_error_nats: float
+    """Standard error over samples (jackknife) of the mutual information within."""
     between: PairDependence
     """Of two features of different slices."""
     ratio: float
@@ -109,7 +111,9 @@ def recommend_axis(
     """
     features = check_features(features)
     check_choice(max_slices=max_slices, max_features=max_features)
-    axes = [check_axis(axis, features.dim()) for axis in axes or range(1, features.dim())]
+    axes = range(1, features.dim()) if axes is None else [check_axis(axis, features.dim()) for axis in axes]
+    if not axes:
+        raise ValueError("axes must hold at least one axis; got none; leave it out for all")
     columns, places = _choose_features(features, max_features, seed)
     pairs = MeasuredPairs(columns, encode)
     measured = []
@@ -141,10 +145,17 @@ def _measure_split(axis: int, num_slices: int, slices: Tensor, pairs: MeasuredPa
     within, between = same & ~torch.eye(len(slices), dtype=torch.bool, device=slices.device), ~same
     if not (within.any() and between.any()):
         return []
-    nats = pairs.information_nats
-    ratio = nats[:, between].mean(1) / nats[:, within].mean(1).clamp(min=LEAST_NATS)
-    error = _jackknife_error(ratio[1:])
-    split = AxisSplit(axis, num_slices, pairs.mean(within), pairs.mean(between), float(ratio[0]), error)
+    within_nats, between_nats = (pairs.information_nats[:, kind].mean(1) for kind in (within, between))
+    ratio = between_nats / within_nats.clamp(min=LEAST_NATS)
+    split = AxisSplit(
+        axis=axis,
+        num_slices=num_slices,
+        within=pairs.mean(within),
+        within_error_nats=_jackknife_error(within_nats[1:]),
+        between=pairs.mean(between),
+        ratio=float(ratio[0]),
+        ratio_error=_jackknife_error(ratio[1:]),
+    )
     return [(split, ratio[1:])]
 
 
@@ -172,6 +183,11 @@ def _doubts(best: AxisSplit, as_good: list[AxisSplit], pairs: MeasuredPairs) -> 
     needed = SAMPLES_PER_CELL * pairs.num_codes**2
     if pairs.num_samples < needed:
         doubts.append(f"{pairs.num_samples} samples are few; {pairs.num_codes} codes per feature ask for {needed}")
+    within, within_error = best.within.mutual_information_nats, best.within_error_nats
+    if within <= 2 * within_error:
+        doubts.append(
+            f"features of the same slice share no more than noise would show, {within:.2g} +- {within_error:.2g} nats"
+        )
     if best.ratio + 2 * error > WEAK_RATIO:
         doubts.append(
             f"what features of different slices share is {best.ratio:.2f} +- {error:.2f} times what "
