@@ -71,6 +71,21 @@ class ResultsBook:
         values = [value for value in values if value is not None]
         return Measured.of(values) if values else None
 
+    def spread(self, name: str, scale: Scale) -> float:
+        """Standard deviation of a figure over seeds, relative to its mean: root mean square over the rows of a scale.
+
+        A twentieth as long as no row has several seeds.
+        """
+        measured = (
+            Measured.of(result.figures[name] for result in results)
+            for results in self._results.values()
+            if len(results) > 1
+            and all(result.figures.get(name) for result in results)
+            and results[0].experiment["training"]["steps"] == scale.training.steps
+        )
+        squares = [(one.deviation / one.mean) ** 2 for one in measured if one.deviation is not None]
+        return fmean(squares) ** 0.5 if squares else 0.05
+
     def all(self) -> list[Result]:
         """Every declared result."""
         return [result for results in self._results.values() for result in results]

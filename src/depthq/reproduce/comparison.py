@@ -10,19 +10,27 @@ from depthq.reproduce.book import Measured, ResultsBook
 from depthq.reproduce.declared import Item, Row
 from depthq.reproduce.scales import Scale
 
-CLEAR_SHARE = 0.02
-"""Of two figures of one seed each, the larger must exceed the other by this share for the difference to count. Over
-seeds the deviation of one run has been below this wherever it was measured."""
 CLEAR_DEVIATIONS = 2.0
-"""Where both have several seeds: means must differ by so many standard deviations of a run."""
+"""Figures differ clearly from so many standard deviations of a run."""
+_ENOUGH_SEEDS = 5
+"""From how many seeds on a row's own deviation is to be trusted; below, that of all rows together is."""
 
 
-def sign_of_difference(a: Measured, b: Measured) -> int:
-    """-1 if a is clearly lower than b, 1 if it is clearly higher, 0 if the runs cannot tell."""
-    if a.deviation is not None and b.deviation is not None:
-        margin = CLEAR_DEVIATIONS * math.hypot(a.deviation, b.deviation)
-    else:
-        margin = CLEAR_SHARE * max(abs(a.mean), abs(b.mean))
+def sign_of_difference(a: Measured, b: Measured, spread: float) -> int:
+    """-1 if a is clearly lower than b, 1 if it is clearly higher, 0 if the runs cannot tell.
+
+    Args:
+        a: A figure.
+        b: The same figure of another row.
+        spread: Standard deviation over seeds relative to the mean, `ResultsBook.spread`, where seeds are few.
+    """
+    deviations = [
+        figure.deviation
+        if figure.deviation is not None and figure.seeds >= _ENOUGH_SEEDS
+        else spread * abs(figure.mean)
+        for figure in (a, b)
+    ]
+    margin = CLEAR_DEVIATIONS * math.hypot(*deviations)
     return 0 if abs(a.mean - b.mean) <= margin else int(np.sign(a.mean - b.mean))
 
 
@@ -67,8 +75,9 @@ def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterat
 
 def compared_pairs(item: Item, scale: Scale, book: ResultsBook, figure: str) -> list[tuple[Pair, int]]:
     """The pairs with both of ours, and the sign of depthwise minus shared; those of one network are left out."""
+    spread = book.spread(figure, scale)
     return [
-        (pair, sign_of_difference(pair.depthwise, pair.shared))
+        (pair, sign_of_difference(pair.depthwise, pair.shared, spread))
         for pair in pairs_of(item, scale, book, figure)
         if pair.depthwise and pair.shared and not pair.is_same_network
     ]
@@ -101,10 +110,11 @@ class Race:
     every: int
     """Steps between measurements."""
 
-    @property
-    def share(self) -> float | None:
-        """Of the steps that the shared run took to its best."""
-        return self.reached_at / self.goal_at if self.reached_at else None
+    def is_within(self, share: float) -> int:
+        """Whether it took at most a share of the shared run's steps: 1 yes, -1 no, 0 if measurements are too sparse."""
+        if self.reached_at is None or self.reached_at - self.every >= share * self.goal_at:
+            return -1
+        return 1 if self.reached_at <= share * self.goal_at else 0
 
 
 def convergence(item: Item, scale: Scale, book: ResultsBook) -> Iterator[Race]:

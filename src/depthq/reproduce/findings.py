@@ -8,7 +8,6 @@ from statistics import geometric_mean
 from depthq.reproduce.book import Measured, ResultsBook
 from depthq.reproduce.comparison import (
     CLEAR_DEVIATIONS,
-    CLEAR_SHARE,
     Pair,
     compared_pairs,
     convergence,
@@ -54,9 +53,11 @@ def findings(book: ResultsBook, scale: Scale, scale_name: str) -> str:
         "rows are in [reproduction.md](reproduction.md), how to read them in [metrics.md](metrics.md).",
         "",
         f"Scale `{scale_name}`: {scale.protocol}. A claim about many rows holds if it clearly does in every row that "
-        f"was run for both quantizers. A difference is clear if it exceeds {CLEAR_SHARE:.0%}, or, where both have "
-        f"several seeds, {CLEAR_DEVIATIONS:g} standard deviations. Networks this small and runs this short say nothing "
-        "about the figures that large ones reach, nor how large the paper's advantage is; only whether it is there.",
+        f"was run for both quantizers. A difference is clear if it exceeds {CLEAR_DEVIATIONS:g} standard deviations of "
+        "a run; of a single run that of all rows with several seeds is taken, "
+        f"{book.spread('mse_normalized', scale):.1%} of a squared error. Networks this small and runs this short say "
+        "nothing about the figures that large ones reach, nor how large the paper's advantage is; only whether it is "
+        "there.",
     ]
     for verdict, heading in HEADINGS.items():
         of_this_kind = [finding for finding in found if finding.verdict == verdict]
@@ -94,7 +95,7 @@ def _shared_gains_little(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
     """The baseline, looked at by itself: what its other codebooks add to its first."""
     rows = {row.name: row for row in find_item("table3").rows}
     one, ten = rows["M1-K128-l2-shared"], rows["M10-K128-l2-shared"]
-    ours = [measured.mean for row in (one, ten) if (measured := book.figure(row, scale, "mse_normalized"))]
+    ours = [measured for row in (one, ten) if (measured := book.figure(row, scale, "mse_normalized"))]
     (wide_row,) = [row for row in find_item("equal_bits").rows if row.name == "shared-wide"]
     wide = book.figure(wide_row, scale, "mse_normalized")
     narrow = book.figure(rows["M5-K128-l2-shared"], scale, "mse_normalized")
@@ -102,9 +103,9 @@ def _shared_gains_little(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
         paper = ten.paper["mse_normalized"] / one.paper["mse_normalized"]
         yield Finding(
             "The shared quantizer gains from more codebooks",
-            _verdict([1 if ours[1] < (1 - CLEAR_SHARE) * ours[0] else -1]),
-            f"Ten codebooks err {ours[1] / ours[0]:.2f} times as much as one (K = 128); the paper's {paper:.2f} times. "
-            "All of them see one vector of D = 4. That is not what limits it: with D = 20, as many as five "
+            _verdict([-sign_of_difference(ours[1], ours[0], book.spread("mse_normalized", scale))]),
+            f"Ten codebooks err {ours[1].mean / ours[0].mean:.2f} times as much as one (K = 128); the "
+            f"paper's {paper:.2f} times. All of them see one vector of D = 4. That is not what limits it: with D = 20, as many as five "
             f"depthwise slices have together, it errs by {wide.mean:.4f} against {narrow.mean:.4f} with D = 4 (M = 5). "
             "Codebooks that see the same vector, each by itself, learn nearly the same: see what they share, below.",
             'table3 --rows "*-K128-l2-shared"',
@@ -145,11 +146,12 @@ def _codebooks_before_codes(scale: Scale, book: ResultsBook) -> Iterator[Finding
         f"{by_size:.2f} (M = 1). But that is ten times the bits against 1.8 times.",
         'table3 --rows "*-l2-depthwise"',
     )
-    difference = ours[4] / _at_25_bits(ours[5:]) - 1
+    five, three = (Measured(error, None, 1) for error in (ours[4], _at_25_bits(ours[5:])))
+    difference = five.mean / three.mean - 1
     of_paper = papers[4] / _at_25_bits(papers[5:]) - 1
     yield Finding(
         "At equal bits, more small codebooks beat fewer large ones",
-        _verdict([0 if abs(difference) <= CLEAR_SHARE else -1 if difference > 0 else 1]),
+        _verdict([-sign_of_difference(five, three, book.spread("mse_normalized", scale))]),
         "Not a claim of the paper's, but what the one above would have to mean. Five codebooks of 32 codes have 25 "
         "bits per position, three have 21 with 128 codes and 27 with 512. At 25 bits, log-linear in between, the three "
         f"err by {_at_25_bits(ours[5:]):.4f} and the five by {ours[4]:.4f}, {difference:+.0%}; in the paper's table "
@@ -208,7 +210,7 @@ def _converges_sooner(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
         )
         yield Finding(
             "Depthwise reaches the best of shared in a quarter of its steps",
-            _verdict([1 if race.share and race.share <= QUARTER else -1 for race in races]),
+            _verdict([race.is_within(QUARTER) for race in races]),
             f"{told}. Measured every {races[0].every} steps; the true step is up to so many earlier. Both runs have "
             "the same schedule, and the shared one is best at its end, when the learning rate has fallen to nothing.",
             "convergence",
@@ -280,7 +282,7 @@ def _density(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
             )
             yield Finding(
                 claim,
-                _verdict([sign * sign_of_difference(channel, row) for row, channel in compared]),
+                _verdict([sign * sign_of_difference(channel, row, spread=0.0) for row, channel in compared]),
                 f"Held-out maps of EfficientNet-lite0, by channel against by row. {told}.",
                 "table2 --rows lite0",
             )
@@ -372,13 +374,14 @@ def _progressive(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
     grown, once, twice = (totals.get(name) for name in ("from-16-to-32", "from-scratch-1x", "from-scratch-2x"))
     if grown and once and twice:
         words = {-1: "better than", 0: "no different from", 1: "worse than"}
-        than_once, than_twice = (words[sign_of_difference(grown, other)] for other in (once, twice))
+        spread = book.spread("total_bits_per_dim", scale)
+        than_once, than_twice = (words[sign_of_difference(grown, other, spread)] for other in (once, twice))
         yield Finding(
             "One model through growing image sizes",
             "new",
             f"32 x 32 behind 16 x 16 ends at {grown.mean:.3f} bits/dim in all. From scratch at 32 x 32, with as many "
-            f"steps as that last stage: {once.mean:.3f}; with as many as both: {twice.mean:.3f}. Growing is {than_once} "
-            f"the former and {than_twice} the latter, which costs more. One seed each.",
+            f"steps as that last stage: {once.mean:.3f}; with as many as both: {twice.mean:.3f}. Growing is "
+            f"{than_once} the former and {than_twice} the latter, which costs more. One seed each.",
             "progressive",
         )
 

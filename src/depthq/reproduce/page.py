@@ -206,7 +206,7 @@ def _convergence(item: Item, scale: Scale, book: ResultsBook) -> Lines:
             str(race.goal_at),
             str(race.reached_at or "not reached"),
             str(race.every),
-            f"{race.share:.0%}" if race.share else "",
+            f"{race.reached_at / race.goal_at:.0%}" if race.reached_at else "",
         ]
         for race in convergence(item, scale, book)
     ]
