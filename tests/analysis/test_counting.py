@@ -154,6 +154,32 @@ def test_all_reduce_gives_each_process_the_counts_of_all(tmp_path):
             assert torch.equal(reduced, table)
 
 
+WORKER_OF_OTHER_SIZES = """
+import sys, torch.distributed as dist
+from depthq.analysis import CodeCounts
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+try:
+    CodeCounts([2, 3 + rank]).all_reduce()
+except ValueError as error:
+    print(error)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_all_reduce_refuses_other_sizes_on_every_process(tmp_path):
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER_OF_OTHER_SIZES, tmp_path, str(rank)], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    message = "codebook_sizes must be the same on all processes; got [((2, 3),), ((2, 4),)]\n"
+    assert [worker.communicate(timeout=120)[0] for worker in workers] == [message, message]
+
+
 def test_all_reduce_without_processes_changes_nothing():
     assert_same_counts(CodeCounts([2, 3]).update(ROWS).all_reduce(), CodeCounts([2, 3]).update(ROWS))
 
@@ -169,6 +195,7 @@ def test_all_reduce_without_processes_changes_nothing():
         (np.zeros((4, 2), dtype=bool), "codes must be integers; got bool"),
         (torch.zeros(4, 2), "codes must be integers; got torch.float32"),
         (np.array([["1", "2"]]), "codes must be integers; got <U1"),
+        (ROWS.tolist(), r"one array per level; got list of list; pass numpy\.asarray\(codes\)"),
         (np.zeros((4, 3), dtype=np.int64), "with M = 2 codebooks"),
         ([ROWS, ROWS], "one array per level, 1 in all; got 2"),
         (random_hierarchy(1), "codes must have codebook_sizes"),
@@ -224,3 +251,24 @@ def test_questions_without_an_answer_are_refused():
 def test_sizes_below_one_are_refused(sizes):
     with pytest.raises(ValueError, match="codebook_sizes must hold sizes of at least 1"):
         CodeCounts(sizes)
+
+
+def test_sizes_that_are_no_integers_are_refused():
+    with pytest.raises(ValueError, match=r"codebook_sizes must be integers, of each level; got \[2, 2\.7\]"):
+        CodeCounts([2, 2.7])  # pyright: ignore[reportArgumentType]
+    assert CodeCounts(np.array([2, 3])).codebook_sizes == ((2, 3),)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("size", [10**8, 10**12])
+def test_tables_that_memory_cannot_hold_are_told_by_their_bytes(size):
+    with pytest.raises(ValueError, match=rf"tables that memory holds; got one of {8 * size**2:,} bytes on cpu"):
+        CodeCounts([size, size])
+
+
+def test_positions_that_memory_cannot_hold_leave_counts_as_they_were():
+    counts = CodeCounts([10**13])
+    with pytest.raises(
+        ValueError, match=r"bytes on cpu for shape \(1, 2, 10000000000000\).* flatten positions to rows"
+    ):
+        counts.update(np.zeros((1, 1, 2), dtype=np.int64))
+    assert counts.grids is None

@@ -81,6 +81,25 @@ def test_too_few_samples_warn_with_the_bias_and_the_corrected_figure():
     assert float(code_entropy(counts, estimator="miller_madow").entropy_nats) == pytest.approx(1.5738, abs=1e-4)
 
 
+def test_a_single_sample_is_said_to_show_nothing():
+    with pytest.warns(UserWarning, match="has only 1 of the images, which cannot show any entropy; count more"):
+        position_entropy_nats(CodeCounts([4]).update(np.zeros((1, 1, 3), dtype=np.int64)))
+
+
+def test_counts_may_be_of_numpy_and_of_any_integer_dtype():
+    assert float(entropy_nats(np.array([5, 5], dtype=np.uint16))) == pytest.approx(math.log(2))
+    assert float(entropy_nats(torch.tensor([5, 5], dtype=torch.uint8))) == pytest.approx(math.log(2))
+
+
+def test_what_are_no_counts_is_refused():
+    with pytest.raises(
+        ValueError, match=r"counts must be integers; got torch.float32; pass how often each code occurs"
+    ):
+        entropy_nats(torch.tensor([0.5, 0.5]))
+    with pytest.raises(ValueError, match="counts must be at least 0; got -2"):
+        entropy_nats(torch.tensor([3, -2]))
+
+
 def test_unknown_estimators_and_empty_rows_are_refused():
     with pytest.raises(ValueError, match="estimator must be one of plugin, miller_madow; got 'mle'"):
         entropy_nats(torch.tensor([1, 2]), "mle")  # pyright: ignore[reportArgumentType]

@@ -166,6 +166,21 @@ def test_samples_too_large_to_shuffle_have_the_bias_of_the_limit():
     assert mutual_information_nats(independent, "shuffle") == pytest.approx(0, abs=1e-8)
 
 
+def test_joint_counts_may_be_of_numpy():
+    joint = np.array([[5, 0], [0, 5]])
+    assert mutual_information_nats(joint) == mutual_information_nats(torch.from_numpy(joint))
+    assert shuffled_mutual_information_nats(joint) == shuffled_mutual_information_nats(torch.from_numpy(joint))
+
+
+def test_what_are_no_joint_counts_is_refused():
+    with pytest.raises(ValueError, match=r"joint must be integers; got float64; pass how often each code occurs"):
+        mutual_information_nats(np.array([[0.5, 0.0], [0.0, 0.5]]))
+    with pytest.raises(ValueError, match="joint must be at least 0; got -1"):
+        mutual_information_nats(np.array([[5, -1], [0, 5]]), "shuffle")
+    with pytest.raises(ValueError, match=r"joint must be \(K_a, K_b\); got shape \(4,\)"):
+        shuffled_mutual_information_nats(torch.ones(4, dtype=torch.int64))
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="estimator must be one of plugin, miller_madow, shuffle; got 'ksg'"):
         mutual_information_nats(torch.ones(2, 2, dtype=torch.int64), "ksg")  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,8 @@
 """Counts of codes, accumulated batch by batch: all that entropy and mutual information rest on."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, combinations, pairwise
 from typing import Self
 
@@ -37,6 +38,9 @@ class CodeCounts:
         codebook_sizes: Sizes K_m per level, coarse to fine, as in `Codes`; of a single level just its sizes.
         device: Where the tables live; batches are moved there.
 
+    Raises:
+        ValueError: If a size is no integer of at least 1, or the tables do not fit in memory.
+
     Example:
         >>> counts = CodeCounts([2, 3]).update(np.array([[0, 2], [0, 2], [1, 0]]))
         >>> counts.joint((0, 0), (0, 1)).tolist()
@@ -53,7 +57,7 @@ class CodeCounts:
         self._pairs = list(combinations(self.codebooks, 2))
         cells = [self._size(a) * self._size(b) for a, b in self._pairs]
         self._starts = dict(zip(self._pairs, accumulate(cells, initial=0), strict=False))
-        self._joint = torch.zeros(sum(cells), dtype=torch.int64, device=self._device)
+        self._joint = _new_table((sum(cells),), self._device)
 
     @property
     def codebooks(self) -> tuple[Codebook, ...]:
@@ -103,16 +107,19 @@ class CodeCounts:
         """Merge the counts of all `torch.distributed` processes, on each of them; without any, do nothing.
 
         Call it once, after the last batch: a second call would add the merged counts again. Processes that
-        saw no batch take part with zeros.
+        saw no batch take part with zeros. The tables must live where the backend works: `device="cuda"` for NCCL.
 
         Raises:
-            ValueError: On every process, if their positions differ.
+            ValueError: On every process, if their codebook sizes or their positions differ.
         """
         if not (dist.is_available() and dist.is_initialized()):
             return self
-        grids: list = [None] * dist.get_world_size()
-        dist.all_gather_object(grids, self.grids)
-        seen = {grid for grid in grids if grid is not None}
+        gathered: list = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, (self.codebook_sizes, self.grids))
+        sizes = {sizes for sizes, _ in gathered}
+        if len(sizes) > 1:
+            raise ValueError(f"codebook_sizes must be the same on all processes; got {sorted(sizes)}")
+        seen = {grid for _, grid in gathered if grid is not None}
         if len(seen) > 1:
             raise ValueError(f"positions must be the same on all processes; got {sorted(seen)}")
         if seen:
@@ -166,13 +173,18 @@ class CodeCounts:
         return self._positions[level]
 
     def _as_levels(self, codes: Codes | CodeArray | Sequence[CodeArray]) -> list[CodeArray]:
-        maps: Iterable[CodeArray]
+        maps: Sequence[CodeArray]
         if isinstance(codes, Codes):
             if codes.codebook_sizes != self.codebook_sizes:
                 raise ValueError(f"codes must have codebook_sizes {self.codebook_sizes}; got {codes.codebook_sizes}")
             maps = codes.levels
         else:
-            maps = [codes] if isinstance(codes, Tensor | np.ndarray) else codes
+            maps = [codes] if isinstance(codes, Tensor | np.ndarray) else list(codes)
+            if not all(isinstance(level, Tensor | np.ndarray) for level in maps):
+                raise ValueError(
+                    f"codes must be an array, or a list of one array per level; got {type(codes).__name__} of "
+                    f"{type(maps[0]).__name__}; pass numpy.asarray(codes) of the rows of a single level"
+                )
         levels = [_check_integers(level) for level in maps]
         if len(levels) != len(self.codebook_sizes):
             raise ValueError(
@@ -193,12 +205,12 @@ class CodeCounts:
             if len(coarse) != len(fine) or any(c > f for c, f in zip(coarse, fine, strict=True)):
                 raise ValueError(f"levels must go from the coarse grid to the fine one; got {coarse} before {fine}")
         if self.grids is None:
-            self.grids = grids
             shapes = [
                 (len(sizes), math.prod(grid), max(sizes))
                 for sizes, grid in zip(self.codebook_sizes, grids, strict=True)
             ]
-            self._positions = [torch.zeros(shape, dtype=torch.int64, device=self._device) for shape in shapes]
+            self._positions = [_new_table(shape, self._device) for shape in shapes]
+            self.grids = grids
 
     def _count(self, levels: list[Tensor]) -> None:
         for codes, counts in zip(levels, self._positions, strict=True):
@@ -216,6 +228,18 @@ class CodeCounts:
 def as_integer_tensor(codes: CodeArray) -> Tensor:
     """`codes` (N, M) or (B, M, *positions) as a tensor, refused unless integer and not empty."""
     return as_tensor(_check_integers(codes))
+
+
+def as_counts(counts: CodeArray, name: str = "counts") -> Tensor:
+    """A table of counts as an int64 tensor, refused unless its entries are integers of at least 0."""
+    if not isinstance(counts, Tensor):
+        counts = np.asarray(counts)
+    if not _is_integer(counts):
+        raise ValueError(f"{name} must be integers; got {counts.dtype}; pass how often each code occurs, not shares")
+    table = as_tensor(counts).long()
+    if table.numel() and int(table.min()) < 0:
+        raise ValueError(f"{name} must be at least 0; got {int(table.min())}; pass how often each code occurs")
+    return table
 
 
 def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -258,9 +282,22 @@ def as_tensor(array: Tensor | np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"]))
 
 
+def _new_table(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    try:
+        return torch.zeros(shape, dtype=torch.int64, device=device)
+    except (RuntimeError, TypeError) as error:  # the allocator's, and that of numbers beyond 64 bits
+        raise ValueError(
+            f"codebook_sizes must leave tables that memory holds; got one of {8 * math.prod(shape):,} bytes "
+            f"on {device} for shape {shape}; count fewer codebooks at a time, or flatten positions to rows (N, M)"
+        ) from error
+
+
 def _as_sizes_per_level(sizes: Sequence) -> tuple[tuple[int, ...], ...]:
     levels = [sizes] if all(np.ndim(size) == 0 for size in sizes) else sizes
-    levels = tuple(tuple(int(size) for size in level) for level in levels)
+    try:
+        levels = tuple(tuple(operator.index(size) for size in level) for level in levels)
+    except TypeError as error:
+        raise ValueError(f"codebook_sizes must be integers, of each level; got {sizes}") from error
     if not all(levels) or any(size < 1 for level in levels for size in level):
         raise ValueError(f"codebook_sizes must hold sizes of at least 1 for each level; got {sizes}")
     return levels

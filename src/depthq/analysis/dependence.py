@@ -262,5 +262,6 @@ def _mutual_information_nats(codes: Tensor, num_codes: int) -> Tensor:
 
 def _leave_one_out(counts: Tensor) -> Tensor:
     """Counts per group (G, ...) -> those of all groups, then of all but each: (1 + G, ...)."""
-    total = counts.sum(0, keepdim=True)
+    counts = counts.int()
+    total = counts.sum(0, keepdim=True, dtype=counts.dtype)
     return torch.cat([total, total - counts])

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from depthq.analysis.counting import CodeCounts
+from depthq.analysis.counting import CodeArray, CodeCounts, as_counts
 from depthq.units import nats_to_bits
 
 EntropyEstimator = Literal["plugin", "miller_madow"]
@@ -38,23 +38,24 @@ class CodeEntropy:
         return self.entropy_nats.exp()
 
 
-def entropy_nats(counts: Tensor, estimator: EntropyEstimator = "plugin") -> Tensor:
+def entropy_nats(counts: CodeArray, estimator: EntropyEstimator = "plugin") -> Tensor:
     """Entropy of the distribution that `counts` were drawn from.
 
     The plug-in estimate is the entropy of the shares n / N; from a finite sample it is too low, by (K - 1) /
     (2 N) to first order. Miller-Madow adds that back, with K the number of codes that occur.
 
     Args:
-        counts: int64 (..., K), at least one count in each row.
+        counts: integers (..., K), at least one count in each row.
         estimator: "plugin" or "miller_madow".
 
     Returns:
         float64 (...), in nats.
 
     Raises:
-        ValueError: If a row is without counts, or the estimator is unknown.
+        ValueError: If counts are not integers of at least 0, a row is without any, or the estimator is unknown.
     """
     check_estimator(estimator, SAMPLES_PER_CODE)
+    counts = as_counts(counts)
     total = counts.sum(-1)
     if counts.numel() == 0 or bool((total == 0).any()):
         raise ValueError("counts must hold at least one count in each row; got a row without any")
@@ -100,7 +101,13 @@ def check_estimator(estimator: str, known) -> None:
 def _warn_if_undersampled(counts: Tensor, estimator: str, asked: str, unit: str) -> None:
     check_estimator(estimator, SAMPLES_PER_CODE)
     total, used = counts.sum(-1), (counts > 0).sum(-1)
-    if bool((total < SAMPLES_PER_CODE[estimator] * used).any()):
+    if int(total.min()) < 2:
+        warnings.warn(
+            f"{asked} has only 1 of the {unit}, which cannot show any entropy; count more images",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif bool((total < SAMPLES_PER_CODE[estimator] * used).any()):
         bias = float(((used - 1) / (2 * total)).max())
         corrected = float(entropy_nats(counts, "miller_madow").mean())
         warnings.warn(

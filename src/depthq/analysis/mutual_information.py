@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depthq.analysis.counting import Codebook, CodeCounts
+from depthq.analysis.counting import CodeArray, Codebook, CodeCounts, as_counts
 from depthq.analysis.entropy import check_estimator, entropy_nats
 from depthq.units import nats_to_bits
 
@@ -83,7 +83,7 @@ class MutualInformation:
         return torch.where(scales[by] > 0, self.matrix_nats / scales[by], 0.0)
 
 
-def mutual_information_nats(joint: Tensor, estimator: Estimator = "plugin", *, seed: int = 0) -> float:
+def mutual_information_nats(joint: CodeArray, estimator: Estimator = "plugin", *, seed: int = 0) -> float:
     """Mutual information of two variables, I = H(a) + H(b) - H(a, b); relabelling codes does not change it.
 
     The plug-in estimate from a finite sample is too high for independent variables, by (K_a - 1)(K_b - 1) / (2 N),
@@ -93,7 +93,7 @@ def mutual_information_nats(joint: Tensor, estimator: Estimator = "plugin", *, s
     from few samples takes most of the truth away from strongly dependent ones.
 
     Args:
-        joint: int64 (K_a, K_b), at least one count.
+        joint: integers (K_a, K_b), at least one count.
         estimator: "plugin", "miller_madow" or "shuffle".
         seed: Of the random pairing.
 
@@ -101,11 +101,10 @@ def mutual_information_nats(joint: Tensor, estimator: Estimator = "plugin", *, s
         Nats; corrected estimates may be negative.
 
     Raises:
-        ValueError: If the table is not 2-D or without counts, or the estimator is unknown.
+        ValueError: If the table is not 2-D, of integers of at least 0 and with counts, or the estimator is unknown.
     """
     check_estimator(estimator, SAMPLES_PER_CELL)
-    if joint.dim() != 2:
-        raise ValueError(f"joint must be (K_a, K_b); got shape {tuple(joint.shape)}")
+    joint = _as_joint(joint)
     if estimator == "shuffle":
         return mutual_information_nats(joint) - shuffled_mutual_information_nats(joint, seed=seed)
     parts = [entropy_nats(part, estimator) for part in (joint.sum(1), joint.sum(0), joint.flatten())]
@@ -113,13 +112,14 @@ def mutual_information_nats(joint: Tensor, estimator: Estimator = "plugin", *, s
     return max(information, 0.0) if estimator == "plugin" else information
 
 
-def shuffled_mutual_information_nats(joint: Tensor, *, num_shuffles: int = 4, seed: int = 0) -> float:
+def shuffled_mutual_information_nats(joint: CodeArray, *, num_shuffles: int = 4, seed: int = 0) -> float:
     """Plug-in mutual information left when one variable's codes are permuted at random: its bias if independent.
 
     The permuted sample's table is drawn straight from the marginals, row by row without replacement, which
     has the same distribution as permuting the codes and does not need them. From 10^9 counts, of which NumPy does
     not draw, it is the limit for large samples, (K_a - 1)(K_b - 1) / (2 N) over the codes in use.
     """
+    joint = _as_joint(joint)
     rows, columns = joint.sum(1).cpu().numpy(), joint.sum(0).cpu().numpy()
     rows, columns = rows[rows > 0], columns[columns > 0]
     if rows.sum() >= MOST_COUNTS_SHUFFLED:
@@ -172,6 +172,13 @@ def pairwise_mutual_information(
     information = MutualInformation(codebooks, estimator, matrix)
     _warn_if_undersampled(counts, information)
     return information
+
+
+def _as_joint(joint: CodeArray) -> Tensor:
+    joint = as_counts(joint, "joint")
+    if joint.dim() != 2:
+        raise ValueError(f"joint must be (K_a, K_b); got shape {tuple(joint.shape)}")
+    return joint
 
 
 def _draw_independent_table(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
