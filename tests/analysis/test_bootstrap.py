@@ -5,15 +5,23 @@ import pytest
 import torch
 
 from depthq.analysis import bootstrap_interval, entropy_nats, mutual_information_nats
+from depthq.analysis.entropy import EntropyEstimator
 
 
-def coverage(statistic, truth: float, shares: np.ndarray, samples: int, trials: int = 150) -> float:
+def coverage(
+    statistic,
+    truth: float,
+    shares: np.ndarray,
+    samples: int,
+    estimator: EntropyEstimator = "miller_madow",
+    trials: int = 150,
+) -> float:
     """Share of samples drawn from `shares` whose 90 % interval holds the truth."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(trials):
         counts = torch.from_numpy(rng.multinomial(samples, shares.ravel()).reshape(shares.shape))
-        interval = bootstrap_interval(counts, statistic, num_resamples=100, confidence=0.9)
+        interval = bootstrap_interval(counts, statistic, estimator, num_resamples=100, confidence=0.9)
         covered += interval.lower_nats <= truth <= interval.upper_nats
     return covered / trials
 
@@ -29,6 +37,27 @@ def test_mutual_information_intervals_cover_the_truth_as_often_as_they_say():
     np.fill_diagonal(shares, 0.9 / 4)
     truth = float((shares * np.log(shares * 16)).sum())
     assert 0.83 <= coverage(mutual_information_nats, truth, shares, samples=400) <= 0.97
+
+
+@pytest.mark.parametrize("estimator", ["plugin", "miller_madow"])
+def test_five_counts_per_cell_suffice(estimator):
+    shares = np.full((16, 16), 0.5 / 256)
+    np.fill_diagonal(shares, 0.5 / 256 + 0.5 / 16)
+    truth = float((shares * np.log(shares * 256)).sum())
+    found = coverage(mutual_information_nats, truth, shares, samples=5 * 256, estimator=estimator, trials=50)
+    assert 0.77 <= found <= 1  # 0.90 - 3 standard errors
+    assert 0.77 <= coverage(entropy_nats, math.log(64), np.full(64, 1 / 64), 5 * 64, estimator, trials=50) <= 1
+
+
+def test_fewer_counts_per_cell_warn_with_the_bias_to_expect():
+    few = torch.randint(1, 3, (64, 64), generator=torch.Generator().manual_seed(0))
+    bias = 63 * 63 / (2 * int(few.sum()))
+    with pytest.warns(
+        UserWarning, match=rf"only {int(few.sum())} counts for 4096 cells in use: .* about {bias:.3g} nats"
+    ):
+        bootstrap_interval(few, mutual_information_nats, num_resamples=2)
+    with pytest.warns(UserWarning, match=r"only 4 counts for 2 cells in use: .* 0\.125 nats.* from about 10 counts"):
+        bootstrap_interval(np.array([3, 1, 0]))
 
 
 def test_interval_shrinks_with_the_root_of_the_sample():
@@ -58,6 +87,10 @@ def test_bad_arguments_are_refused():
     counts = torch.tensor([1, 2])
     with pytest.raises(ValueError, match=r"confidence must lie in \(0, 1\); got 95"):
         bootstrap_interval(counts, confidence=95)
+    with pytest.raises(ValueError, match="estimator must be one of plugin, miller_madow; got 'shuffle'"):
+        bootstrap_interval(counts, mutual_information_nats, "shuffle")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"counts must be integers; got torch\.float32"):
+        bootstrap_interval(torch.tensor([0.4, 0.6]))
     with pytest.raises(ValueError, match="num_resamples must be at least 2; got 1"):
         bootstrap_interval(counts, num_resamples=1)
     with pytest.raises(ValueError, match="counts must hold at least one count"):
