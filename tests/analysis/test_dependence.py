@@ -109,6 +109,14 @@ def test_mutual_information_sees_dependence_that_correlation_does_not():
     assert measured.within_position.mutual_information_nats > 0.03
 
 
+def test_too_few_samples_warn_with_what_independent_features_would_show():
+    with pytest.warns(UserWarning, match=r"only 600 samples for 16 codes per feature, which ask for 1280") as caught:
+        measured = feature_dependence(normal(6, 4), encode=lambda x: quantile_codes(x, 16))
+    stated = float(str(caught[0].message).split("they show ")[1].split()[0])
+    assert stated == pytest.approx(measured.across_both.mutual_information_nats, abs=0.005)
+    assert stated > 0.01  # though the features are independent, and the estimate is corrected
+
+
 @pytest.mark.parametrize("cells_at_once", [1, 2**20])
 def test_mutual_information_of_all_pairs_agrees_with_scikit_learn(monkeypatch, cells_at_once):
     monkeypatch.setattr(dependence, "TABLE_CELLS_AT_ONCE", cells_at_once)

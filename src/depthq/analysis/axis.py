@@ -24,7 +24,6 @@ from depthq.analysis.dependence import (
 LEAST_NATS = 1e-6  # stands in as divisor for an estimate of 0 or below
 SAME_RATIO = 0.05  # splits whose ratios differ by less are as good as each other
 WEAK_RATIO = 0.8  # above it features depend on those of other slices nearly as on those of their own
-SAMPLES_PER_CELL = 5  # fewer leave a visible bias in mutual information
 
 
 @dataclass(frozen=True)
@@ -180,9 +179,10 @@ def _recommend(measured: list[tuple[AxisSplit, Tensor]], pairs: MeasuredPairs) -
 
 def _doubts(best: AxisSplit, as_good: list[AxisSplit], pairs: MeasuredPairs) -> list[str]:
     doubts, error = [], best.ratio_error
-    needed = SAMPLES_PER_CELL * pairs.num_codes**2
-    if pairs.num_samples < needed:
-        doubts.append(f"{pairs.num_samples} samples are few; {pairs.num_codes} codes per feature ask for {needed}")
+    if pairs.num_samples < pairs.samples_needed:
+        doubts.append(
+            f"{pairs.num_samples} samples are few; {pairs.num_codes} codes per feature ask for {pairs.samples_needed}"
+        )
     within, within_error = best.within.mutual_information_nats, best.within_error_nats
     if within <= 2 * within_error:
         doubts.append(

@@ -6,6 +6,7 @@ passed in.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch.nn.functional import one_hot, pad
 from depthq.analysis.counting import as_integer_tensor, as_tensor
 from depthq.analysis.entropy import entropy_nats
 
+SAMPLES_PER_CELL = 5  # fewer leave a visible bias in mutual information
 NUM_GROUPS = 10  # of samples, each left out once for an error estimate
 TABLE_CELLS_AT_ONCE = 2**20  # per group
 FEATURES_AT_ONCE = 64
@@ -122,6 +124,9 @@ def feature_dependence(
     Raises:
         ValueError: If features are not finite floats, too few, never vary, or have a single channel or position, or
             fewer than two of either are to be chosen.
+
+    Warns:
+        UserWarning: If samples are few for the number of codes, with what independent features would show of so many.
     """
     features = check_features(features)
     check_choice(max_channels=max_channels, max_positions=max_positions)
@@ -135,6 +140,7 @@ def feature_dependence(
     columns = flat[:, channel][:, :, position].flatten(1)
     varying = varying_features(columns).cpu()
     pairs = MeasuredPairs(columns[:, varying], encode)
+    _warn_if_undersampled(pairs, seed)
     same_channel = _same(channel.repeat_interleave(len(position))[varying])
     same_position = _same(position.repeat(len(channel))[varying])
     return FeatureDependence(
@@ -162,16 +168,36 @@ class MeasuredPairs:
                 f"encode must return codes of at least 0, of shape {tuple(columns.shape)}; "
                 f"got shape {tuple(codes.shape)} and codes from {int(codes.min())}"
             )
+        self.codes = codes
         self.num_samples = len(codes)
         self.num_codes = int(codes.max()) + 1
         self.information_nats = _mutual_information_nats(codes, self.num_codes)
         """float64 (1 + NUM_GROUPS, F, F): of all samples, then of all but each group of them."""
         self.squared_correlation = _squared_correlation(columns)  # (F, F)
 
+    @property
+    def samples_needed(self) -> int:
+        return SAMPLES_PER_CELL * self.num_codes**2
+
     def mean(self, pairs: Tensor) -> PairDependence:
         """Mean dependence over the pairs that are true in a bool (F, F)."""
         return PairDependence(
             float(self.information_nats[0, pairs].mean()), float(self.squared_correlation[pairs].mean())
+        )
+
+
+def _warn_if_undersampled(pairs: MeasuredPairs, seed: int) -> None:
+    if pairs.num_samples < pairs.samples_needed:
+        keys = torch.rand(pairs.codes.shape, generator=torch.Generator().manual_seed(seed))
+        shuffled = pairs.codes.gather(0, keys.argsort(0).to(pairs.codes.device))  # each column by itself
+        information = _mutual_information_nats(shuffled, pairs.num_codes)[0]
+        independent = float(information[~torch.eye(len(information), dtype=torch.bool)].mean())
+        warnings.warn(
+            f"feature_dependence has only {pairs.num_samples} samples for {pairs.num_codes} codes per feature, which "
+            f"ask for {pairs.samples_needed}: with the samples of each feature shuffled, they show {independent:.3g} nats of mutual "
+            "information; take more samples, or fewer codes",
+            UserWarning,
+            stacklevel=3,
         )
 
 
