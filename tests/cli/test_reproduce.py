@@ -36,16 +36,18 @@ def no_training(monkeypatch):
 
 
 def test_row_is_run_and_its_result_stored_once(reproduce, tmp_path, bundled_cifar10, capsys):
-    assert reproduce(*ROW) == 0
+    row = [*ROW, "--seeds", "1"]
+    assert reproduce(*row) == 0
     (file,) = (tmp_path / "results").glob("*.json")
-    assert re.search(rf"table3/M5-K32-l2-depthwise seed 0: {re.escape(str(file))} after \d+ s", capsys.readouterr().err)
-    assert json.loads(file.read_text())["figures"]["images"] == 598
+    assert re.search(rf"table3/M5-K32-l2-depthwise seed 1: {re.escape(str(file))} after \d+ s", capsys.readouterr().err)
+    result = json.loads(file.read_text())
+    assert (result["figures"]["images"], result["experiment"]["training"]["seed"]) == (598, 1)
     before = file.read_bytes()
-    assert reproduce(*ROW) == 0
+    assert reproduce(*row) == 0
     assert file.read_bytes() == before
-    assert reproduce(*ROW, "--dry-run") == 0
+    assert reproduce(*row, "--dry-run") == 0
     assert re.search(
-        r"table3/M5-K32-l2-depthwise seed 0 +there already\n1 experiments, 1 there", capsys.readouterr().out
+        r"table3/M5-K32-l2-depthwise seed 1 +there already\n1 experiments, 1 there", capsys.readouterr().out
     )
 
 

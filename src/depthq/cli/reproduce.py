@@ -65,9 +65,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
         raise ValueError("--rows must come with an ITEM, whose rows they are; got none")
     if options.render and options.dry_run:
         raise ValueError("--render must come without --dry-run, which writes nothing; leave one of them out")
+    seeds = [int(seed) for seed in options.seeds or []]  # plain numbers: a run's config.yaml takes no other
     rows = choose_rows([find_item(name) for name in options.item], options.rows)
     return Settings(
-        tasks=tasks_of(rows, SCALES[options.scale], options.seeds),
+        tasks=tasks_of(rows, SCALES[options.scale], seeds),
         workplace=Workplace(ResultsStore(options.results), options.runs, _sources(options.data), options.jobs),
         dry_run=options.dry_run,
         render=options.docs if options.render else None,

@@ -53,7 +53,7 @@ class Workplace:
     """Experiments at a time; they share the processor's cores evenly."""
 
 
-def tasks_of(rows: Sequence[tuple[Item, Row]], scale: Scale, seeds: Sequence[int] | None) -> list[Task]:
+def tasks_of(rows: Sequence[tuple[Item, Row]], scale: Scale, seeds: Sequence[int] = ()) -> list[Task]:
     """The experiments of some rows, one per seed of those that have one; rows say how many where none are given."""
     return [
         Task(f"{item.name}/{row.name}" + (f" seed {seed}" if row.has_scale else ""), row.experiment(scale, seed))
