@@ -204,7 +204,7 @@ def test_scale_in_words_is_the_scale(scale):
 
 def test_rows_say_how_many_seeds_they_have_unless_told_otherwise():
     rows = choose_rows([find_item("table3")], ["M5-K128-l2-depthwise", "M5-K32-l2-depthwise"])
-    names = [task.name for task in tasks_of(rows, CPU, None)]
+    names = [task.name for task in tasks_of(rows, CPU)]
     assert names == [
         "table3/M5-K32-l2-depthwise seed 0",
         "table3/M5-K128-l2-depthwise seed 0",
