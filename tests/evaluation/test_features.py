@@ -1,6 +1,7 @@
 """Where features come from: .npy files that are whole and harmless, and named layers of any network."""
 
 import io
+import os
 import pickle
 import sys
 from types import SimpleNamespace
@@ -165,18 +166,20 @@ def test_a_network_without_maps_has_no_default_layer():
 
 
 def test_images_that_the_network_cannot_take():
-    with pytest.raises(ValueError, match=r"backbone must take images of shape \(1, 3, 2, 2\); got the error: .*ernel"):
+    with pytest.raises(ValueError, match=r"must take images of shape \(1, 3, 2, 2\); got RuntimeError: .*ernel"):
         layer_maps(Small(), "stem", torch.randn(1, 3, 2, 2))
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ValueError, TypeError])
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError])
 def test_a_network_may_refuse_images_in_its_own_way(kind):
     def refuse(images):
         raise kind("224 only")
 
     network = Small()
     network.forward = refuse
-    with pytest.raises(ValueError, match=r"backbone must take images of shape \(1, 3, 8, 8\); .*: 224 only"):
+    with pytest.raises(
+        ValueError, match=rf"backbone must take images of shape \(1, 3, 8, 8\); got {kind.__name__}: '?224"
+    ):
         layer_maps(network, "stem", torch.randn(1, 3, 8, 8))
 
 
@@ -240,6 +243,36 @@ def test_library_weights_come_from_the_hub_unless_a_file_is_given(tmp_path, libr
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
+@pytest.mark.parametrize("before", [None, "0"])
+def test_no_code_runs_from_the_hubs_weights(tmp_path, monkeypatch, libraries, library, before):
+    torch.save(Bomb(), tmp_path / "downloaded.pth")
+
+    def make(name, **options):  # as torchvision calls it
+        torch.load(tmp_path / "downloaded.pth", weights_only=False)
+
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    monkeypatch.setenv(switch, before) if before else monkeypatch.delenv(switch, raising=False)
+    module = sys.modules["torchvision.models" if library == "torchvision" else "timm"]
+    monkeypatch.setattr(module, "get_model" if library == "torchvision" else "create_model", make)
+    with pytest.raises(ValueError, match=f"weights must be tensors alone; got others for '{library}:vgg16'"):
+        load_backbone(f"{library}:vgg16")
+    assert os.environ.get(switch) == before
+
+
+def test_torchvision_of_another_torch_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "torchvision").mkdir()
+    broken = 'raise RuntimeError("operator torchvision::nms does not exist")'
+    (tmp_path / "torchvision" / "__init__.py").write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("torchvision", "torchvision.models"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(
+        ValueError, match=r"got operator torchvision::nms does not exist; pip install 'depthq\[vision\]'"
+    ):
+        load_backbone("torchvision:vgg16")
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_unknown_model_names_the_nearest(libraries, library):
     with pytest.raises(ValueError, match=f"must be a model of {library}; got 'vgg17'; it has vgg16"):
         load_backbone(f"{library}:vgg17")
@@ -278,6 +311,12 @@ def test_weights_must_fit(tmp_path, change, message):
     state = {key: value for key, value in (Small().state_dict() | change).items() if value is not None}
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=f"weights must fit the backbone; got .*w.pth .*{message}"):
+        load_weights(Small(), tmp_path / "w.pth")
+
+
+def test_weights_of_a_wrapped_network_tell_the_prefix(tmp_path):
+    torch.save(nn.DataParallel(Small()).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"with no stem\.weight, .*; take 'module\.' off the names"):
         load_weights(Small(), tmp_path / "w.pth")
 
 

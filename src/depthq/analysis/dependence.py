@@ -194,8 +194,8 @@ def _warn_if_undersampled(pairs: MeasuredPairs, seed: int) -> None:
         independent = float(information[~torch.eye(len(information), dtype=torch.bool)].mean())
         warnings.warn(
             f"feature_dependence has only {pairs.num_samples} samples for {pairs.num_codes} codes per feature, which "
-            f"ask for {pairs.samples_needed}: with the samples of each feature shuffled, they show {independent:.3g} nats of mutual "
-            "information; take more samples, or fewer codes",
+            f"ask for {pairs.samples_needed}: with the samples of each feature shuffled, they show "
+            f"{independent:.3g} nats of mutual information; take more samples, or fewer codes",
             UserWarning,
             stacklevel=3,
         )

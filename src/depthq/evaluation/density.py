@@ -136,10 +136,11 @@ def feature_moments(features: np.ndarray, name: str = "features") -> tuple[float
     origin = float(features.flat[0])  # sums about a value of the right size: equal values give exactly 0
     total, total_square = 0.0, 0.0
     for part in _parts(features, f"reading {name}"):
-        bad = part.size - int(np.isfinite(part).sum())
+        with np.errstate(over="ignore"):
+            bad = part.size - int(np.isfinite(part.astype(np.float32)).sum())
         if bad:
             raise ValueError(
-                f"{name} must be finite; got NaN or infinity in {bad} of {part.size} values read together; "
+                f"{name} must be finite; got NaN or infinity in {bad} of {part.size} values read together as float32; "
                 "drop those maps, or look at the layer that they come from"
             )
         centred = part.astype(np.float64) - origin

@@ -1,10 +1,13 @@
 """Where features come from: an .npy file, or a named layer of any network."""
 
 import importlib
+import os
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -61,7 +64,8 @@ def load_backbone(name: str, weights: Path | None = None) -> nn.Module:
         name: "timm:MODEL" or "torchvision:MODEL", from those libraries; or "package.module:factory" for whatever
             that class or function returns, or "package.module:factory:ARGUMENT" to call it with one word.
         weights: A file of tensors by name (.safetensors, or what torch.save made of a state dict), read without
-            running code from it. None: the hub's weights for timm and torchvision, else as the factory made it.
+            running code from it. None: the hub's weights for timm and torchvision, read alike, else as the factory
+            made it.
 
     Raises:
         ValueError: If there is no such network, or the weights do not fit it.
@@ -70,10 +74,10 @@ def load_backbone(name: str, weights: Path | None = None) -> nn.Module:
     library, _, model_name = name.partition(":")
     if not model_name:
         raise ValueError(f"backbone must be timm:MODEL, torchvision:MODEL or package.module:factory; got {name!r}")
-    if library == "timm":
-        model = _timm_model(model_name, pretrained=weights is None)
-    elif library == "torchvision":
-        model = _torchvision_model(model_name, pretrained=weights is None)
+    if library in ("timm", "torchvision"):
+        make = _timm_model if library == "timm" else _torchvision_model
+        with _no_code_from_weights(name):
+            model = make(model_name, pretrained=weights is None)
     else:
         model = _made_by_factory(name)
     if weights is not None:
@@ -97,10 +101,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         keys = model.load_state_dict(given, strict=False)
         problems = [f"no {key}" for key in keys.missing_keys] + [f"an unknown {key}" for key in keys.unexpected_keys]
     if problems:
-        raise ValueError(
-            f"weights must fit the backbone; got {path} with {_first_few(problems)}; choose the network that they were "
-            "made for"
-        )
+        wrapped = all(key.startswith("module.") for key in given) and not all(key in given for key in expected)
+        remedy = "take 'module.' off the names" if wrapped else "choose the network that they were made for"
+        raise ValueError(f"weights must fit the backbone; got {path} with {_first_few(problems)}; {remedy}")
 
 
 @torch.no_grad()
@@ -160,8 +163,11 @@ def _forward(model: nn.Module, images: Tensor, hooks: dict) -> None:
     handles = [_find_layer(model, name).register_forward_hook(hook) for name, hook in hooks.items()]
     try:
         model(images)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # whatever its author raises
-        raise ValueError(f"backbone must take images of shape {tuple(images.shape)}; got the error: {error}") from error
+    except Exception as error:  # whatever its author raises
+        raise ValueError(
+            f"backbone must take images of shape {tuple(images.shape)}; got {type(error).__name__}: {error}; "
+            "choose another size of images, or mend the network"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -173,6 +179,24 @@ def _find_layer(model: nn.Module, name: str) -> nn.Module:
         near = get_close_matches(name, layers) or [child for child, _ in model.named_children()]
         raise ValueError(f"layer must be one of the backbone's; got {name!r}; try {', '.join(near)}")
     return layers[name]
+
+
+@contextmanager
+def _no_code_from_weights(name: str) -> Iterator[None]:
+    """Let `torch.load` read tensors alone, also for a library that asks it to run pickled code (torchvision does)."""
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    except UnpicklingError as error:
+        raise ValueError(
+            f"weights must be tensors alone; got others for {name!r}: {error}; save their state_dict and give the file"
+        ) from error
+    finally:
+        del os.environ[switch]
+        if before is not None:
+            os.environ[switch] = before
 
 
 def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
@@ -209,7 +233,7 @@ def _made_by_factory(name: str) -> nn.Module:
 def _import_extra(module: str, *, extra: str):
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another version of torch
         raise ValueError(
             f"backbone must come from an installed library; got {error}; pip install 'depthq[{extra}]'"
         ) from error
