@@ -142,3 +142,14 @@ def test_unknown_layer_is_a_data_error_and_leaves_no_folder(backbone, photos, tm
     assert main(["density", *source, "--layer", "00"]) == 1
     assert "layer must be one of the backbone's; got '00'; try 0" in capsys.readouterr().err
     assert not (tmp_path / "kept").exists()
+
+
+def test_an_empty_layer_name_is_no_default(backbone, photos, capsys):
+    assert main(["density", "--backbone", backbone, "--data", str(photos), "--image-size", "16", "--layer", ""]) == 1
+    assert "layer must be one of the backbone's; got ''; try 0" in capsys.readouterr().err
+
+
+def test_maps_that_do_not_fit_are_told_before_the_images_are_read(backbone, capsys):
+    source = ["--backbone", backbone, "--data", "no-such-data", "--image-size", "16"]
+    assert main(["density", *source, "--num-codebooks", "3"]) == 1
+    assert "got 3 for 2 rows" in capsys.readouterr().err

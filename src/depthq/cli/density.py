@@ -34,7 +34,7 @@ from depthq.evaluation.density import (
     estimate_density,
     feature_moments,
 )
-from depthq.evaluation.extraction import extract_features
+from depthq.evaluation.extraction import example_maps, extract_features
 from depthq.evaluation.features import NORMALIZATIONS, load_backbone, open_features
 from depthq.files import new_folder
 
@@ -118,9 +118,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
-    with _features(settings.source, settings.device) as (train, held_out):
-        for axis in settings.axes:  # all of them before the first is trained, which may take long
-            check_maps(train, held_out, axis, settings.num_codebooks)
+    with _features(settings) as (train, held_out):
+        _check_maps(train, held_out, settings)  # for all axes before the first is trained, which may take long
         mean, variance = feature_moments(train, "training features")
         feature_moments(held_out, "held-out features")
         rows = [
@@ -166,18 +165,19 @@ def _source(options: Namespace) -> FeatureFiles | BackboneAndData:
 
 
 @contextmanager
-def _features(source: FeatureFiles | BackboneAndData, device: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _features(settings: Settings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Training and held-out features, memory-mapped; those that a backbone makes lie in --out or a temporary folder."""
+    source = settings.source
     if isinstance(source, FeatureFiles):
         yield _open(source)
     elif source.out:
         with new_folder(source.out) as folder:
-            _extract(source, device, folder)
+            _extract(source, settings, folder)
         yield _open(FeatureFiles(source.out / "train.npy", source.out / "test.npy"))
     else:
         with TemporaryDirectory() as name:
             folder = Path(name)
-            _extract(source, device, folder)
+            _extract(source, settings, folder)
             yield _open(FeatureFiles(folder / "train.npy", folder / "test.npy"))
 
 
@@ -194,17 +194,28 @@ def _open(files: FeatureFiles) -> tuple[np.ndarray, np.ndarray]:
     return features[:num_train], features[num_train:]
 
 
-def _extract(source: BackboneAndData, device: str, folder: Path) -> None:
+def _extract(source: BackboneAndData, settings: Settings, folder: Path) -> None:
+    model = load_backbone(source.backbone, source.weights)
+    normalize = NORMALIZATIONS[source.normalize]
+    layer, maps = example_maps(
+        model, layer=source.layer, normalize=normalize, image_size=source.image_size, device=settings.device
+    )
+    _check_maps(maps.cpu().numpy(), maps.cpu().numpy(), settings)  # before the pass over all images
     extract_features(
-        load_backbone(source.backbone, source.weights),
+        model,
         source.data,
         folder,
-        layer=source.layer,
-        normalize=NORMALIZATIONS[source.normalize],
+        layer=layer,
+        normalize=normalize,
         image_size=source.image_size,
         limit=source.limit,
-        device=device,
+        device=settings.device,
     )
+
+
+def _check_maps(train: np.ndarray, held_out: np.ndarray, settings: Settings) -> None:
+    for axis in settings.axes:
+        check_maps(train, held_out, axis, settings.num_codebooks)
 
 
 def _table(facts: dict, rows: list[Density]) -> str:

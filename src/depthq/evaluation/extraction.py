@@ -13,6 +13,24 @@ from depthq.evaluation.features import last_map_layer, layer_maps, save_features
 BATCH_SIZE = 32
 
 
+def example_maps(
+    model: nn.Module,
+    *,
+    layer: str | None = None,
+    normalize: Callable[[Tensor], Tensor],
+    image_size: int = 224,
+    device: str = "cpu",
+) -> tuple[str, Tensor]:
+    """The layer's name, and its maps (1, C, H, W) of a black image: what to expect, before all images are read.
+
+    Arguments and errors are those of `extract_features`.
+    """
+    model = model.to(device)
+    black = normalize(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)).to(device)
+    name = last_map_layer(model, black) if layer is None else layer
+    return name, layer_maps(model, name, black)
+
+
 def extract_features(
     model: nn.Module,
     data: str,
@@ -40,9 +58,7 @@ def extract_features(
         DataError: If the images cannot be used.
         ValueError: If the network has no such layer, or cannot take the images.
     """
-    model = model.to(device)
-    black = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
-    layer = layer or last_map_layer(model, normalize(black).to(device))
+    layer, _ = example_maps(model, layer=layer, normalize=normalize, image_size=image_size, device=device)
     for split in ("train", "test"):
         images = open_images(data, split, image_size=image_size)
         loader = tqdm(

@@ -174,8 +174,8 @@ def _forward(model: nn.Module, images: Tensor, hooks: dict) -> None:
 
 
 def _find_layer(model: nn.Module, name: str) -> nn.Module:
-    layers = dict(model.named_modules())
-    if not name or name not in layers:
+    layers = {path: layer for path, layer in model.named_modules() if path}  # without the network itself
+    if name not in layers:
         near = get_close_matches(name, layers) or [child for child, _ in model.named_children()]
         raise ValueError(f"layer must be one of the backbone's; got {name!r}; try {', '.join(near)}")
     return layers[name]
