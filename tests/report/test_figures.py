@@ -52,6 +52,12 @@ def test_two_runs_share_scales(monkeypatch, analyzed, images):
     assert len({figure.axes[0].get_ylim() for row in drawn["usage_level0"] for figure in row}) == 1
 
 
+def test_usage_of_codebooks_of_different_size_has_one_scale(monkeypatch, analyzed, images):
+    runs = [analyzed("few", codebook_size=8), analyzed("many", codebook_size=32)]
+    drawn = untiled(monkeypatch, runs, images[:2])
+    assert {figure.axes[0].get_xlim() for row in drawn["usage_level0"] for figure in row} == {(0, 32)}
+
+
 def test_runs_of_different_depth_stand_side_by_side(monkeypatch, analyzed, images):
     drawn = untiled(monkeypatch, [analyzed("two"), analyzed("one", codebook_size=8)], images[:2])
     assert {name: [len(row) for row in rows] for name, rows in drawn.items()} == {

@@ -164,9 +164,11 @@ def _usage(runs: Sequence[AnalyzedRun], level: int) -> list[list["Figure"]]:
         for run in runs
         if level < len(run.summary.levels)
     ]
-    limits = [figure.axes[0].get_ylim() for figure in figures]
-    for figure in figures:
-        figure.axes[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    panels = [figure.axes[0] for figure in figures]  # the others of a figure share its scales
+    widest = max(panel.get_xlim() for panel in panels)
+    lowest, highest = min(panel.get_ylim()[0] for panel in panels), max(panel.get_ylim()[1] for panel in panels)
+    for panel in panels:
+        panel.set(xlim=widest, ylim=(lowest, highest))
     return [[figure] for figure in figures]
 
 
