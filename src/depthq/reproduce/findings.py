@@ -105,8 +105,8 @@ def _shared_gains_little(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
             "The shared quantizer gains from more codebooks",
             _verdict([-sign_of_difference(ours[1], ours[0], book.spread("mse_normalized", scale))]),
             f"Ten codebooks err {ours[1].mean / ours[0].mean:.2f} times as much as one (K = 128); the paper's "
-            f"{paper:.2f} times. All of them see one vector of D = 4. That is not what limits it: with D = 20, as many as "
-            f"five depthwise slices have together, it errs by {wide.mean:.4f} against {narrow.mean:.4f} with D = 4 "
+            f"{paper:.2f} times. All of them see one vector of D = 4. That is not what limits it: with D = 20, as many "
+            f"as five depthwise slices have together, it errs by {wide.mean:.4f} against {narrow.mean:.4f} with D = 4 "
             "(M = 5). Codebooks that see the same vector, each by itself, learn nearly the same: see what they share, "
             "below.",
             'table3 --rows "*-K128-l2-shared"',
