@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from depthq.cli import main
@@ -34,3 +35,11 @@ def trained_run(tmp_path_factory, photos) -> Path:
     options = ["--preset", "tiny", "--codebook-size", "[8,16]", "--likelihood", "categorical", "--steps", "10"]
     assert main(["train", "--data", str(photos), "--out", str(run), *options]) == 0
     return run
+
+
+@pytest.fixture
+def set_num_threads():
+    """`torch.set_num_threads`, undone at the end: sums depend on the number of threads, in all tests that follow."""
+    threads = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(threads)

@@ -143,7 +143,7 @@ def test_codes_do_not_depend_on_the_batch():
 
 
 @pytest.mark.parametrize("change", ["no oneDNN", "medium precision", "threads", "one block per row", "autocast"])
-def test_codes_do_not_depend_on_settings(monkeypatch, change):
+def test_codes_do_not_depend_on_settings(monkeypatch, set_num_threads, change):
     codebooks = 10.0 + randn(2, 300, 24, seed=1)
     latents = (codebooks[:, :, None] + codebooks[:, None, :10]).flatten(1, 2) / 2  # on borders: float32 fails
     expected = nearest_code(latents, codebooks, backend="reference")
@@ -154,7 +154,7 @@ def test_codes_do_not_depend_on_settings(monkeypatch, change):
         elif change == "medium precision":
             torch.set_float32_matmul_precision("medium")
         elif change == "threads":
-            torch.set_num_threads(3)
+            set_num_threads(3)
             monkeypatch.setattr(nearest_code_cpu, "SMALL", 0)
         elif change == "one block per row":
             monkeypatch.setattr(nearest_code_cpu, "BLOCK_NUMEL", 1)
@@ -164,12 +164,11 @@ def test_codes_do_not_depend_on_settings(monkeypatch, change):
         assert torch.get_num_threads() == (3 if change == "threads" else threads)
     finally:
         torch.set_float32_matmul_precision(before)
-        torch.set_num_threads(threads)
 
 
-def test_threads_work_in_inference_mode(monkeypatch):
+def test_threads_work_in_inference_mode(monkeypatch, set_num_threads):
     monkeypatch.setattr(nearest_code_cpu, "SMALL", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    set_num_threads(2)
     latents, codebooks = randn(2, 100, 4), randn(2, 9, 4, seed=1)
     with torch.inference_mode():
         codes = nearest_code(latents * 1, codebooks * 1)

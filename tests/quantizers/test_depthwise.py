@@ -170,18 +170,14 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_a_training_pass_never_holds_all_distances_nor_one_hot_codes():
+def test_a_training_pass_never_holds_all_distances_nor_one_hot_codes(set_num_threads):
     num_rows, size = 8192, 4096  # 2^25 distances
     quantizer = DepthwiseQuantizer(4, 1, size)
     x = torch.randn(num_rows, 4, requires_grad=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the search then stays in this thread
-    try:
-        with LargestTensor() as largest:
-            out = quantizer(x)
-            (out.loss + out.quantized.sum()).backward()
-    finally:
-        torch.set_num_threads(threads)
+    set_num_threads(1)  # the search then stays in this thread
+    with LargestTensor() as largest:
+        out = quantizer(x)
+        (out.loss + out.quantized.sum()).backward()
     assert num_rows * 4 <= largest.numel <= 2**21
 
 
