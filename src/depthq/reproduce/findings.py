@@ -72,7 +72,7 @@ def findings(book: ResultsBook, scale: Scale, scale_name: str) -> str:
 def _depthwise_is_lower(scale: Scale, book: ResultsBook) -> Iterator[Finding]:
     claims = {
         "mse_normalized": ("Depthwise codes reconstruct better than as many shared ones", "squared error"),
-        "nll_nats_per_dim": ("Depthwise codes explain images better than as many shared ones", "nats"),
+        "nll_nats_per_dim": ("Depthwise codes explain images better than as many shared ones", "negative log-likelihood"),
     }
     for figure, (claim, what) in claims.items():
         pairs = [pair for name in ("table3", "table4") for pair in compared_pairs(find_item(name), scale, book, figure)]
