@@ -69,11 +69,19 @@ def test_landmarks_labels_and_header_cells(write):
 
 
 def test_what_comes_from_the_run_is_escaped(write):
-    hostile = "<script>alert('x')</script>\" onload=\"alert(1)"
+    hostile = "<script>alert('x')\" onload=\"alert(1)"
     text = write(data=hostile)
     assert "<script>alert" not in text
     assert 'onload="alert' not in text
     assert "&lt;script&gt;alert" in text
+
+
+@pytest.mark.parametrize("data", ["/home/someone/secret/photos", "secret/photos/", "~/secret/photos"])
+def test_paths_stay_at_home(write, data):
+    text = write(data=data)
+    assert text.count("photos") == 3
+    assert "secret" not in text
+    assert "someone" not in text
 
 
 def test_it_says_what_was_trained_and_how(write):

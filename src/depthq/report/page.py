@@ -5,7 +5,7 @@ import importlib.metadata
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Measured:
     """What one pass of a model over images gives."""
 
     data: str
-    """Where the images come from."""
+    """Where the images come from; the page says the last part of a path only, as it is meant for others."""
     split: str
     evaluation: Evaluation
     codes: CodeSummary | None
@@ -141,7 +141,7 @@ def render(page: Page) -> str:
 
 
 def _page(run: Path, model: DQAE, measured: Measured) -> Page:
-    rows = read_metrics(run / "metrics.jsonl")
+    rows, settings = read_metrics(run / "metrics.jsonl"), load_run_settings(run)
     codes, sample = measured.codes, _by_detail(measured.sample)
     return Page(
         run=run.resolve().name,
@@ -149,9 +149,9 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         written=datetime.now(),
         trained=datetime.fromtimestamp((run / "model" / "model.safetensors").stat().st_mtime),
         steps_done=int(max((row["step"] for row in rows), default=0)),
-        settings=load_run_settings(run),
+        settings=settings | {"data": _last_part(settings["data"])},
         parameters=sum(weight.numel() for weight in model.parameters()),
-        measured=measured,
+        measured=replace(measured, data=_last_part(measured.data)),
         image_size=sample.shape[-1],
         figures=headline_figures(measured.evaluation),
         charts=charts_of(rows),
@@ -181,6 +181,11 @@ def headline_figures(evaluation: Evaluation) -> list[Figure]:
         for name, value, digits, unit, meaning in rows
         if value is not None
     ]
+
+
+def _last_part(source: str) -> str:
+    """Name of a folder, file or hub data set, without the path that tells whose machine it lies on."""
+    return Path(source).resolve().name
 
 
 def _by_detail(images: Tensor) -> Tensor:
