@@ -77,6 +77,7 @@ def test_few_samples_are_told_in_the_summary():
     codes = torch.randint(0, 16, (30, 2, 1, 1), generator=torch.Generator().manual_seed(0))
     warnings = summarize_codes(CodeCounts([16, 16]).update(codes)).warnings
     assert any("30 positions" in warning and "nats" in warning for warning in warnings)
+    assert any("total correlation" in warning and "no lower bound" in warning for warning in warnings)
 
 
 def test_a_single_codebook_has_no_pairs():

@@ -1,14 +1,23 @@
+import re
+
+import pytest
 import torch
 
 from depthq.analysis import CodeCounts
 from depthq.report import comparison_table, summarize_codes
 
 
+def table_rows(summaries) -> dict[str, list[str]]:
+    """Figures of each row by its name; columns are two spaces apart."""
+    lines = [re.split(r"\s{2,}", line) for line in comparison_table(summaries).splitlines()]
+    return {name: figures for name, *figures in lines}
+
+
 def test_one_column_per_run_and_dashes_where_a_run_has_no_such_level():
     coin = (torch.arange(400) % 2).view(-1, 1, 1, 1)
     one = summarize_codes(CodeCounts([4]).update(coin))
     two = summarize_codes(CodeCounts([[4, 4], [4]]).update([coin.expand(-1, 2, -1, -1), 0 * coin]))
-    rows = {line[:40].strip(): line[40:].split() for line in comparison_table({"one": one, "two": two}).splitlines()}
+    rows = table_rows({"one": one, "two": two})
     assert rows[""] == ["one", "two"]
     assert rows["level 0: mean entropy of a code, nats"] == ["0.693", "0.693"]
     assert rows["level 0: mean usage, %"] == ["50.000", "50.000"]
@@ -17,4 +26,13 @@ def test_one_column_per_run_and_dashes_where_a_run_has_no_such_level():
     assert rows["level 1: mean entropy of a code, nats"] == ["-", "0.000"]
     assert rows["mean MI across levels, nats, plug-in"] == ["-", "0.000"]
     assert rows["level 0: mean MI, nats, Miller-Madow"] == ["-", "0.694"]  # log 2 + 1 / 800
-    assert rows["total correlation, nats, at least"] == ["0.000", "0.693"]
+    assert rows["total correlation, nats, at least, plug-in"] == ["0.000", "0.693"]
+
+
+def test_total_correlation_of_few_independent_codes_is_told_corrected_too():
+    codes = torch.randint(0, 16, (300, 3, 1, 1), generator=torch.Generator().manual_seed(0))
+    rows = table_rows({"few": summarize_codes(CodeCounts([16] * 3).update(codes))})
+    least = {name: float(rows[f"total correlation, nats, at least, {name}"][0]) for name in ("plug-in", "shuffle")}
+    assert least["plug-in"] > 0.6
+    assert least["shuffle"] == pytest.approx(0, abs=0.1)
+    assert float(rows["total correlation, nats, at least, Miller-Madow"][0]) < least["plug-in"]

@@ -62,7 +62,8 @@ class PairSummary:
     mean_across_levels_nats: float | None
     """Mean over pairs of codebooks of different levels, at the positions of the finer one."""
     total_correlation_lower_nats: float
-    """What the sum of all codebooks' entropies counts more than once, per position: at least ..."""
+    """What the sum of all codebooks' entropies counts more than once, per position: at least ... (as high or low as the
+    pairs are by this estimator, so that from few samples plugin gives no lower bound)"""
     total_correlation_upper_nats: float
     """... and at most."""
     matrix_nats: list[list[float]]
@@ -110,15 +111,17 @@ def summarize_codes(counts: CodeCounts) -> CodeSummary:
             f"counts must be of maps (B, M, H, W); got positions {counts.grids}; "
             "give codes axes of length 1, as (N, M, 1, 1)"
         )
-    with _collected_warnings() as doubts:
+    with _collected_warnings() as level_doubts:
         levels = [_level_summary(counts, level) for level in range(len(counts.codebook_sizes))]
-        pairs = [pairwise_mutual_information(counts, estimator=estimator) for estimator in ESTIMATORS]
+    with _collected_warnings() as pair_doubts:
+        information = [pairwise_mutual_information(counts, estimator=estimator) for estimator in ESTIMATORS]
+    pairs = [_pair_summary(each) for each in information]
     return CodeSummary(
         images=int(counts.per_position()[0, 0, 0].sum()),
         levels=levels,
         codebooks=[f"{level}.{index}" for level, index in counts.codebooks],
-        mutual_information=[_pair_summary(information) for information in pairs],
-        warnings=doubts,
+        mutual_information=pairs,
+        warnings=level_doubts + pair_doubts + ([_total_correlation_doubt(*pairs)] if pair_doubts else []),
     )
 
 
@@ -154,6 +157,14 @@ def _pair_summary(information: MutualInformation) -> PairSummary:
         total_correlation_lower_nats=bounds.total_correlation_lower_nats,
         total_correlation_upper_nats=bounds.total_correlation_upper_nats,
         matrix_nats=matrix.tolist(),
+    )
+
+
+def _total_correlation_doubt(plugin: PairSummary, shuffle: PairSummary, miller_madow: PairSummary) -> str:
+    return (
+        f"total correlation of at least {plugin.total_correlation_lower_nats:.4g} nats is a plug-in figure too, and on "
+        f"so few positions no lower bound: the same pairs give {shuffle.total_correlation_lower_nats:.4g} by "
+        f'"shuffle" and {miller_madow.total_correlation_lower_nats:.4g} by "miller_madow"; count more images'
     )
 
 

@@ -45,6 +45,8 @@ FIGURES: dict[str, Callable[[CodeSummary], float | None]] = {
     "mean MI across levels, nats, plug-in": lambda run: run.plugin.mean_across_levels_nats,
     "mean MI across levels, nats, shuffle": lambda run: run.shuffle.mean_across_levels_nats,
     "mean MI across levels, nats, Miller-Madow": lambda run: run.miller_madow.mean_across_levels_nats,
-    "total correlation, nats, at least": lambda run: run.plugin.total_correlation_lower_nats,
-    "total correlation, nats, at most": lambda run: run.plugin.total_correlation_upper_nats,
+    "total correlation, nats, at least, plug-in": lambda run: run.plugin.total_correlation_lower_nats,
+    "total correlation, nats, at least, shuffle": lambda run: run.shuffle.total_correlation_lower_nats,
+    "total correlation, nats, at least, Miller-Madow": lambda run: run.miller_madow.total_correlation_lower_nats,
+    "total correlation, nats, at most, plug-in": lambda run: run.plugin.total_correlation_upper_nats,
 }
