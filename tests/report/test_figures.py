@@ -36,6 +36,17 @@ def test_one_level_has_no_swap_and_no_level_alone(monkeypatch, analyzed, images)
     assert [label.get_text() for label in levels.axes[0].get_yticklabels()] == ["original", "all levels"]
 
 
+def test_mutual_information_is_titled_with_what_to_judge_it_by(monkeypatch, analyzed, images):
+    run = analyzed()
+    pairs = run.summary
+    at_random = pairs.plugin.mean_pairwise_nats - pairs.shuffle.mean_pairwise_nats
+    [[figure]] = untiled(monkeypatch, [run], images[:1])["mutual_information"]
+    assert at_random > 0
+    assert f"640 and 2,560 positions; paired at random: {at_random:.3f} nats" in figure.axes[0].get_title()
+    [[single]] = untiled(monkeypatch, [analyzed(num_codebooks=1, codebook_size=8)], images[:1])["mutual_information"]
+    assert single.axes[0].get_title().endswith("2,560 positions")
+
+
 def test_one_image_has_nothing_to_interpolate_to(monkeypatch, analyzed, images):
     assert not any(untiled(monkeypatch, [analyzed()], images[:1]).get("interpolation", []))
 

@@ -144,13 +144,24 @@ def _position_entropy(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
 
 def _mutual_information(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
     highest = max(max(map(max, run.summary.plugin.matrix_nats)) for run in runs)
-    title = "Mutual information (plug-in)"
     return [
         [
-            plot_mutual_information(_plugin_information(run), vmax=highest, title=_title(runs, run, title))
+            plot_mutual_information(
+                _plugin_information(run), vmax=highest, title=_title(runs, run, _information_title(run.summary))
+            )
             for run in runs
         ]
     ]
+
+
+def _information_title(summary: CodeSummary) -> str:
+    """With what to judge plug-in figures by: the size of the sample, and what they show where nothing is shared."""
+    positions = " and ".join(f"{level.positions:,}" for level in summary.levels)
+    title = f"Mutual information (plug-in)\n{positions} positions"
+    if summary.plugin.mean_pairwise_nats is None or summary.shuffle.mean_pairwise_nats is None:
+        return title
+    at_random = summary.plugin.mean_pairwise_nats - summary.shuffle.mean_pairwise_nats
+    return f"{title}; paired at random: {at_random:.3f} nats"
 
 
 def _plugin_information(run: AnalyzedRun) -> MutualInformation:
