@@ -32,8 +32,10 @@ def test_one_level_has_no_swap_and_no_level_alone(monkeypatch, analyzed, images)
     drawn = untiled(monkeypatch, [analyzed(codebook_size=8)], images[:4])
     assert "swap" not in drawn
     assert "usage_level1" not in drawn
-    [[levels]] = drawn["levels"]
-    assert [label.get_text() for label in levels.axes[0].get_yticklabels()] == ["original", "all levels"]
+    assert "levels" not in drawn
+    axes = drawn["reconstructions"][0][0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["original", "reconstructed"]
+    assert axes.get_title() == "ours: reconstructions"
 
 
 def test_mutual_information_is_titled_with_what_to_judge_it_by(monkeypatch, analyzed, images):

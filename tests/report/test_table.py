@@ -29,6 +29,13 @@ def test_one_column_per_run_and_dashes_where_a_run_has_no_such_level():
     assert rows["total correlation, nats, at least, plug-in"] == ["0.000", "0.693"]
 
 
+def test_one_level_has_no_figures_across_levels():
+    one = summarize_codes(CodeCounts([4, 4]).update((torch.arange(400) % 2).view(-1, 1, 1, 1).expand(-1, 2, -1, -1)))
+    rows = table_rows({"one": one})
+    assert not any("across levels" in name for name in rows)
+    assert rows["total correlation, nats, at least, plug-in"] == ["0.693"]
+
+
 def test_total_correlation_of_few_independent_codes_is_told_corrected_too():
     codes = torch.randint(0, 16, (300, 3, 1, 1), generator=torch.Generator().manual_seed(0))
     rows = table_rows({"few": summarize_codes(CodeCounts([16] * 3).update(codes))})

@@ -54,7 +54,8 @@ def draw_figures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, Image
     figures = {"position_entropy": _position_entropy(runs), "mutual_information": _mutual_information(runs)}
     figures |= {f"usage_level{level}": _usage(runs, level) for level in range(num_levels)}
     figures["codebooks"] = [[plot_codebooks({run.label: run.summary for run in runs})]]
-    figures["levels"] = [[_levels(run, images[:PICTURES_PER_ROW])] for run in runs]
+    pictures = "levels" if num_levels > 1 else "reconstructions"
+    figures[pictures] = [[_levels(run, images[:PICTURES_PER_ROW])] for run in runs]
     figures["interpolation"] = [[_interpolation(run, images)] for run in runs if len(images) > 1]
     figures["swap"] = [[_swap(run, images[:SWAPPED_IMAGES]) for run in runs if len(run.summary.levels) > 1]]
     return {name: tile(rows) for name, rows in figures.items() if any(rows)}
@@ -185,11 +186,13 @@ def _usage(runs: Sequence[AnalyzedRun], level: int) -> list[list["Figure"]]:
 
 def _levels(run: AnalyzedRun, images: Tensor) -> "Figure":
     codes = run.model.encode(images.to(run.model.device))
-    rows = {"original": images}
-    if len(codes.levels) > 1:
-        alone = decode_each_level(run.model, codes)
-        rows |= {f"level {level} alone": pictures for level, pictures in enumerate(alone)}
-    rows["all levels"] = run.model.decode(codes)
+    reconstructed = run.model.decode(codes)
+    if len(codes.levels) == 1:
+        rows = {"original": images, "reconstructed": reconstructed}
+        return plot_pictures(rows, title=f"{run.label}: reconstructions")
+    alone = decode_each_level(run.model, codes)
+    rows = {f"level {level} alone": pictures for level, pictures in enumerate(alone)}
+    rows = {"original": images, **rows, "all levels": reconstructed}
     return plot_pictures(rows, title=f"{run.label}: what each level knows")
 
 

@@ -9,16 +9,18 @@ def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:
     """Mean entropy, perplexity, usage and mutual information of each level, then of all levels together.
 
     Args:
-        summaries: By the run's name. "-" stands where a run has no such figure.
+        summaries: By the run's name. "-" stands where one run has no such figure; those that none can have are left out.
     """
     runs = list(summaries.values())
     rows = [["", *summaries]]
-    for level in range(max(len(run.levels) for run in runs)):
+    num_levels = max(len(run.levels) for run in runs)
+    for level in range(num_levels):
         rows += [
             [f"level {level}: {name}", *(_number(of(run, level)) if level < len(run.levels) else "-" for run in runs)]
-            for name, of in LEVEL_FIGURES.items()
+            for name, of in EACH_LEVEL.items()
         ]
-    rows += [[name, *(_number(of(run)) for run in runs)] for name, of in FIGURES.items()]
+    figures = ACROSS_LEVELS | ALL_LEVELS if num_levels > 1 else ALL_LEVELS
+    rows += [[name, *(_number(of(run)) for run in runs)] for name, of in figures.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
@@ -33,7 +35,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-LEVEL_FIGURES: dict[str, Callable[[CodeSummary, int], float | None]] = {
+EACH_LEVEL: dict[str, Callable[[CodeSummary, int], float | None]] = {
     "mean entropy of a code, nats": lambda run, level: run.levels[level].mean_entropy_nats,
     "mean perplexity": lambda run, level: _mean(run.levels[level].perplexity),
     "mean usage, %": lambda run, level: 100 * _mean(run.levels[level].usage),
@@ -41,10 +43,12 @@ LEVEL_FIGURES: dict[str, Callable[[CodeSummary, int], float | None]] = {
     "mean MI, nats, shuffle": lambda run, level: run.shuffle.mean_within_level_nats[level],
     "mean MI, nats, Miller-Madow": lambda run, level: run.miller_madow.mean_within_level_nats[level],
 }
-FIGURES: dict[str, Callable[[CodeSummary], float | None]] = {
+ACROSS_LEVELS: dict[str, Callable[[CodeSummary], float | None]] = {
     "mean MI across levels, nats, plug-in": lambda run: run.plugin.mean_across_levels_nats,
     "mean MI across levels, nats, shuffle": lambda run: run.shuffle.mean_across_levels_nats,
     "mean MI across levels, nats, Miller-Madow": lambda run: run.miller_madow.mean_across_levels_nats,
+}
+ALL_LEVELS: dict[str, Callable[[CodeSummary], float | None]] = {
     "total correlation, nats, at least, plug-in": lambda run: run.plugin.total_correlation_lower_nats,
     "total correlation, nats, at least, shuffle": lambda run: run.shuffle.total_correlation_lower_nats,
     "total correlation, nats, at least, Miller-Madow": lambda run: run.miller_madow.total_correlation_lower_nats,
