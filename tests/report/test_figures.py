@@ -44,7 +44,7 @@ def test_mutual_information_is_titled_with_what_to_judge_it_by(monkeypatch, anal
     at_random = pairs.plugin.mean_pairwise_nats - pairs.shuffle.mean_pairwise_nats
     [[figure]] = untiled(monkeypatch, [run], images[:1])["mutual_information"]
     assert at_random > 0
-    assert f"640 and 2,560 positions; paired at random: {at_random:.3f} nats" in figure.axes[0].get_title()
+    assert f"640 and 2,560 positions; {at_random:.3f} nats by chance" in figure.axes[0].get_title()
     [[single]] = untiled(monkeypatch, [analyzed(num_codebooks=1, codebook_size=8)], images[:1])["mutual_information"]
     assert single.axes[0].get_title().endswith("2,560 positions")
 

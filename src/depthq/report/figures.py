@@ -162,7 +162,7 @@ def _information_title(summary: CodeSummary) -> str:
     if summary.plugin.mean_pairwise_nats is None or summary.shuffle.mean_pairwise_nats is None:
         return title
     at_random = summary.plugin.mean_pairwise_nats - summary.shuffle.mean_pairwise_nats
-    return f"{title}; paired at random: {at_random:.3f} nats"
+    return f"{title}; {at_random:.3f} nats by chance"
 
 
 def _plugin_information(run: AnalyzedRun) -> MutualInformation:
