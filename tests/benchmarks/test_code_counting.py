@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,19 @@ def test_smoke_run_reports_ours_and_the_peers():
     assert all(name in names for name in ("depthq", "bincount", "histogram2d", "sklearn", "memory"))
     assert rows[0]["ratio"] == 1.0
     assert {"median_ms", "p20_ms", "p80_ms", "N", "M", "K", "dtype", "device", "numpy", "sklearn"} <= rows[0].keys()
+
+
+def test_all_peers_race_on_many_positions_too(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARK.parent)
+    benchmark = importlib.import_module("code_counting")
+    benchmark.compare((1_200_000, 2, 4), rounds=1)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert {row["name"] for row in rows if "median_ms" in row} == {
+        "depthq CodeCounts",
+        "numpy bincount",
+        "numpy histogram2d",
+        "sklearn contingency_matrix",
+    }
 
 
 def test_counting_takes_little_more_memory_than_its_tables():
