@@ -23,6 +23,9 @@ from depthq.analysis.dependence import (
 
 LEAST_NATS = 1e-6  # stands in as divisor for an estimate of 0 or below
 SAME_RATIO = 0.05  # splits whose ratios differ by less are as good as each other
+# Of so many errors, what slices share is beyond noise. Errors from ten groups of samples are uncertain themselves, and
+# the best of many splits is what noise shows at its luckiest: of two errors, 5 % of pure noise passed.
+CLEAR_ERRORS = 5
 WEAK_RATIO = 0.8  # above it features depend on those of other slices nearly as on those of their own
 
 
@@ -42,6 +45,11 @@ class AxisSplit:
     """Mutual information between / within: 0 for independent slices, 1 for a split that means nothing."""
     ratio_error: float
     """Standard error of the ratio over samples (jackknife)."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Features of the same slice clearly share something; a ratio to less than that means nothing."""
+        return self.within.mutual_information_nats > CLEAR_ERRORS * self.within_error_nats
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,11 @@ def recommend_axis(
 
     Mutual information is estimated for all pairs of a random choice of features, by quantizing each and
     counting over samples. For each axis and each number of slices that divides it, its mean over pairs of
-    different slices is set against its mean over pairs of the same slice. The lowest ratio wins; among splits
-    of that axis that are as good, up to two standard errors, the one with the most slices, because codewords
-    then multiply (K^M) while codebooks only add up (K M). To weigh the codes of a vector quantizer, count
-    them with `CodeCounts` instead.
+    different slices is set against its mean over pairs of the same slice. Splits whose slices share nothing
+    beyond noise are left out, unless all are so. The lowest ratio wins; among splits of that axis that are as good,
+    higher by at most 0.05 even with two standard errors on top, the one with the most slices, because codewords then
+    multiply (K^M) while codebooks only add up (K M). To weigh the codes of a vector quantizer, count them with
+    `CodeCounts` instead.
 
     Args:
         features: float (B, C, *positions), B >= 20 independent samples.
@@ -164,36 +173,38 @@ def _jackknife_error(replicates: Tensor) -> float:
 
 
 def _recommend(measured: list[tuple[AxisSplit, Tensor]], pairs: MeasuredPairs) -> AxisRecommendation:
+    candidates = [each for each in measured if each[0].is_measured] or measured
     # Two errors on top, so that among splits without any dependence no accident of noise looks lowest.
-    lowest, lowest_replicates = min(measured, key=lambda each: each[0].ratio + 2 * each[0].ratio_error)
-    as_good = []
-    for split, replicates in measured:
+    lowest, lowest_replicates = min(candidates, key=lambda each: each[0].ratio + 2 * each[0].ratio_error)
+    as_good, rival_axes = [], set()
+    for split, replicates in candidates:
         # The error of the difference: both ratios rest on the same samples.
-        error = _jackknife_error(replicates - lowest_replicates)
-        if split.ratio - lowest.ratio <= max(SAME_RATIO, 2 * error):
+        excess, error = split.ratio - lowest.ratio, _jackknife_error(replicates - lowest_replicates)
+        if split.axis == lowest.axis and excess + 2 * error <= SAME_RATIO:  # surely: no error may speak for a split
             as_good.append(split)
-    best = max((split for split in as_good if split.axis == lowest.axis), key=lambda split: split.num_slices)
+        elif split.axis != lowest.axis and excess <= max(SAME_RATIO, 2 * error):  # perhaps: enough for a doubt
+            rival_axes.add(split.axis)
+    best = max(as_good, key=lambda split: split.num_slices)
     splits = tuple(split for split, _ in measured)
-    return AxisRecommendation(best.axis, best.num_slices, splits, tuple(_doubts(best, as_good, pairs)))
+    return AxisRecommendation(best.axis, best.num_slices, splits, tuple(_doubts(best, sorted(rival_axes), pairs)))
 
 
-def _doubts(best: AxisSplit, as_good: list[AxisSplit], pairs: MeasuredPairs) -> list[str]:
+def _doubts(best: AxisSplit, rival_axes: list[int], pairs: MeasuredPairs) -> list[str]:
     doubts, error = [], best.ratio_error
     if pairs.num_samples < pairs.samples_needed:
         doubts.append(
             f"{pairs.num_samples} samples are few; {pairs.num_codes} codes per feature ask for {pairs.samples_needed}"
         )
-    within, within_error = best.within.mutual_information_nats, best.within_error_nats
-    if within <= 2 * within_error:
+    if not best.is_measured:
+        within, within_error = best.within.mutual_information_nats, best.within_error_nats
         doubts.append(
-            f"features of the same slice share no more than noise would show, {within:.2g} +- {within_error:.2g} nats"
+            f"features of the same slice share no more than noise may show, {within:.2g} +- {within_error:.2g} nats"
         )
     if best.ratio + 2 * error > WEAK_RATIO:
         doubts.append(
             f"what features of different slices share is {best.ratio:.2f} +- {error:.2f} times what "
             "features of the same slice share, not clearly less"
         )
-    rivals = sorted({split.axis for split in as_good} - {best.axis})
-    if rivals:
-        doubts.append(f"axis {' and '.join(map(str, rivals))} would do as well")
+    if rival_axes:
+        doubts.append(f"axis {' and '.join(map(str, rival_axes))} would do as well")
     return doubts
