@@ -33,7 +33,7 @@ ARROWS["reproduce"] = {
     "units",
 }
 ARROWS["cli"] = set(ARROWS)
-ARROWS |= {"__init__": {"models", "quantizers", "codes"}, "__main__": {"cli"}}
+ARROWS |= {"__init__": {"models", "quantizers", "codes", "analysis"}, "__main__": {"cli"}}
 
 
 def room_of(file: Path) -> str:
@@ -77,6 +77,12 @@ def test_import_of_the_package_loads_nothing_that_is_heavy_or_optional():
     script = f"import sys, depthq; print(*sorted({heavy!r} & sys.modules.keys()))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []
+
+
+def test_the_package_alone_brings_analysis():
+    code = "import depthq; print(depthq.analysis.recommend_axis.__name__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "recommend_axis\n"
 
 
 def test_verbs_that_only_read_a_run_do_without_lightning():

@@ -1,5 +1,6 @@
 """depthq: images to a few discrete codes per position and back, in honest bits."""
 
+from depthq import analysis
 from depthq.codes import Codes
 from depthq.models import DQAE, DQAEConfig, DQAEOutput
 from depthq.quantizers import CodebookHealth, DepthwiseQuantizer, QuantizerOutput, ResidualQuantizer, SharedQuantizer
@@ -14,4 +15,5 @@ __all__ = [
     "QuantizerOutput",
     "ResidualQuantizer",
     "SharedQuantizer",
+    "analysis",
 ]
