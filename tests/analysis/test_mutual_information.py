@@ -149,6 +149,21 @@ def test_the_bias_that_a_warning_states_is_possible(samples, size):
     assert stated < math.log(size)
 
 
+@pytest.mark.parametrize("estimator", ["plugin", "miller_madow", "shuffle"])
+def test_positions_of_a_single_code_warn_that_they_show_nothing(estimator):
+    def measure(sizes, codes):
+        return pairwise_mutual_information(CodeCounts(sizes).update(codes), estimator=estimator)
+
+    with pytest.warns(
+        UserWarning, match="only 1 positions, all with one code of a codebook: they cannot show any mutual"
+    ):
+        measure([4, 4], np.array([[3, 1]]))
+    coarse, fine = np.zeros((1, 1, 1, 1), dtype=int), np.arange(4).reshape(1, 1, 2, 2)
+    with pytest.warns(UserWarning, match="only 4 positions, all with one code"):
+        measure([[2], [4]], [coarse, fine])
+    measure([4, 4], np.array([[3, 1]] * 5))  # warnings are errors: it must not warn
+
+
 def test_one_code_told_twice_is_left_whole_by_miller_madow_and_halved_by_shuffle():
     code = np.random.default_rng(0).integers(0, 128, (1000, 1))  # truth log 128 = 4.852 nats
     counts = CodeCounts([128, 128]).update(np.repeat(code, 2, axis=1))

@@ -22,6 +22,7 @@ Normalizer = Literal["min", "geometric", "arithmetic", "max", "joint"]
 SAMPLES_PER_CELL = {"plugin": 5, "miller_madow": 2, "shuffle": 0}
 # Shuffling is in doubt where both what it takes away and what it leaves are at least this much.
 NOTICEABLE_NATS = 0.1
+FEWEST_OF_ONE_CODE = 5  # positions; from fewer, a codebook that shows one code need not be constant
 MOST_COUNTS_SHUFFLED = 10**9  # NumPy draws from no larger sample
 
 
@@ -202,11 +203,13 @@ def _codes_in_use(joint: Tensor) -> tuple[int, int]:
 
 def _doubt(joint: Tensor, estimator: Estimator, estimate_nats: float) -> float:
     """How much an estimate is in doubt, to rank pairs by; 0 where the sample suffices."""
+    samples, codes = int(joint.sum()), _codes_in_use(joint)
+    if min(codes) == 1:  # shares 0 by any estimate, which is no news of a codebook that was hardly looked at
+        return math.inf if samples < FEWEST_OF_ONE_CODE else 0.0
     if estimator == "shuffle":
         baseline = mutual_information_nats(joint) - estimate_nats
         return baseline if min(baseline, estimate_nats) > NOTICEABLE_NATS else 0.0
-    suffices = int(joint.sum()) >= SAMPLES_PER_CELL[estimator] * math.prod(_codes_in_use(joint))
-    return 0.0 if suffices else _large_sample_bias_nats(joint)
+    return 0.0 if samples >= SAMPLES_PER_CELL[estimator] * math.prod(codes) else _large_sample_bias_nats(joint)
 
 
 def _warn_if_undersampled(counts: CodeCounts, information: MutualInformation) -> None:
@@ -216,7 +219,14 @@ def _warn_if_undersampled(counts: CodeCounts, information: MutualInformation) ->
         of_this_pair = _doubt(joint, information.estimator, float(information.matrix_nats[i, j]))
         if of_this_pair > doubt:
             doubt, worst = of_this_pair, joint
-    if worst is not None:
+    if doubt == math.inf and worst is not None:
+        warnings.warn(
+            f"pairwise_mutual_information has only {int(worst.sum())} positions, all with one code of a codebook: they "
+            "cannot show any mutual information; count more images",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif worst is not None:
         rows, columns = _codes_in_use(worst)
         plugin, baseline = mutual_information_nats(worst), shuffled_mutual_information_nats(worst)
         warnings.warn(
