@@ -108,7 +108,11 @@ def check_codes(codes: Tensor, codebook_sizes: Sequence[int], *, name: str = "co
         if low < 0 or high >= size:
             raise ValueError(
                 f"{name} of codebook {codebook} must lie in [0, {size}); got {low if low < 0 else high}; "
-                + ("-1 marks a masked position: pass the mask" if low == -1 else "were they made by another model?")
+                + (
+                    "-1 marks a masked position: pass the mask, or leave it out of the codes"
+                    if low == -1
+                    else "were they made by another model?"
+                )
             )
 
 
