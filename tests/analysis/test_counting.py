@@ -188,7 +188,14 @@ def test_all_reduce_without_processes_changes_nothing():
     ("codes", "message"),
     [
         (np.array([[0, 3]]), r"codes\[0\] of codebook 1 must lie in \[0, 3\); got 3"),
-        (np.array([[-1, 0]]), r"codes\[0\] of codebook 0 must lie in \[0, 2\); got -1"),
+        (
+            np.array([[-1, 0]]),
+            r"codes\[0\] of codebook 0 must lie in \[0, 2\); got -1; -1 marks .*, or leave it out of",
+        ),
+        (
+            np.array([[2**64 - 1, 0]], dtype=np.uint64),
+            r"codes\[0\] must be below 2\^63; got 18446744073709551615; were they",
+        ),
         (np.zeros((0, 2), dtype=np.int64), r"not empty; got shape \(0, 2\)"),
         (np.zeros(3, dtype=np.int64), r"codes must be \(N, M\) or \(B, M, \*positions\)"),
         (np.zeros((4, 2)), "codes must be integers; got float64"),

@@ -192,6 +192,10 @@ def test_what_are_no_joint_counts_is_refused():
         mutual_information_nats(np.array([[0.5, 0.0], [0.0, 0.5]]))
     with pytest.raises(ValueError, match="joint must be at least 0; got -1"):
         mutual_information_nats(np.array([[5, -1], [0, 5]]), "shuffle")
+    with pytest.raises(
+        ValueError, match=r"joint must be below 2\^63; got 18446744073709551615; were they negative once"
+    ):
+        mutual_information_nats(np.array([[5, 2**64 - 1], [0, 5]], dtype=np.uint64))
     with pytest.raises(ValueError, match=r"joint must be \(K_a, K_b\); got shape \(4,\)"):
         shuffled_mutual_information_nats(torch.ones(4, dtype=torch.int64))
 
@@ -201,7 +205,7 @@ def test_bad_arguments_are_refused():
         mutual_information_nats(torch.ones(2, 2, dtype=torch.int64), "ksg")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"joint must be \(K_a, K_b\); got shape \(4,\)"):
         mutual_information_nats(torch.ones(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match="counts must hold at least one count"):
+    with pytest.raises(ValueError, match="joint must hold at least one count; got none"):
         mutual_information_nats(torch.zeros(2, 2, dtype=torch.int64))
     counts = CodeCounts([2]).update(np.array([[0], [1]] * 10))
     with pytest.raises(ValueError, match="levels must hold at least one level; got none"):

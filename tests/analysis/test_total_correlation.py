@@ -110,3 +110,5 @@ def test_bad_codes_are_refused():
 def test_negative_codes_are_refused():
     with pytest.raises(ValueError, match="codes must be at least 0; got -5; leave masked positions out"):
         joint_entropy_nats(np.array([[0, 3], [1, -1], [2, -5]]))
+    with pytest.raises(ValueError, match=r"codes must be below 2\^63; got 9223372036854775808"):
+        joint_entropy_nats(np.array([[2**63]], dtype=np.uint64))

@@ -78,7 +78,7 @@ class CodeCounts:
         levels = self._as_levels(codes)
         for index, (level, sizes) in enumerate(zip(levels, self.codebook_sizes, strict=True)):
             for part in _parts(level, CODES_CHECKED_AT_ONCE // math.prod(level.shape[1:])):
-                check_codes(part.long(), sizes, name=f"codes[{index}]")
+                check_codes(_as_int64(part, f"codes[{index}]"), sizes, name=f"codes[{index}]")
         grids = tuple(tuple(level.shape[2:]) for level in levels)
         self._set_grids(grids)
         images_at_once = POSITIONS_AT_ONCE // max(map(math.prod, grids))
@@ -226,8 +226,8 @@ class CodeCounts:
 
 
 def as_integer_tensor(codes: CodeArray) -> Tensor:
-    """`codes` (N, M) or (B, M, *positions) as a tensor, refused unless integer and not empty."""
-    return as_tensor(_check_integers(codes))
+    """`codes` (N, M) or (B, M, *positions) as int64, refused unless integer and not empty."""
+    return _as_int64(as_tensor(_check_integers(codes)), "codes")
 
 
 def as_counts(counts: CodeArray, name: str = "counts") -> Tensor:
@@ -236,10 +236,18 @@ def as_counts(counts: CodeArray, name: str = "counts") -> Tensor:
         counts = np.asarray(counts)
     if not _is_integer(counts):
         raise ValueError(f"{name} must be integers; got {counts.dtype}; pass how often each code occurs, not shares")
-    table = as_tensor(counts).long()
+    table = _as_int64(as_tensor(counts), name)
     if table.numel() and int(table.min()) < 0:
         raise ValueError(f"{name} must be at least 0; got {int(table.min())}; pass how often each code occurs")
     return table
+
+
+def _as_int64(numbers: Tensor, name: str) -> Tensor:
+    """Integers as int64, refused where they do not fit: they would turn negative."""
+    converted = numbers.long()
+    if numbers.dtype == torch.uint64 and converted.numel() and int(converted.min()) < 0:
+        raise ValueError(f"{name} must be below 2^63; got {int(converted.min()) % 2**64}; were they negative once?")
+    return converted
 
 
 def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -162,7 +162,7 @@ class MeasuredPairs:
     """
 
     def __init__(self, columns: Tensor, encode: Callable[[Tensor], Tensor]):
-        codes = as_integer_tensor(encode(columns)).long()
+        codes = as_integer_tensor(encode(columns))
         if codes.shape != columns.shape or int(codes.min()) < 0:
             raise ValueError(
                 f"encode must return codes of at least 0, of shape {tuple(columns.shape)}; "

@@ -179,6 +179,8 @@ def _as_joint(joint: CodeArray) -> Tensor:
     joint = as_counts(joint, "joint")
     if joint.dim() != 2:
         raise ValueError(f"joint must be (K_a, K_b); got shape {tuple(joint.shape)}")
+    if not joint.any():
+        raise ValueError("joint must hold at least one count; got none")
     return joint
 
 

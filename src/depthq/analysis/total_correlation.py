@@ -113,7 +113,7 @@ def _columns(codes: Codes | CodeArray) -> Tensor:
                 "joint_entropy_bounds, which spans levels"
             )
         codes = codes.levels[0]
-    columns = as_integer_tensor(codes).movedim(1, 0).flatten(1).long()
+    columns = as_integer_tensor(codes).movedim(1, 0).flatten(1)
     if columns.amin() < 0:
         raise ValueError(f"codes must be at least 0; got {int(columns.amin())}; leave masked positions out")
     return columns
