@@ -40,24 +40,49 @@ def test_mutual_information_intervals_cover_the_truth_as_often_as_they_say():
 
 
 @pytest.mark.parametrize("estimator", ["plugin", "miller_madow"])
-def test_five_counts_per_cell_suffice(estimator):
+def test_twenty_counts_per_cell_suffice(estimator):
     shares = np.full((16, 16), 0.5 / 256)
     np.fill_diagonal(shares, 0.5 / 256 + 0.5 / 16)
     truth = float((shares * np.log(shares * 256)).sum())
-    found = coverage(mutual_information_nats, truth, shares, samples=5 * 256, estimator=estimator, trials=50)
+    found = coverage(mutual_information_nats, truth, shares, samples=20 * 256, estimator=estimator, trials=50)
     assert 0.77 <= found <= 1  # 0.90 - 3 standard errors
-    assert 0.77 <= coverage(entropy_nats, math.log(64), np.full(64, 1 / 64), 5 * 64, estimator, trials=50) <= 1
+    assert 0.77 <= coverage(entropy_nats, math.log(64), np.full(64, 1 / 64), 20 * 64, estimator, trials=50) <= 1
 
 
 def test_fewer_counts_per_cell_warn_with_the_bias_to_expect():
     few = torch.randint(1, 3, (64, 64), generator=torch.Generator().manual_seed(0))
     bias = 63 * 63 / (2 * int(few.sum()))
     with pytest.warns(
-        UserWarning, match=rf"only {int(few.sum())} counts for 4096 cells in use: .* about {bias:.3g} nats"
+        UserWarning,
+        match=rf"only {int(few.sum())} counts for a table of 64 x 64 codes in use: .* about {bias:.3g} nats",
     ):
         bootstrap_interval(few, mutual_information_nats, num_resamples=2)
-    with pytest.warns(UserWarning, match=r"only 4 counts for 2 cells in use: .* 0\.125 nats.* from about 10 counts"):
+    with pytest.warns(
+        UserWarning, match=r"only 4 counts for a table of 2 codes in use: .* 0\.125 nats.* from about 40 counts"
+    ):
         bootstrap_interval(np.array([3, 1, 0]))
+
+
+def test_cells_that_no_sample_hit_count_among_those_to_be_sampled():
+    shares = 0.1 / 32**2 + 0.9 / 32 * np.eye(32)  # dependent: ten counts per cell, most of them on the diagonal
+    few = np.random.default_rng(0).multinomial(10 * 32**2, shares.ravel()).reshape(32, 32)
+    with pytest.warns(UserWarning, match="a table of 32 x 32 codes in use: .* from about 20480 counts"):
+        bootstrap_interval(few, mutual_information_nats, num_resamples=2)
+
+
+def test_no_interval_goes_beyond_what_codes_can_say():
+    with pytest.warns(UserWarning, match="only 5 counts"):
+        assert bootstrap_interval(np.array([1, 1, 1, 2])).upper_nats == pytest.approx(math.log(4), abs=1e-12)
+    with pytest.warns(UserWarning, match="only 9 counts"):
+        interval = bootstrap_interval(np.array([[2, 1, 0], [0, 3, 3]]), mutual_information_nats)
+    assert interval.upper_nats == pytest.approx(math.log(2), abs=1e-12)
+
+
+def test_the_interval_is_the_same_around_either_estimate():
+    counts = torch.tensor([30, 20, 50])
+    plugin, corrected = (bootstrap_interval(counts, estimator=name) for name in ("plugin", "miller_madow"))
+    assert plugin.estimate_nats < corrected.estimate_nats
+    assert (plugin.lower_nats, plugin.upper_nats) == (corrected.lower_nats, corrected.upper_nats)
 
 
 def test_interval_shrinks_with_the_root_of_the_sample():

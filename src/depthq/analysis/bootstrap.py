@@ -11,18 +11,21 @@ from torch import Tensor
 
 from depthq.analysis.counting import CodeArray, as_counts
 from depthq.analysis.entropy import EntropyEstimator, check_estimator, entropy_nats
+from depthq.analysis.mutual_information import mutual_information_nats
 from depthq.units import nats_to_bits
 
 ESTIMATORS = ("plugin", "miller_madow")
-COUNTS_PER_CELL = 5  # whatever the estimator: fewer, and what resampling shows of its bias is not its bias
+COUNTS_PER_CELL = (
+    20  # for each pair of codes in use, seen or not; from fewer, bias is left that resampling does not show
+)
 
 
 @dataclass(frozen=True)
 class Interval:
     """An estimate, and the interval that covers the truth in a share `confidence` of samples.
 
-    The interval lies around the estimate less its bias. A plug-in estimate may therefore lie outside of its own
-    interval: its bias is then larger than its scatter.
+    The interval lies around the estimate less its bias. An estimate, plug-in above all, may therefore lie outside of
+    its own interval: its bias is then larger than its scatter.
     """
 
     estimate_nats: float
@@ -54,15 +57,15 @@ def bootstrap_interval(
 ) -> Interval:
     """Interval for an entropy or a mutual information, from its table of counts alone.
 
-    Samples of the same size are drawn from the observed shares; the errors that the estimator makes on them,
-    for which the truth is known, are taken off the estimate (the "basic" bootstrap). This removes most of the
-    estimator's bias too. As neither entropy nor mutual information is negative, the interval ends at 0.
+    Samples of the same size are drawn from the observed shares; the errors that Miller-Madow makes on them, for which
+    the truth is known, are taken off its estimate (the "basic" bootstrap). This removes most of the bias too. The
+    interval is cut to what is possible: from 0 to log K for an entropy, to the lesser log K for mutual information.
 
-    The table must be sampled well, from about five counts per cell in use: resampling cannot know of cells
-    that the sample missed. There, 90 % intervals for the mutual information of strongly dependent codes held the
-    truth in 77 to 88 % of samples (tables of 4 x 4 to 64 x 64), and of independent ones nearly always; those for
-    the entropy of a few thousand codes, many of them rare, in only 42 % (plug-in) and 68 % (Miller-Madow). From
-    one count per cell of 64 x 64, none did.
+    The table must be sampled well, from about twenty counts for each of the K_a K_b pairs of codes in use, whether the
+    pair was seen or not: resampling cannot know of cells that the sample missed. There, 95 % intervals
+    held the truth in 90 to 100 % of samples: for mutual information in tables of 4 x 4 to 128 x 128, independent to
+    strongly dependent, and for the entropy of 10 to 3,000 codes, even or Zipf. From ten, those for entropy held it in
+    91 % or more, those for mutual information in as few as 61 %; from five, in as few as 80 % and 3 %.
 
     The unit drawn is one count. That is right for independent samples. Positions of one image are not
     independent: for counts over all positions the true interval is wider, at worst as if there were one
@@ -70,10 +73,10 @@ def bootstrap_interval(
 
     Args:
         counts: integers (K,) for `entropy_nats`, (K_a, K_b) for `mutual_information_nats`.
-        statistic_nats: `entropy_nats` or `mutual_information_nats`, or any function of (counts, estimator) that is
-            never negative and has a "plugin" estimator.
-        estimator: Of the statistic, "plugin" or "miller_madow". "shuffle" is refused: its errors on samples drawn
-            again are not those on the sample.
+        statistic_nats: `entropy_nats` or `mutual_information_nats`, or any function of (counts, estimator)
+            that has both estimators, is never negative, and at most the log of the number of cells.
+        estimator: Of `estimate_nats`, "plugin" or "miller_madow"; the interval is the same. "shuffle" is refused: its
+            errors on samples drawn again are not those on the sample.
         num_resamples: At least 2; each costs one pass over the table.
         confidence: In (0, 1).
         seed: Of the draws.
@@ -82,7 +85,7 @@ def bootstrap_interval(
         ValueError: If counts are all zero or not integers of at least 0, or an argument is out of range.
 
     Warns:
-        UserWarning: If there are too few counts per cell in use, with the bias to expect.
+        UserWarning: If there are too few counts for the codes in use, with the bias to expect.
     """
     check_estimator(estimator, ESTIMATORS)
     if not 0 < confidence < 1:
@@ -90,26 +93,31 @@ def bootstrap_interval(
     if num_resamples < 2:
         raise ValueError(f"num_resamples must be at least 2; got {num_resamples}")
     counts = as_counts(counts).cpu()
-    estimate, truth = float(statistic_nats(counts, estimator)), float(statistic_nats(counts, "plugin"))
+    estimate, plugin, corrected = (float(statistic_nats(counts, name)) for name in (estimator, *ESTIMATORS))
     _warn_if_undersampled(counts)
     rng = np.random.default_rng(seed)
-    errors = [float(statistic_nats(_resample(counts, rng), estimator)) - truth for _ in range(num_resamples)]
+    errors = [float(statistic_nats(_resample(counts, rng), "miller_madow")) - plugin for _ in range(num_resamples)]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(errors, [tail, 1 - tail])
-    lower, upper = (max(0.0, float(estimate - error)) for error in (high, low))
+    ends = corrected - np.quantile(errors, [1 - tail, tail])
+    lower, upper = ends.clip(0.0, _ceiling_nats(counts, statistic_nats)).tolist()
     return Interval(estimate, lower, upper, confidence)
 
 
+def _ceiling_nats(counts: Tensor, statistic_nats: Callable) -> float:
+    """What no statistic of such a table exceeds."""
+    return math.log(min(counts.shape) if statistic_nats is mutual_information_nats else counts.numel())
+
+
 def _warn_if_undersampled(counts: Tensor) -> None:
-    total, used = int(counts.sum()), int((counts > 0).sum())
-    if total < COUNTS_PER_CELL * used:
-        axes = range(counts.dim())
-        in_use = [int((counts.movedim(axis, 0).reshape(counts.shape[axis], -1) > 0).any(1).sum()) for axis in axes]
+    axes = range(counts.dim())
+    in_use = [int((counts.movedim(axis, 0).reshape(counts.shape[axis], -1) > 0).any(1).sum()) for axis in axes]
+    total, needed = int(counts.sum()), COUNTS_PER_CELL * math.prod(in_use)
+    if total < needed:
         bias = math.prod(number - 1 for number in in_use) / (2 * total)
         warnings.warn(
-            f"bootstrap_interval has only {total} counts for {used} cells in use: the plug-in estimate is off by about "
-            f"{bias:.3g} nats, of which resampling takes only a part away, so that the interval may miss the truth; "
-            f"it holds from about {COUNTS_PER_CELL * used} counts",
+            f"bootstrap_interval has only {total} counts for a table of {' x '.join(map(str, in_use))} codes in use: "
+            f"the plug-in estimate is off by up to about {bias:.3g} nats, of which correction and resampling take only "
+            f"a part away, so that the interval may miss the truth; it holds from about {needed} counts",
             UserWarning,
             stacklevel=3,
         )
