@@ -15,9 +15,8 @@ from depthq.analysis.mutual_information import mutual_information_nats
 from depthq.units import nats_to_bits
 
 ESTIMATORS = ("plugin", "miller_madow")
-COUNTS_PER_CELL = (
-    20  # for each pair of codes in use, seen or not; from fewer, bias is left that resampling does not show
-)
+# For each pair of codes in use, seen or not; from fewer, bias is left that resampling does not show.
+COUNTS_PER_CELL = 20
 
 
 @dataclass(frozen=True)
