@@ -44,10 +44,11 @@ def test_missing_data_set_is_named_with_the_remedy(tmp_path, declare):
         open_data_set("photos", {"photos": str(tmp_path / "nowhere")})
 
 
-def test_data_set_that_no_hub_has_must_be_given(declare):
-    declare("photos", "", (3, 16, 16))
-    with pytest.raises(DataError, match=f"photos must be given, as no hub has it .*; got none{REMEDY}"):
-        open_data_set("photos", {})
+@pytest.mark.parametrize("name", ["imagenet32", "imagenet64", "imagenet-sample"])
+def test_data_set_that_no_hub_has_must_be_given_and_it_is_said_where_from(name):
+    message = rf"{name} must be given, as no hub has it; got none; get it \(.*image-net.org.*\) and give --data {name}="
+    with pytest.raises(DataError, match=message):
+        open_data_set(name, {})
 
 
 def test_bundled_photos_are_always_there():

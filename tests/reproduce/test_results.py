@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from depthq.reproduce import Outcome, ResultsStore, results
+from depthq.reproduce import SCALES, Outcome, ResultsStore, find_item, results
 from depthq.reproduce.codecs import Codec
 from depthq.reproduce.experiment import content_of
 from depthq.reproduce.results import name_of
 
 EXPERIMENT = Codec(data="cifar10", codec="JPEG", quality=40, arrangement="files")
-OUTCOME = Outcome({"images": 10, "psnr_db": 30.25, "ssim": None}, curve={"step": [1, 2], "psnr_db": [20.5, 30.25]})
+FIGURES = {"images": 10, "bits_per_pixel": 2.5, "psnr_db": 30.25, "ssim": None}
+OUTCOME = Outcome(FIGURES, curve={"step": [1, 2], "psnr_db": [20.5, 30.25]})
 
 
 @pytest.fixture
@@ -66,15 +67,16 @@ def test_file_name_says_what_is_in_it(task):
 def test_figures_have_six_digits_and_experiments_all(store, task):
     experiment = task().experiment
     exact = replace(experiment, training=replace(experiment.training, learning_rate=0.00123456789))
-    store.save(exact, Outcome({"nll_nats_per_dim": 1.23456789, "stages": [{"ssim": 0.123456789}]}), seconds=1)
+    figures = {"mse_normalized": 1.23456789, "psnr_db": 30, "stages": [{"ssim": 0.123456789}]}
+    store.save(exact, Outcome(figures), seconds=1)
     result = store.find(exact)
-    assert result.figures == {"nll_nats_per_dim": 1.23457, "stages": [{"ssim": 0.123457}]}
+    assert result.figures == {"mse_normalized": 1.23457, "psnr_db": 30, "stages": [{"ssim": 0.123457}]}
     assert result.experiment["training"]["learning_rate"] == 0.00123456789
 
 
 def test_saving_again_replaces(store, saved):
-    store.save(EXPERIMENT, Outcome({"psnr_db": 31}), seconds=1)
-    assert [result.figures for result in store.all()] == [{"psnr_db": 31}]
+    store.save(EXPERIMENT, Outcome(FIGURES | {"psnr_db": 31}), seconds=1)
+    assert [result.figures["psnr_db"] for result in store.all()] == [31]
 
 
 def shape_changed(fields, **changed):
@@ -94,6 +96,17 @@ DAMAGES = {
     "no figures": lambda text: shape_changed(json.loads(text), figures=None),
     "no experiment": lambda text: shape_changed(json.loads(text), experiment=None),
     "codes in a list": lambda text: shape_changed(json.loads(text), codes=[1]),
+    "empty figures": lambda text: shape_changed(json.loads(text), figures={}),
+    "a figure too few": lambda text: text.replace("bits_per_pixel", "bits_per_word"),
+    "a figure in words": lambda text: text.replace('"images": 10', '"images": "many"'),
+    "a figure that is no number": lambda text: text.replace("30.25", "NaN"),
+    "a figure below zero": lambda text: text.replace('"bits_per_pixel": 2.5', '"bits_per_pixel": -2.5'),
+    "a yes for a figure": lambda text: text.replace('"bits_per_pixel": 2.5', '"bits_per_pixel": true'),
+    "empty codes": lambda text: shape_changed(json.loads(text), codes={}),
+    "a curve without steps": lambda text: text.replace('"step"', '"stop"'),
+    "a curve with a gap": lambda text: shape_changed(json.loads(text), curve={"step": [1, 2], "psnr_db": [20.5]}),
+    "a curve in words": lambda text: shape_changed(json.loads(text), curve={"step": [1, "two"]}),
+    "a duration in words": lambda text: text.replace('"seconds": 12', '"seconds": "long"'),
     "another experiment": lambda text: text.replace('"quality": 40', '"quality": 41'),
 }
 
@@ -110,6 +123,27 @@ def test_damaged_file_is_named_and_left_out(store, saved, damage):
     assert store.find(replace(EXPERIMENT, quality=95)) is not None
     assert whole.exists()
     assert saved.exists()  # a user's file is never deleted
+
+
+def test_result_with_a_damaged_picture_is_named_and_left_out(store):
+    file = store.save(EXPERIMENT, replace(OUTCOME, picture=Image.new("RGB", (4, 3))), seconds=1)
+    file.with_suffix(".png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=rf"{re.escape(str(file))} must be a whole result; got: cannot identify"):
+        assert store.find(EXPERIMENT) is None
+
+
+@pytest.mark.parametrize("gone", ["held_out", "training"])
+def test_density_without_what_it_found_is_named_and_left_out(store, gone):
+    (row,) = [row for row in find_item("table2").rows if row.name == "lite0-320-K32-row"]
+    spread = {"mean": 0.9, "deviation": 0.01}
+    names = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
+    figures = {"held_out": dict.fromkeys(names, spread), "training": dict.fromkeys(names, spread), "seeds": 10}
+    experiment = row.experiment(SCALES["cpu"], 0)
+    store.save(experiment, Outcome(figures), seconds=1)
+    assert store.find(experiment).figures == figures
+    store.save(experiment, Outcome(figures | {gone: {}}), seconds=1)
+    with pytest.warns(UserWarning, match=rf"must be a whole result; got: {gone}.mse.mean = {{}}; left out"):
+        assert store.find(experiment) is None
 
 
 def test_file_under_the_name_of_another_is_left_out(store, saved):

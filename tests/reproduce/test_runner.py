@@ -96,6 +96,17 @@ def test_figures_are_those_of_the_model_that_stays(task, workplace):
     assert workplace.results.find(task().experiment).figures["psnr_db"] == pytest.approx(expected, abs=1e-3)
 
 
+def test_each_level_alone_is_measured_on_all_images(task, workplace):
+    two_levels = task(codebook_size=(8, 8))
+    assert run_tasks([two_levels], workplace) == 0
+    model = load_model(workplace.runs / two_levels.key)
+    (images,) = evaluation_loader(open_images("bundled", "test"), batch_size=598)
+    codes = model.encode(images)
+    expected = [psnr_db(model.decode(codes, levels=[level]).float(), images.float()).mean().item() for level in (0, 1)]
+    figures = workplace.results.find(two_levels.experiment).figures
+    assert figures["level_alone_psnr_db"] == pytest.approx(expected, abs=1e-3)
+
+
 def test_finished_experiment_is_not_run_again(task, workplace, count_steps):
     assert run_tasks([task()], workplace) == 0
     (file,) = results_of(workplace)

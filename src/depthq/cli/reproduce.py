@@ -23,7 +23,9 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from depthq.reproduce import (
     ITEMS,
     SCALES,
+    Item,
     ResultsStore,
+    Row,
     Task,
     Workplace,
     choose_rows,
@@ -38,6 +40,8 @@ from depthq.reproduce.data_sets import DATA_SETS, WEIGHTS
 
 @dataclass(frozen=True)
 class Settings:
+    rows: list[tuple[Item, Row]]
+    scale: str
     tasks: list[Task]
     workplace: Workplace
     dry_run: bool
@@ -68,6 +72,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     seeds = [int(seed) for seed in options.seeds or []]  # plain numbers: a run's config.yaml takes no other
     rows = choose_rows([find_item(name) for name in options.item], options.rows)
     return Settings(
+        rows=rows,
+        scale=options.scale,
         tasks=tasks_of(rows, SCALES[options.scale], seeds),
         workplace=Workplace(ResultsStore(options.results), options.runs, _sources(options.data), options.jobs),
         dry_run=options.dry_run,
@@ -80,9 +86,11 @@ def run(settings: Settings) -> None:
         _list(settings)
         return
     failed = run_tasks(settings.tasks, settings.workplace)
-    if settings.render:
-        from depthq.reproduce.page import render
+    from depthq.reproduce.page import render, tables  # draws: not before there is something to draw
 
+    if settings.rows:
+        print(tables(settings.rows, settings.scale, settings.workplace.results))
+    if settings.render:
         for file in render(settings.workplace.results, settings.render):
             print(file)
     if failed:

@@ -1,6 +1,7 @@
 """All results, looked up by the rows that declare them: the mean and spread over seeds of any figure."""
 
 import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ class Measured:
     def of(cls, values: Iterable[float]) -> "Measured":
         values = list(values)
         return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much a figure varies from seed to seed, over several rows together."""
+
+    relative: float
+    """Standard deviation relative to the mean."""
+    degrees_of_freedom: int
+    """Seeds beyond the first, of all those rows: with few, the deviation itself is uncertain."""
 
 
 class ResultsBook:
@@ -71,20 +82,28 @@ class ResultsBook:
         values = [value for value in values if value is not None]
         return Measured.of(values) if values else None
 
-    def spread(self, name: str, scale: Scale) -> float:
-        """Standard deviation of a figure over seeds, relative to its mean: root mean square over the rows of a scale.
+    def spread(self, name: str, scale: Scale, likelihood: str) -> Spread | None:
+        """How far a figure of one seed may lie from that of another, by all rows of a scale with several seeds.
 
-        A twentieth as long as no row has several seeds.
+        Args:
+            name: The figure.
+            scale: Whose rows.
+            likelihood: Only rows that are trained with it: the noise of one loss says nothing of another's.
+
+        Returns:
+            None as long as no such row has several seeds.
         """
-        measured = (
+        measured = [
             Measured.of(result.figures[name] for result in results)
             for results in self._results.values()
             if len(results) > 1
             and all(result.figures.get(name) for result in results)
+            and results[0].experiment["model"]["likelihood"] == likelihood
             and results[0].experiment["training"]["steps"] == scale.training.steps
-        )
-        squares = [(one.deviation / one.mean) ** 2 for one in measured if one.deviation is not None]
-        return fmean(squares) ** 0.5 if squares else 0.05
+        ]
+        squares = [(one.seeds - 1) * (one.deviation / one.mean) ** 2 for one in measured if one.deviation is not None]
+        freedom = sum(one.seeds - 1 for one in measured)
+        return Spread(math.sqrt(sum(squares) / freedom), freedom) if freedom else None
 
     def all(self) -> list[Result]:
         """Every declared result."""

@@ -1,37 +1,91 @@
 """What rows say beside each other: depthwise against shared, how soon, and at what rate."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
-from depthq.reproduce.book import Measured, ResultsBook
+from depthq.reproduce.book import Measured, ResultsBook, Spread
 from depthq.reproduce.declared import Item, Row
 from depthq.reproduce.scales import Scale
 
-CLEAR_DEVIATIONS = 2.0
-"""Figures differ clearly from so many standard deviations of a run."""
+Fraction = tuple[Measured, Measured]
+"""Numerator and denominator."""
+CONFIDENCE = 0.95
+"""Figures differ clearly if so large a share of the differences that chance makes are smaller."""
 _ENOUGH_SEEDS = 5
 """From how many seeds on a row's own deviation is to be trusted; below, that of all rows together is."""
+LOSSES = {"mse_normalized": ("l2",), "nll_nats_per_dim": ("categorical", "logistic_mixture")}
+"""Figures that are a loss, and the likelihoods that are trained on it: of other networks they compare nothing."""
 
 
-def sign_of_difference(a: Measured, b: Measured, spread: float) -> int:
+def sign_of_difference(a: Measured, b: Measured, spread: Spread | None) -> int:
     """-1 if a is clearly lower than b, 1 if it is clearly higher, 0 if the runs cannot tell.
 
     Args:
         a: A figure.
         b: The same figure of another row.
-        spread: Standard deviation over seeds relative to the mean, `ResultsBook.spread`, where seeds are few.
+        spread: `ResultsBook.spread`, for rows of few seeds; None if it is not known, so that those cannot tell.
     """
-    deviations = [
-        figure.deviation
-        if figure.deviation is not None and figure.seeds >= _ENOUGH_SEEDS
-        else spread * abs(figure.mean)
-        for figure in (a, b)
-    ]
-    margin = CLEAR_DEVIATIONS * math.hypot(*deviations)
-    return 0 if abs(a.mean - b.mean) <= margin else int(np.sign(a.mean - b.mean))
+    errors = [relative_error(figure, spread) * abs(figure.mean) for figure in (a, b)]
+    return _clear_sign(a.mean - b.mean, errors, _degrees_of_freedom((a, b), spread))
+
+
+def sign_of_change(a: Fraction, b: Fraction, spread: Spread | None) -> int:
+    """As `sign_of_difference`, of two ratios, each a numerator and a denominator; they are compared as logarithms."""
+    errors = [relative_error(figure, spread) for figure in (*a, *b)]
+    return _clear_sign(math.log(ratio_of(a) / ratio_of(b)), errors, _degrees_of_freedom((*a, *b), spread))
+
+
+def ratio_of(fraction: Fraction) -> float:
+    """Of the means."""
+    numerator, denominator = fraction
+    return numerator.mean / denominator.mean
+
+
+def relative_error(figure: Measured, spread: Spread | None) -> float:
+    """Standard error of the mean over seeds, relative to it; infinite if seeds are few and no spread is known."""
+    if figure.deviation is not None and figure.seeds >= _ENOUGH_SEEDS:
+        relative = figure.deviation / abs(figure.mean)
+    else:
+        relative = math.inf if spread is None else spread.relative
+    return relative / math.sqrt(figure.seeds)
+
+
+def _degrees_of_freedom(figures: Sequence[Measured], spread: Spread | None) -> int:
+    """Of the least certain deviation among those that `relative_error` goes by."""
+    pooled = spread.degrees_of_freedom if spread else 1
+    return min(figure.seeds - 1 if figure.seeds >= _ENOUGH_SEEDS else pooled for figure in figures)
+
+
+def _clear_sign(difference: float, errors: Sequence[float], degrees_of_freedom: int) -> int:
+    """By Student's t."""
+    margin = t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom) * math.hypot(*errors)
+    return int(np.sign(difference)) if abs(difference) > margin else 0
+
+
+def told_of_clearness(book: ResultsBook, scale: Scale) -> str:
+    """The rule of `sign_of_difference` and the spreads it goes by, in words."""
+    spreads = {
+        words: book.spread(name, scale, likelihood)
+        for name, likelihood, words in (
+            ("mse_normalized", "l2", "squared error"),
+            ("nll_nats_per_dim", "categorical", "negative log-likelihood, categorical"),
+            ("nll_nats_per_dim", "logistic_mixture", "mixture"),
+        )
+    }
+    told = "; ".join(
+        f"{what} {spread.relative:.1%} ({spread.degrees_of_freedom} degrees of freedom)"
+        if spread
+        else f"{what} not known, so nothing is clear"
+        for what, spread in spreads.items()
+    )
+    return (
+        f"A difference is clear if {CONFIDENCE:.0%} of those that chance makes are smaller (Student's t). Rows of "
+        f"fewer than {_ENOUGH_SEEDS} seeds go by the standard deviation of a run over all rows with several: {told}."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +94,8 @@ class Pair:
 
     name: str
     """The rows' name without the quantizer."""
+    likelihood: str
+    """What both are trained with."""
     depthwise: Measured | None
     shared: Measured | None
     paper_depthwise: float | None
@@ -59,10 +115,14 @@ class Pair:
 
 
 def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterator[Pair]:
-    """The pairs of an item's rows that have the figure, in ours or in the paper's."""
+    """The pairs of an item's rows that have the figure, ours or the paper's; a loss, of those trained on it alone."""
     for depthwise, shared in row_pairs(item):
+        likelihood = depthwise.experiment(scale, 0).model.likelihood  # type: ignore[attr-defined]
+        if likelihood not in LOSSES.get(figure, [likelihood]):
+            continue
         pair = Pair(
-            name=_base(depthwise),
+            name=base_of(depthwise),
+            likelihood=likelihood,
             depthwise=book.figure(depthwise, scale, figure),
             shared=book.figure(shared, scale, figure) if shared else None,
             paper_depthwise=depthwise.paper.get(figure),
@@ -75,9 +135,8 @@ def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterat
 
 def compared_pairs(item: Item, scale: Scale, book: ResultsBook, figure: str) -> list[tuple[Pair, int]]:
     """The pairs with both of ours, and the sign of depthwise minus shared; those of one network are left out."""
-    spread = book.spread(figure, scale)
     return [
-        (pair, sign_of_difference(pair.depthwise, pair.shared, spread))
+        (pair, sign_of_difference(pair.depthwise, pair.shared, book.spread(figure, scale, pair.likelihood)))
         for pair in pairs_of(item, scale, book, figure)
         if pair.depthwise and pair.shared and not pair.is_same_network
     ]
@@ -91,8 +150,9 @@ def row_pairs(item: Item) -> Iterator[tuple[Row, Row | None]]:
             yield row, rows.get(name.removesuffix("depthwise") + "shared")
 
 
-def _base(row: Row) -> str:
-    return row.name.removesuffix("depthwise").removesuffix("-") or "all"
+def base_of(row: Row) -> str:
+    """A row's name without the quantizer."""
+    return row.name.removesuffix("depthwise").removesuffix("shared").removesuffix("-") or "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +169,8 @@ class Race:
     """The first measured step at which the depthwise run is as low; None if it never is."""
     every: int
     """Steps between measurements."""
+    is_goal_at_end: bool
+    """Whether that lowest is the shared run's last."""
 
     def is_within(self, share: float) -> int:
         """Whether it took at most a share of the shared run's steps: 1 yes, -1 no, 0 if measurements are too sparse."""
@@ -129,22 +191,23 @@ def convergence(item: Item, scale: Scale, book: ResultsBook) -> Iterator[Race]:
         goal = theirs.curve[figure][best]
         low = [int(step) for step, value in zip(ours.curve["step"], ours.curve[figure], strict=True) if value <= goal]
         yield Race(
-            name=_base(depthwise),
+            name=base_of(depthwise),
             figure=figure,
             goal=goal,
             goal_at=int(theirs.curve["step"][best]),
             reached_at=min(low, default=None),
             every=ours.experiment["training"]["validate_every"],
+            is_goal_at_end=best == len(theirs.curve[figure]) - 1,
         )
 
 
 def rate_at_quality(item: Item, book: ResultsBook, scale: Scale, codec: str, psnr_db: float) -> float | None:
     """Bits per pixel at which a codec has a PSNR, linear between the qualities measured; None outside of them."""
     points = rate_distortion_points(item, book, scale, codec)
-    if not points or not points[0][1] <= psnr_db <= points[-1][1]:
+    if not points or not points[0][1] <= psnr_db <= max(quality for _, quality in points):
         return None
     rates, qualities = zip(*points, strict=True)
-    return float(np.interp(psnr_db, qualities, rates))
+    return float(np.interp(psnr_db, np.maximum.accumulate(qualities), rates))
 
 
 def rate_distortion_points(item: Item, book: ResultsBook, scale: Scale, name: str) -> list[tuple[float, float]]:

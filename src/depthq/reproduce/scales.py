@@ -14,6 +14,8 @@ class Scale:
     training: TrainingConfig
     protocol: str
     """Both in words, for the page."""
+    caveat: str = ""
+    """What its figures cannot say."""
 
 
 SCALES = {
@@ -26,6 +28,8 @@ SCALES = {
         protocol="32 and 64 channels, 1 residual block, D = 4, decay 0.9; 1,000 steps of 64 images in float32, "
         "AdamW at 2e-3 with 200 steps of warm-up and cosine decay, gradients clipped at norm 2, images mirrored at "
         "random",
+        caveat="Networks this small and runs this short say nothing about the figures that large ones reach, nor how "
+        "large the paper's advantage is; only whether it is there.",
     ),
     "gpu": Scale(
         model=replace(PRESETS["paper"], likelihood="l2", codebook_size=128),
@@ -38,5 +42,6 @@ SCALES = {
         model=PRESETS["tiny"],
         training=replace(TRAINING_PRESETS["tiny"], precision="32-true"),
         protocol="8 and 16 channels, 20 steps of 8 images: only to see that everything runs",
+        caveat="Its figures mean nothing.",
     ),
 }

@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from PIL import Image
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from depthq.analysis import CodeCounts
 from depthq.data import evaluation_loader, open_images
-from depthq.evaluation import Evaluator, image_grid, reconstruct
+from depthq.evaluation import Evaluator, image_grid, psnr_db, reconstruct
 from depthq.models import DQAE, DQAEConfig
 from depthq.report import CodeSummary, summarize_codes
 from depthq.reproduce.data_sets import open_data_set, resized
@@ -79,6 +80,7 @@ def _measure(model: DQAE, source: str, curve: dict[str, list[float]]) -> Outcome
         model = model.cuda()
     evaluator = Evaluator(model).to(model.device)
     counts = CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
+    alone = [MeanMetric().to(model.device) for _ in model.codebook_sizes] if len(model.codebook_sizes) > 1 else []
     first = None
     for batch in evaluation_loader(open_images(source, "test"), batch_size=BATCH_SIZE):
         images = batch.to(model.device)
@@ -86,12 +88,16 @@ def _measure(model: DQAE, source: str, curve: dict[str, list[float]]) -> Outcome
         evaluator.update(images, output)
         if counts is not None:
             counts.update(output.codes.to("cpu"))
+        for level, metric in enumerate(alone):
+            metric.update(psnr_db(model.decode(output.codes, levels=[level]).float(), images.float()))
         if first is None:
             first = images[:PICTURED_IMAGES]
     assert first is not None
     summary = None if counts is None else summarize_codes(counts)
     return Outcome(
-        figures=asdict(evaluator.compute()) | (code_figures(summary) if summary else {}),
+        figures=asdict(evaluator.compute())
+        | (code_figures(summary) if summary else {})
+        | ({"level_alone_psnr_db": [metric.compute().item() for metric in alone]} if alone else {}),
         codes=asdict(summary) if summary else None,
         curve=curve,
         picture=_picture(model, first),
