@@ -1,11 +1,12 @@
 """The page in headless Chromium.
 
-Skipped without it: apt-get install chromium chromium-driver, then pip install selenium (the extra `browser`).
+Skipped without it: apt-get install chromium chromium-driver.
 """
 
 import shutil
 
 import pytest
+from selenium import webdriver
 
 from depthq.report import write_report
 
@@ -24,7 +25,6 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install depthq[browser]")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if not (browser and driver):

@@ -216,8 +216,8 @@ def test_rows_say_how_many_seeds_they_have_unless_told_otherwise():
 def test_experiments_that_several_rows_share_are_run_once_in_the_order_of_the_first():
     rows = choose_rows([find_item("decoupling"), find_item("figure3"), find_item("mnist")], [])
     tasks = tasks_of(rows, CPU, [0])
-    assert len(tasks) == 4 + 2 + 2
-    assert [task.name.split("/")[0] for task in distinct(tasks)] == ["decoupling"] * 4 + ["mnist"] * 2
+    assert len(tasks) == 6 + 2 + 2
+    assert [task.name.split("/")[0] for task in distinct(tasks)] == ["decoupling"] * 6 + ["mnist"] * 2
 
 
 def test_progressive_rows_train_as_long_as_they_say():
