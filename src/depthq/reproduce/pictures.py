@@ -1,7 +1,7 @@
 """The figures of docs/reproduction.md, drawn from results."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
@@ -19,18 +19,21 @@ CODECS = {"jpeg": "#7a7a7a", "webp": "#b0875a", "jxl": "#222222"}
 
 
 def reconstructions(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
-    """The stored pictures of the item's rows, one under the other, each with its name."""
+    """The stored pictures of the item's rows, one under the other, each with its name and what its strips are."""
     strips = []
     for row in item.rows:
         result = book.first(row, scale)
         if result and result.picture:
+            levels = range(len(result.codes["levels"]) if result.codes else 0)
+            alone = [f"level {level} alone" for level in levels] if len(levels) > 1 else []
             with Image.open(result.picture) as picture:
-                strips.append(_labelled(picture.convert("RGB"), row.name))
+                label = f"{row.name}: {', '.join(['original', 'reconstruction', *alone])}"
+                strips.append(_labelled(picture.convert("RGB"), label))
     return _stacked(strips) if strips else None
 
 
 def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
-    """Entropy at each position, and mutual information between codebooks, a line per row, on common scales."""
+    """Entropy at each position, and plug-in mutual information of codebooks, a line per row, on common scales."""
     codes = {row.name: result.codes for row in item.rows if (result := book.first(row, scale)) and result.codes}
     if not codes:
         return None
@@ -39,9 +42,11 @@ def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
     figure = new_figure(8.0, 3.6 * len(codes))
     axes = figure.subplots(len(codes), 2, squeeze=False)
     for line, name in enumerate(codes):
-        for place, values, what in ((0, maps, "entropy at each position"), (1, matrices, "mutual information")):
-            low, high = min(map(np.min, values)), max(map(np.max, values))
-            image = axes[line, place].imshow(values[line], vmin=low, vmax=high, cmap="viridis")
+        for place, values, low, what in (
+            (0, maps, min(map(np.min, maps)), "entropy at each position"),
+            (1, matrices, 0.0, "mutual information, on the diagonal entropy"),
+        ):
+            image = axes[line, place].imshow(values[line], vmin=low, vmax=max(map(np.max, values)), cmap="viridis")
             axes[line, place].set_title(f"{name}\n{what}", fontsize="small")
             label = ("column", "row") if place == 0 else ("codebook", "codebook")
             axes[line, place].set(xlabel=label[0], ylabel=label[1])
@@ -50,7 +55,7 @@ def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
 
 
 def loss_bands(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
-    """Loss against M, one band per quantizer between its smallest and its largest K."""
+    """Loss against M, one band per quantizer between its smallest and its largest K; the paper's bands dotted."""
     panels = [
         (word, figure, rows)
         for word, figure in (("l2", "mse_normalized"), ("ce", "nll_nats_per_dim"))
@@ -61,7 +66,11 @@ def loss_bands(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
     figure = new_figure(4.6 * len(panels), 3.8)
     for axes, (word, name, rows) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         for quantizer in ("depthwise", "shared"):
-            _draw_band(axes, _losses(rows, quantizer, name, scale, book), quantizer)
+            own = [row for row in rows if row.name.endswith(quantizer)]
+            ours = [(row, measured.mean) for row in own if (measured := book.figure(row, scale, name))]
+            papers = [(row, row.paper[name]) for row in own if name in row.paper]
+            _draw_band(axes, _edges(ours), COLOURS[quantizer], quantizer)
+            _draw_band(axes, _edges(papers), COLOURS[quantizer], f"{quantizer}, paper", is_papers=True)
         axes.set_xticks(sorted({row.options["num_codebooks"] for row in rows}))
         axes.set(xlabel="codebooks M", ylabel={"l2": "L2, normalised space", "ce": "nats/dim"}[word], title=word)
         _scale_axis(axes, is_log=word == "l2")
@@ -69,27 +78,25 @@ def loss_bands(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
     return _image(figure)
 
 
-def _losses(
-    rows: Sequence[Row], quantizer: str, figure: str, scale: Scale, book: ResultsBook
-) -> dict[int, list[float]]:
-    """Losses by M, over all K."""
-    losses: dict[int, list[float]] = {}
-    for row in rows:
-        measured = book.figure(row, scale, figure)
-        if row.name.endswith(quantizer) and measured:
-            losses.setdefault(row.options["num_codebooks"], []).append(measured.mean)
-    return losses
+def _edges(losses: Sequence[tuple[Row, float]]) -> dict[int, tuple[float, float]]:
+    """The lowest and the highest loss of some rows over all K, by M in ascending order."""
+    of_m: dict[int, list[float]] = {}
+    for row, loss in losses:
+        of_m.setdefault(row.options["num_codebooks"], []).append(loss)
+    return {m: (min(of_m[m]), max(of_m[m])) for m in sorted(of_m)}
 
 
-def _draw_band(axes, losses: dict[int, list[float]], quantizer: str) -> None:
-    if not losses:
+def _draw_band(
+    axes, edges: Mapping[int, tuple[float, float]], colour: str, label: str, is_papers: bool = False
+) -> None:
+    if not edges:
         return
-    codebooks = sorted(losses)
-    lowest, highest = ([edge(losses[m]) for m in codebooks] for edge in (min, max))
-    colour = COLOURS[quantizer]
-    axes.fill_between(codebooks, lowest, highest, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(codebooks, highest, color=colour, marker="o", markersize=3, linewidth=1, label=quantizer)
-    axes.plot(codebooks, lowest, color=colour, marker="o", markersize=3, linewidth=1)
+    lowest, highest = zip(*edges.values(), strict=True)
+    style = {"linestyle": ":"} if is_papers else {"marker": "o", "markersize": 3}
+    if not is_papers:
+        axes.fill_between(list(edges), lowest, highest, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(list(edges), highest, color=colour, linewidth=1, label=label, **style)
+    axes.plot(list(edges), lowest, color=colour, linewidth=1, **style)
 
 
 def curves(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
