@@ -22,7 +22,8 @@ def random_hierarchy(images: int, seed: int = 0) -> Codes:
 def tables(counts: CodeCounts) -> list[torch.Tensor]:
     levels = range(len(counts.codebook_sizes))
     pairs = [counts.joint(a, b) for b in counts.codebooks for a in counts.codebooks if a < b]
-    return [counts.per_position(level) for level in levels] + pairs
+    whole = [table for level in levels if (table := counts.joint_of_level(level)) is not None]
+    return [counts.per_position(level) for level in levels] + pairs + whole
 
 
 def assert_same_counts(counts: CodeCounts, expected: CodeCounts) -> None:
@@ -37,6 +38,26 @@ def test_counts_by_hand():
     assert counts.joint((0, 0), (0, 1)).tolist() == [[0, 0, 2], [1, 1, 0]]
     assert counts.joint((0, 1), (0, 0)).tolist() == [[0, 1], [0, 1], [2, 0]]
     assert counts.per_position().shape == (2, 3)
+
+
+def test_all_codebooks_of_a_level_are_counted_together():
+    rows = np.array([[0, 2, 1], [0, 2, 1], [1, 0, 0]])
+    table = CodeCounts([2, 3, 2]).update(rows).joint_of_level()
+    assert table is not None
+    assert table.nonzero().tolist() == [[0, 2, 1], [1, 0, 0]]
+    assert (int(table[0, 2, 1]), int(table[1, 0, 0])) == (2, 1)
+
+
+def test_of_one_codebook_or_two_the_table_is_theirs():
+    counts = CodeCounts([[2], [3, 4]]).update([np.array([[0], [1]]), np.array([[2, 3], [0, 1]])])
+    assert torch.equal(counts.joint_of_level(0), counts.marginal(0)[0])  # pyright: ignore[reportArgumentType]
+    assert torch.equal(counts.joint_of_level(1), counts.joint((1, 0), (1, 1)))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_level_of_too_many_combinations_has_no_table_of_them():
+    counts = CodeCounts([[128, 128, 256], [128, 128, 257]]).update([np.zeros((1, 3), dtype=np.int64)] * 2)
+    assert counts.joint_of_level(0).shape == (128, 128, 256)  # pyright: ignore[reportOptionalMemberAccess]
+    assert counts.joint_of_level(1) is None
 
 
 def test_positions_are_counted_apart():
@@ -135,7 +156,8 @@ for batch in torch.load(f"{folder}/batches{rank}"):
     counts.update(batch)
 counts.all_reduce()
 pairs = [counts.joint(a, b) for b in counts.codebooks for a in counts.codebooks if a < b]
-torch.save([counts.per_position(0), counts.per_position(1), *pairs], f"{folder}/tables{rank}")
+whole = [counts.joint_of_level(0), counts.joint_of_level(1)]
+torch.save([counts.per_position(0), counts.per_position(1), *pairs, *whole], f"{folder}/tables{rank}")
 dist.barrier()  # who leaves early takes the others' connections along
 dist.destroy_process_group()
 """

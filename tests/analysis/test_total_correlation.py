@@ -84,18 +84,55 @@ def test_positions_are_samples():
     assert joint_entropy_nats(codes) == pytest.approx(joint_entropy_nats(XOR))
 
 
-def test_codes_of_one_level_are_counted_and_of_several_refused():
+def test_one_of_several_levels_is_chosen():
     maps = torch.from_numpy(XOR).view(10, 10, 1, 3).movedim(3, 1)  # (B, M, H, W)
     assert total_correlation_nats(Codes([maps], [[2] * 3])) == pytest.approx(math.log(2))
+    both = Codes([torch.zeros_like(maps), maps], [[2] * 3] * 2)
+    for codes in (both, CodeCounts(both.codebook_sizes).update(both)):
+        assert [total_correlation_nats(codes, level=level) for level in (0, 1)] == pytest.approx([0, math.log(2)])
+        for analyse in (joint_entropy_nats, total_correlation_nats):
+            for wrong in (None, 2, -1):
+                with pytest.raises(
+                    ValueError, match=rf"level must say which of 2 levels to take, from 0; got {wrong}; for all levels"
+                ):
+                    analyse(codes, level=wrong)
+
+
+@pytest.mark.parametrize("sizes", [[5], [5, 6], [5, 6, 7], [5, 6, 7, 8]])
+@pytest.mark.parametrize("estimator", ["plugin", "miller_madow"])
+def test_counts_know_what_the_codes_themselves_show(sizes, estimator):
+    codes = np.random.default_rng(0).integers(0, sizes, (20_000, len(sizes))) // 2
+    counts = CodeCounts(sizes)
+    for batch in np.array_split(codes, 3):
+        counts.merge(CodeCounts(sizes).update(batch))
     for analyse in (joint_entropy_nats, total_correlation_nats):
-        with pytest.raises(ValueError, match=r"codes must be of one level; got 2 levels; pass one of codes\.levels"):
-            analyse(Codes([maps, maps], [[2] * 3] * 2))
+        assert analyse(counts, estimator) == pytest.approx(analyse(codes, estimator), abs=1e-12)
+
+
+def test_counts_without_a_table_of_all_codebooks_are_refused():
+    counts = CodeCounts([128, 128, 257]).update(np.zeros((20, 3), dtype=np.int64))
+    for analyse in (joint_entropy_nats, total_correlation_nats):
+        with pytest.raises(ValueError, match=r"fits into 4,194,304 cells; got counts of sizes \(128, 128, 257\); pass"):
+            analyse(counts)
 
 
 def test_too_few_samples_warn_with_the_bias_and_the_corrected_figure():
-    message = r"only 4 samples for 4 distinct rows.* 0.375 nats; it is 1.761 nats after Miller-Madow"
-    with pytest.warns(UserWarning, match=message):  # log 4 + 3 / 8
+    message = (
+        r"^joint_entropy_nats has only 4 samples for 4 distinct rows.* 0.375 nats; it is 1.761 nats after Miller-M"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:  # log 4 + 3 / 8
         assert joint_entropy_nats(XOR[:4]) == pytest.approx(math.log(4))
+    assert caught[0].filename == __file__
+
+
+def test_total_correlation_warns_for_itself():
+    counts = CodeCounts([2] * 3).update(XOR[:4])
+    message = (
+        r"^total_correlation_nats has only 4 samples for 4 distinct rows: .* 0.6931 nats, .*; it is 0.6931 nats after"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:  # log 2 + (3 x 1 - 3) / 8
+        assert total_correlation_nats(counts) == pytest.approx(math.log(2))
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_bad_codes_are_refused():

@@ -50,6 +50,21 @@ def test_pairs_within_and_across_levels_are_told_apart():
     assert pairs.mean_pairwise_nats == pytest.approx((LN2 + 0 + 4 * LN2 / 2) / 6, abs=1e-3)
 
 
+def test_total_correlation_of_a_level_is_exact_where_its_table_fits():
+    """The third coin is the parity of the other two: pairs share nothing, the three of them one bit."""
+    coin, other = bits(4000, seed=0), bits(4000, seed=1)
+    summary = summarize_codes(CodeCounts([2, 2, 2]).update(torch.cat([coin, other, coin ^ other], dim=1)))
+    assert summary.levels[0].total_correlation_nats == pytest.approx(LN2, abs=1e-3)
+    assert summary.levels[0].total_correlation_miller_madow_nats == pytest.approx(LN2, abs=1e-3)
+    assert summary.plugin.total_correlation_lower_nats == pytest.approx(0, abs=1e-3)
+
+
+def test_total_correlation_of_a_level_of_too_many_combinations_is_none():
+    level = summarize_codes(CodeCounts([512] * 3).update(bits(40, seed=0).expand(-1, 3, -1, -1))).levels[0]
+    assert level.total_correlation_nats is None
+    assert level.total_correlation_miller_madow_nats is None
+
+
 def test_correction_takes_the_bias_off_independent_codes():
     codes = torch.randint(0, 16, (300, 2, 1, 1), generator=torch.Generator().manual_seed(0))
     summary = summarize_codes(CodeCounts([16, 16]).update(codes))

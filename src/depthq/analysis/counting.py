@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, combinations, pairwise
 from typing import Self
 
@@ -22,17 +22,19 @@ Codebook = tuple[int, int]
 # machine.
 POSITIONS_AT_ONCE = 16_384
 CODES_CHECKED_AT_ONCE = 2**20  # checking copies them to int64: 8 MiB
+MOST_CELLS_OF_A_LEVEL = 2**22  # of the table of all codebooks of a level together: 32 MiB
 
 
 class CodeCounts:
     """How often each code, and each pair of codes at the same position, occurs in a sample.
 
     Marginal counts are kept per codebook and position, joint counts per pair of codebooks, within a level and
-    across levels. Memory is that of the tables, 8 bytes x (sum over pairs K_a K_b + positions x sum K_m),
-    whatever the size of the sample; arrays are read some images at a time, so that a memory-mapped file may be larger
-    than memory. Across levels a position of the finer grid is paired with the coarse
-    position that covers it: coarse codes are brought to the finer grid by nearest upsampling, row i taking
-    the code of row floor(i * H_coarse / H_fine).
+    across levels, and for all codebooks of a level together where that table has at most 2^22 cells. Memory is that
+    of the tables, 8 bytes x (sum over pairs K_a K_b + sum over levels (positions x M x max K + product of K_m, if at
+    most 2^22)), whatever the size of the sample; arrays are read some images at a time, so that a memory-mapped file
+    may be larger than memory. Across levels a position of the finer grid is paired with the coarse position that
+    covers it: coarse codes are brought to the finer grid by nearest upsampling, row i taking the code of row
+    floor(i * H_coarse / H_fine).
 
     Args:
         codebook_sizes: Sizes K_m per level, coarse to fine, as in `Codes`; of a single level just its sizes.
@@ -54,9 +56,9 @@ class CodeCounts:
         self._device = torch.device(device)
         self._positions: list[Tensor] = []  # per level (M, P, max K)
         # All joint tables lie in one buffer, so that merging and all-reducing are one operation.
-        self._pairs = list(combinations(self.codebooks, 2))
-        cells = [self._size(a) * self._size(b) for a, b in self._pairs]
-        self._starts = dict(zip(self._pairs, accumulate(cells, initial=0), strict=False))
+        groups = [*combinations(self.codebooks, 2), *self._levels_counted_whole()]
+        cells = [math.prod(self._sizes(group)) for group in groups]
+        self._starts: dict[tuple[Codebook, ...], int] = dict(zip(groups, accumulate(cells, initial=0), strict=False))
         self._joint = _new_table((sum(cells),), self._device)
 
     @property
@@ -148,19 +150,37 @@ class CodeCounts:
         """
         self._seen(0)
         if (a, b) in self._starts:
-            return self._table(a, b).view(self._size(a), self._size(b))
+            return self._table((a, b)).view(self._sizes((a, b)))
         if (b, a) in self._starts:
             return self.joint(b, a).T
         raise ValueError(
             f"a and b must be two different codebooks (level, index) of {self.codebook_sizes}; got {a} and {b}"
         )
 
-    def _size(self, codebook: Codebook) -> int:
-        level, index = codebook
-        return self.codebook_sizes[level][index]
+    def joint_of_level(self, level: int = 0) -> Tensor | None:
+        """Counts of combinations of the codes of all M codebooks of a level: int64 (K_1, ..., K_M).
 
-    def _table(self, a: Codebook, b: Codebook) -> Tensor:
-        return self._joint.narrow(0, self._starts[a, b], self._size(a) * self._size(b))
+        None for three codebooks or more whose combinations are more than 2^22: too many for a table.
+        """
+        marginal, group = self._seen(level).sum(1), self._codebooks_of(level)
+        if len(group) == 1:
+            return marginal[0]
+        return self._table(group).view(self._sizes(group)) if group in self._starts else None
+
+    def _codebooks_of(self, level: int) -> tuple[Codebook, ...]:
+        return tuple((level, index) for index in range(len(self.codebook_sizes[level])))
+
+    def _levels_counted_whole(self) -> list[tuple[Codebook, ...]]:
+        """Of three codebooks or more: those of one or two have their table in any case."""
+        groups = [self._codebooks_of(level) for level, sizes in enumerate(self.codebook_sizes) if len(sizes) > 2]
+        return [group for group in groups if math.prod(self._sizes(group)) <= MOST_CELLS_OF_A_LEVEL]
+
+    def _sizes(self, codebooks: Iterable[Codebook]) -> tuple[int, ...]:
+        return tuple(self.codebook_sizes[level][index] for level, index in codebooks)
+
+    def _table(self, group: tuple[Codebook, ...]) -> Tensor:
+        """Counts of the combinations of a group's codes, as one row."""
+        return self._joint.narrow(0, self._starts[group], math.prod(self._sizes(group)))
 
     def _buffers(self) -> list[Tensor]:
         return [self._joint, *self._positions]
@@ -219,10 +239,10 @@ class CodeCounts:
             grid = tuple(codes.shape[2:])
             rows = [_codebook_rows(upsample_codes(coarse, grid)) for coarse in levels[: fine + 1]]
             ones = torch.ones_like(rows[0][0])
-            for a, b in self._pairs:
-                if b[0] == fine:
-                    index = torch.add(rows[fine][b[1]], rows[a[0]][a[1]], alpha=self._size(b))
-                    self._table(a, b).scatter_add_(0, index, ones)
+            for group in self._starts:
+                if group[-1][0] == fine:
+                    columns = [rows[level][index] for level, index in group]
+                    self._table(group).scatter_add_(0, _combination(columns, self._sizes(group)), ones)
 
 
 def as_integer_tensor(codes: CodeArray) -> Tensor:
@@ -257,6 +277,14 @@ def upsample_codes(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
             source = torch.arange(size, device=codes.device) * codes.shape[axis] // size
             codes = codes.index_select(axis, source)
     return codes
+
+
+def _combination(columns: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Number of each row's combination of codes, the last codebook counting fastest: M columns (N,) -> (N,)."""
+    number = columns[0]
+    for column, size in zip(columns[1:], sizes[1:], strict=True):
+        number = torch.add(column, number, alpha=size)
+    return number
 
 
 def _check_integers(codes: CodeArray) -> CodeArray:

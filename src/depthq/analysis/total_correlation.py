@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from depthq.analysis.counting import CodeArray, Codebook, as_integer_tensor
-from depthq.analysis.entropy import SAMPLES_PER_CODE, EntropyEstimator, entropy_nats
+from depthq.analysis.counting import MOST_CELLS_OF_A_LEVEL, CodeArray, Codebook, CodeCounts, as_integer_tensor
+from depthq.analysis.entropy import SAMPLES_PER_CODE, EntropyEstimator, check_estimator, entropy_nats
 from depthq.analysis.mutual_information import MutualInformation
 from depthq.codes import Codes
 from depthq.units import nats_to_bits
@@ -63,57 +63,107 @@ def joint_entropy_bounds(information: MutualInformation) -> JointEntropyBounds:
     )
 
 
-def joint_entropy_nats(codes: Codes | CodeArray, estimator: EntropyEstimator = "plugin") -> float:
-    """Entropy of all M codes of a position together, by counting distinct rows of the whole sample.
+def joint_entropy_nats(
+    codes: CodeCounts | Codes | CodeArray, estimator: EntropyEstimator = "plugin", *, level: int | None = None
+) -> float:
+    """Entropy of all M codes of a position together.
 
     From N samples the plug-in estimate cannot exceed log N, far below the truth once M log K does.
 
     Args:
-        codes: `Codes` of one level, or any integer dtype, (N, M) or (B, M, *positions), at least 0.
+        codes: `CodeCounts`, from their table of all codebooks of a level; or the codes themselves, whose distinct rows
+            are counted, however many there could be: `Codes`, or any integer dtype, (N, M) or (B, M, *positions).
         estimator: "plugin" or "miller_madow".
+        level: Which to take of several levels.
 
     Raises:
-        ValueError: If codes are empty, not integers, negative or of several levels, or the estimator is unknown.
+        ValueError: If codes are empty, not integers or negative, there are several levels and none is chosen, counts
+            have no table of this level, as its combinations are more than 2^22, or the estimator is unknown.
 
     Warns:
         UserWarning: If there are too few samples per distinct row, with the bias to expect and the corrected
         figure.
     """
-    _, counts = _distinct_rows(_columns(codes))
-    samples, used = int(counts.sum()), len(counts)
-    if samples < SAMPLES_PER_CODE.get(estimator, 0) * used:
+    joint, _ = _joint_and_single_counts(codes, level)
+    if _is_undersampled(joint, estimator):
+        bias = (int((joint > 0).sum()) - 1) / (2 * int(joint.sum()))
         warnings.warn(
-            f"joint_entropy_nats has only {samples} samples for {used} distinct rows: plug-in entropy is "
-            f"too low by at least about (rows - 1) / (2 N) = {(used - 1) / (2 * samples):.3g} nats; it is "
-            f"{float(entropy_nats(counts, 'miller_madow')):.4g} nats after Miller-Madow correction; use "
-            "joint_entropy_bounds",
+            f"joint_entropy_nats {_too_few(joint)}: plug-in entropy is too low by at least about "
+            f"(rows - 1) / (2 N) = {bias:.3g} nats; it is {float(entropy_nats(joint, 'miller_madow')):.4g} nats after "
+            "Miller-Madow correction; use joint_entropy_bounds",
             UserWarning,
             stacklevel=2,
         )
-    return float(entropy_nats(counts, estimator))
+    return float(entropy_nats(joint, estimator))
 
 
-def total_correlation_nats(codes: Codes | CodeArray, estimator: EntropyEstimator = "plugin") -> float:
+def total_correlation_nats(
+    codes: CodeCounts | Codes | CodeArray, estimator: EntropyEstimator = "plugin", *, level: int | None = None
+) -> float:
     """sum_m H_m - H: 0 for independent codes, and above what pairs show where dependence is of higher order.
 
-    Arguments and warnings are those of `joint_entropy_nats`. From few samples it is too high, by as much as the
-    joint entropy is too low.
+    Arguments and errors are those of `joint_entropy_nats`.
+
+    Warns:
+        UserWarning: If there are too few samples per distinct row: it is too high, by about as much as the joint
+        entropy is too low. With the corrected figure.
     """
-    joint = joint_entropy_nats(codes, estimator)
-    columns = _columns(codes)
-    return sum(float(entropy_nats(column.unique(return_counts=True)[1], estimator)) for column in columns) - joint
+    joint, singles = _joint_and_single_counts(codes, level)
+    if _is_undersampled(joint, estimator):
+        warnings.warn(
+            f"total_correlation_nats {_too_few(joint)}: plug-in total correlation, "
+            f"{_total_correlation_nats(joint, singles, 'plugin'):.4g} nats, is too high unless codes determine each "
+            f"other; it is {_total_correlation_nats(joint, singles, 'miller_madow'):.4g} nats after Miller-Madow "
+            "correction, which from so few may still be too high; use joint_entropy_bounds",
+            UserWarning,
+            stacklevel=2,
+        )
+    return _total_correlation_nats(joint, singles, estimator)
 
 
-def _columns(codes: Codes | CodeArray) -> Tensor:
-    """Codes as one row of samples per codebook, int64 (M, N)."""
-    if isinstance(codes, Codes):
-        if len(codes.levels) != 1:
-            raise ValueError(
-                f"codes must be of one level; got {len(codes.levels)} levels; pass one of codes.levels, or use "
-                "joint_entropy_bounds, which spans levels"
-            )
-        codes = codes.levels[0]
-    columns = as_integer_tensor(codes).movedim(1, 0).flatten(1)
+def _total_correlation_nats(joint: Tensor, singles: list[Tensor], estimator: EntropyEstimator) -> float:
+    return float(sum(entropy_nats(single, estimator) for single in singles) - entropy_nats(joint, estimator))
+
+
+def _is_undersampled(joint: Tensor, estimator: str) -> bool:
+    check_estimator(estimator, SAMPLES_PER_CODE)
+    return int(joint.sum()) < SAMPLES_PER_CODE[estimator] * int((joint > 0).sum())
+
+
+def _too_few(joint: Tensor) -> str:
+    return f"has only {int(joint.sum())} samples for {int((joint > 0).sum())} distinct rows"
+
+
+def _joint_and_single_counts(codes: CodeCounts | Codes | CodeArray, level: int | None) -> tuple[Tensor, list[Tensor]]:
+    """How often each combination of the codes of a level occurs, one row, and how often each code of each codebook."""
+    if not isinstance(codes, CodeCounts):
+        columns = _columns(codes, level)
+        return _distinct_rows(columns)[1], [column.unique(return_counts=True)[1] for column in columns]
+    level = _one_level(level, len(codes.codebook_sizes))
+    joint, sizes = codes.joint_of_level(level), codes.codebook_sizes[level]
+    if joint is None:
+        raise ValueError(
+            f"codes must be of a level whose table of all codebooks fits into {MOST_CELLS_OF_A_LEVEL:,} cells; got "
+            f"counts of sizes {sizes}; pass the codes themselves, or use joint_entropy_bounds"
+        )
+    return joint.flatten(), list(codes.marginal(level))
+
+
+def _one_level(level: int | None, num_levels: int) -> int:
+    if level is None and num_levels == 1:
+        return 0
+    if level is None or not 0 <= level < num_levels:
+        raise ValueError(
+            f"level must say which of {num_levels} levels to take, from 0; got {level}; for all levels at once use "
+            "joint_entropy_bounds"
+        )
+    return level
+
+
+def _columns(codes: Codes | CodeArray, level: int | None) -> Tensor:
+    """Codes of one level as one row of samples per codebook, int64 (M, N)."""
+    levels = codes.levels if isinstance(codes, Codes) else (codes,)
+    columns = as_integer_tensor(levels[_one_level(level, len(levels))]).movedim(1, 0).flatten(1)
     if columns.amin() < 0:
         raise ValueError(f"codes must be at least 0; got {int(columns.amin())}; leave masked positions out")
     return columns

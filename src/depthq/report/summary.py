@@ -16,6 +16,7 @@ from depthq.analysis import (
     joint_entropy_bounds,
     pairwise_mutual_information,
     position_entropy_nats,
+    total_correlation_nats,
 )
 from depthq.analysis.mutual_information import Estimator
 
@@ -46,6 +47,11 @@ class LevelSummary:
     """Mean over codebooks of the entropy of one code: the paper's "entropy"."""
     position_entropy_nats: list[list[float]]
     """H rows of W: entropy over images of the code at each position, mean over codebooks (Fig. 3, left)."""
+    total_correlation_nats: float | None = None
+    """What the sum of the codebooks' entropies counts more than once, from the table of all of them; None where that
+    has too many cells."""
+    total_correlation_miller_madow_nats: float | None = None
+    """Corrected for the size of the sample."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ def summarize_codes(counts: CodeCounts) -> CodeSummary:
 
 def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:
     entropy, per_position = code_entropy(counts, level), position_entropy_nats(counts, level)
+    has_table = counts.joint_of_level(level) is not None
     return LevelSummary(
         grid=list(per_position.shape[1:]),
         positions=entropy.num_samples,
@@ -138,6 +145,10 @@ def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:
         usage=entropy.usage.tolist(),
         mean_entropy_nats=float(entropy.entropy_nats.mean()),
         position_entropy_nats=per_position.mean(0).tolist(),
+        total_correlation_nats=total_correlation_nats(counts, level=level) if has_table else None,
+        total_correlation_miller_madow_nats=(
+            total_correlation_nats(counts, "miller_madow", level=level) if has_table else None
+        ),
     )
 
 
