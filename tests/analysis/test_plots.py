@@ -7,6 +7,7 @@ import torch
 
 from depthq.analysis import (
     CodeCounts,
+    MutualInformation,
     pairwise_mutual_information,
     plot_mutual_information,
     plot_position_entropy,
@@ -37,14 +38,42 @@ def test_entropy_of_a_sequence_is_one_row():
     assert axes.get_xlabel() == "position"
 
 
-def test_matrix_shows_lower_half_and_values():
+def test_matrix_shows_pairs_below_the_diagonal_and_entropy_on_it():
     information = pairwise_mutual_information(counts_of(3))
+    matrix = information.matrix_nats
     axes = drawn(plot_mutual_information(information))
-    shown = axes.get_images()[0].get_array()
-    assert shown.mask.tolist() == [[False, True, True], [False, False, True], [False, False, False]]
-    assert [text.get_text() for text in axes.texts] == [
-        f"{information.matrix_nats[row, column]:.2f}" for row in range(3) for column in range(row + 1)
-    ]
+    pairs, entropy = axes.get_images()
+    assert pairs.get_array().mask.tolist() == [[True, True, True], [False, True, True], [False, False, True]]
+    assert entropy.get_array().mask.tolist() == (torch.eye(3) == 0).tolist()
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[1, 1] == f"{matrix[1, 1]:.2f}" == "1.39"  # log 4
+    assert texts[0, 1] == f"{matrix[1, 0]:.3f}"  # column 0, row 1; below 0.1 three decimals
+    assert len(texts) == 3 + 3
+
+
+def test_colours_are_of_the_pairs_alone():
+    information = MutualInformation(((0, 0), (0, 1)), "plugin", torch.tensor([[2.0, 0.25], [0.25, 2.0]]))
+    assert drawn(plot_mutual_information(information)).get_images()[0].get_clim() == (0, 0.25)
+
+
+def test_corrected_pairs_stand_above_the_diagonal():
+    plugin, shuffle = (
+        MutualInformation(((0, 0), (0, 1)), estimator, torch.tensor([[2.0, shared], [shared, 2.0]]))
+        for estimator, shared in (("plugin", 0.25), ("shuffle", -0.0001))
+    )
+    axes = drawn(plot_mutual_information(plugin, corrected=shuffle))
+    assert axes.get_images()[0].get_array().filled(9).round(decimals=2).tolist() == [[9, 0], [0.25, 9]]
+    assert {text.get_text() for text in axes.texts} == {"2.00", "0.25", "0.000"}  # never -0.000
+
+
+def test_one_codebook_has_no_pair_to_draw():
+    with pytest.raises(ValueError, match="information must be of at least two codebooks, to have a pair; got 1"):
+        plot_mutual_information(pairwise_mutual_information(counts_of(1)))
+
+
+def test_pairs_that_share_nothing_are_drawn():
+    information = MutualInformation(((0, 0), (0, 1)), "plugin", torch.eye(2))
+    assert {text.get_text() for text in drawn(plot_mutual_information(information)).texts} == {"1.00", "0.000"}
 
 
 def test_two_runs_share_their_colours():

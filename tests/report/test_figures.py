@@ -38,15 +38,21 @@ def test_one_level_has_no_swap_and_no_level_alone(monkeypatch, analyzed, images)
     assert axes.get_title() == "ours: reconstructions"
 
 
-def test_mutual_information_is_titled_with_what_to_judge_it_by(monkeypatch, analyzed, images):
+def test_mutual_information_has_what_chance_shows_of_each_pair(monkeypatch, analyzed, images):
     run = analyzed()
-    pairs = run.summary
-    at_random = pairs.plugin.mean_pairwise_nats - pairs.shuffle.mean_pairwise_nats
     [[figure]] = untiled(monkeypatch, [run], images[:1])["mutual_information"]
-    assert at_random > 0
-    assert f"640 and 2,560 positions; {at_random:.3f} nats by chance" in figure.axes[0].get_title()
-    [[single]] = untiled(monkeypatch, [analyzed(num_codebooks=1, codebook_size=8)], images[:1])["mutual_information"]
-    assert single.axes[0].get_title().endswith("2,560 positions")
+    axes = figure.axes[0]
+    drawn = axes.get_images()[0].get_array().filled(0)
+    assert (np.tril(drawn) == np.tril(run.summary.plugin.matrix_nats, -1)).all()
+    assert (np.triu(drawn) == np.triu(run.summary.shuffle.matrix_nats, 1)).all()
+    assert "640 and 2,560 positions\nbelow: plug-in; above: shuffle-corrected" in axes.get_title()
+
+
+def test_one_codebook_has_no_mutual_information(monkeypatch, analyzed, images):
+    one, three = (analyzed(f"{count}", num_codebooks=count, codebook_size=8) for count in (1, 3))
+    assert "mutual_information" not in untiled(monkeypatch, [one], images[:1])
+    [[figure]] = untiled(monkeypatch, [one, three], images[:1])["mutual_information"]
+    assert figure.axes[0].get_title().startswith("3\n")
 
 
 def test_one_image_has_nothing_to_interpolate_to(monkeypatch, analyzed, images):
@@ -61,7 +67,7 @@ def test_two_runs_share_scales(monkeypatch, analyzed, images):
         assert len(limits) == 1, name
     lowest, highest = limits.pop()
     assert lowest == 0
-    assert highest == max(max(map(max, run.summary.plugin.matrix_nats)) for run in runs)
+    assert highest == max(np.tril(run.summary.plugin.matrix_nats, -1).max() for run in runs)
     assert len({figure.axes[0].get_ylim() for row in drawn["usage_level0"] for figure in row}) == 1
 
 

@@ -50,29 +50,42 @@ def plot_position_entropy(
 def plot_mutual_information(
     information: MutualInformation,
     *,
+    corrected: MutualInformation | None = None,
     vmin: float = 0.0,
     vmax: float | None = None,
     title: str = "Mutual information between codebooks",
 ) -> "Figure":
-    """Lower half of the matrix of mutual information, entropy on its diagonal (Fig. 3, right).
+    """Matrix of mutual information between pairs of codebooks (Fig. 3, right), entropy in grey on its diagonal.
+
+    Colours are of the pairs alone: entropies lie so far above that all pairs would look the same.
 
     Args:
-        information: Of V codebooks; up to 12 the values are written into the cells.
+        information: Of V codebooks, at least two, drawn below the diagonal; up to 12 the values are written into the
+            cells.
+        corrected: Another estimate of the same pairs, drawn above the diagonal.
         vmin: Figure of the darkest colour, in nats.
-        vmax: Figure of the brightest colour; the highest in the matrix by default.
+        vmax: Figure of the brightest colour; the highest of the pairs drawn by default.
         title: Above the matrix.
+
+    Raises:
+        ValueError: If there is only one codebook.
     """
-    values = information.matrix_nats.cpu().numpy()
-    shown = np.ma.masked_where(np.triu(np.ones_like(values, dtype=bool), k=1), values)
-    figure = new_figure(5.0, 4.2)
+    entropy, below = information.entropy_nats.cpu().numpy(), information.matrix_nats.cpu().numpy()
+    if len(entropy) < 2:
+        raise ValueError(f"information must be of at least two codebooks, to have a pair; got {len(entropy)}")
+    above = np.full_like(below, np.nan) if corrected is None else corrected.matrix_nats.cpu().numpy()
+    pairs = np.where(np.tri(len(below), k=-1, dtype=bool), below, above)
+    np.fill_diagonal(pairs, np.nan)
+    figure = new_figure(6.2, 5.2)
     axes = figure.add_subplot()
-    image = axes.imshow(shown, vmin=vmin, vmax=vmax, cmap="viridis")
-    if len(values) <= MAX_VALUES_SHOWN:
-        _write_values(axes, image, values)
+    image = axes.imshow(np.ma.masked_invalid(pairs), vmin=vmin, vmax=vmax, cmap="viridis")
+    axes.imshow(np.ma.masked_equal(np.eye(len(entropy)), 0), vmin=0, vmax=8, cmap="Greys")
+    if len(entropy) <= MAX_VALUES_SHOWN:
+        _write_values(axes, image, pairs, entropy)
     _label_codebooks(axes, information)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(corrected is not None)
     axes.set(xlabel="codebook", ylabel="codebook", title=title)
-    figure.colorbar(image, ax=axes, label="nats (on the diagonal: entropy)")
+    figure.colorbar(image, ax=axes, label="nats shared (in grey: entropy, nats)")
     return figure
 
 
@@ -120,6 +133,11 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
+def short_number(value: float) -> str:
+    """Two decimals, and three where little would be left of two."""
+    return f"{value:z.3f}" if abs(value) < 0.1 else f"{value:.2f}"
+
+
 def _integer_ticks(axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -127,12 +145,14 @@ def _integer_ticks(axes) -> None:
         axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _write_values(axes, image, values: np.ndarray) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        if column <= row:
-            # Dark ink on the bright half of the scale, bright ink on the dark half.
-            ink = "black" if image.norm(value) > 0.6 else "white"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize="x-small")
+def _write_values(axes, image, pairs: np.ndarray, entropy: np.ndarray) -> None:
+    style = {"ha": "center", "va": "center", "fontsize": "x-small"}
+    for index, value in enumerate(entropy):
+        axes.text(index, index, short_number(value), **style)
+    for row, column in np.argwhere(~np.isnan(pairs)):
+        value = pairs[row, column]
+        # Dark ink on the bright half of the scale, bright ink on the dark half.
+        axes.text(column, row, short_number(value), color="black" if image.norm(value) > 0.6 else "white", **style)
 
 
 def _label_codebooks(axes, information: MutualInformation) -> None:

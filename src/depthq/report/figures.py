@@ -16,11 +16,12 @@ from depthq.analysis import (
     plot_position_entropy,
     plot_usage,
 )
+from depthq.analysis.mutual_information import Estimator
 from depthq.analysis.plots import new_figure
 from depthq.evaluation import image_grid
 from depthq.models import DQAE
 from depthq.report.mixing import decode_each_level, mix_codebooks, mix_levels, mix_positions
-from depthq.report.summary import CodeSummary
+from depthq.report.summary import ESTIMATORS, CodeSummary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +42,12 @@ class AnalyzedRun:
     model: DQAE
     counts: CodeCounts
     summary: CodeSummary
+
+    def mutual_information(self, estimator: Estimator) -> MutualInformation:
+        """Of all pairs of codebooks, as the summary has it."""
+        pairs = self.summary.mutual_information[ESTIMATORS.index(estimator)]
+        matrix = torch.tensor(pairs.matrix_nats, dtype=torch.float64)
+        return MutualInformation(self.counts.codebooks, estimator, matrix)
 
 
 def draw_figures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, Image.Image]:
@@ -144,30 +151,26 @@ def _position_entropy(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
 
 
 def _mutual_information(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
-    highest = max(max(map(max, run.summary.plugin.matrix_nats)) for run in runs)
+    """Below the diagonal as counted, above it less what chance shows, which differs from pair to pair."""
+    with_pairs = [run for run in runs if len(run.counts.codebooks) > 1]
+    plugin = [run.mutual_information("plugin") for run in with_pairs]
+    highest = max((float(pairs.matrix_nats.tril(-1).max()) for pairs in plugin), default=None)
     return [
         [
             plot_mutual_information(
-                _plugin_information(run), vmax=highest, title=_title(runs, run, _information_title(run.summary))
+                pairs,
+                corrected=run.mutual_information("shuffle"),
+                vmax=highest,
+                title=_title(runs, run, _information_title(run.summary)),
             )
-            for run in runs
+            for run, pairs in zip(with_pairs, plugin, strict=True)
         ]
     ]
 
 
 def _information_title(summary: CodeSummary) -> str:
-    """With what to judge plug-in figures by: the size of the sample, and what they show where nothing is shared."""
     positions = " and ".join(f"{level.positions:,}" for level in summary.levels)
-    title = f"Mutual information (plug-in)\n{positions} positions"
-    if summary.plugin.mean_pairwise_nats is None or summary.shuffle.mean_pairwise_nats is None:
-        return title
-    at_random = summary.plugin.mean_pairwise_nats - summary.shuffle.mean_pairwise_nats
-    return f"{title}; {at_random:.3f} nats by chance"
-
-
-def _plugin_information(run: AnalyzedRun) -> MutualInformation:
-    matrix = torch.tensor(run.summary.plugin.matrix_nats, dtype=torch.float64)
-    return MutualInformation(run.counts.codebooks, "plugin", matrix)
+    return f"Mutual information, {positions} positions\nbelow: plug-in; above: shuffle-corrected"
 
 
 def _usage(runs: Sequence[AnalyzedRun], level: int) -> list[list["Figure"]]:
