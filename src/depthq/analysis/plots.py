@@ -149,8 +149,9 @@ def _write_values(axes, image, pairs: np.ndarray, entropy: np.ndarray) -> None:
     style = {"ha": "center", "va": "center", "fontsize": "x-small"}
     for index, value in enumerate(entropy):
         axes.text(index, index, short_number(value), **style)
-    for row, column in np.argwhere(~np.isnan(pairs)):
-        value = pairs[row, column]
+    for (row, column), value in np.ndenumerate(pairs):
+        if np.isnan(value):
+            continue
         # Dark ink on the bright half of the scale, bright ink on the dark half.
         axes.text(column, row, short_number(value), color="black" if image.norm(value) > 0.6 else "white", **style)
 
