@@ -176,6 +176,18 @@ def test_features_must_be_float_maps(features):
         estimate(features)
 
 
+@pytest.mark.parametrize("name", ["training", "held-out"])
+def test_features_must_be_arrays(name):
+    array, tensor = noise(5, 4, 2, 2), torch.from_numpy(noise(5, 4, 2, 2))
+    with pytest.raises(ValueError, match=rf"{name} features must be a NumPy array; got Tensor; .* pass \.numpy\(\)"):
+        estimate(*((tensor, array) if name == "training" else (array, tensor)))
+
+
+def test_axis_must_be_known():
+    with pytest.raises(ValueError, match="axis must be one of channel, row; got 'column'"):
+        estimate(noise(5, 4, 2, 2), axis="column")
+
+
 def test_held_out_features_must_be_of_the_same_kind():
     with pytest.raises(ValueError, match=r"must have the training features' C, H and W; got \(5, 6, 2, 2\)"):
         estimate(noise(5, 4, 2, 2), noise(5, 6, 2, 2))

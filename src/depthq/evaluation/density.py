@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -104,12 +104,10 @@ def codebook_dim(channels: int, num_codebooks: int) -> int:
 
 def check_maps(train: np.ndarray, held_out: np.ndarray, axis: Axis, num_codebooks: int) -> None:
     """Raise ValueError unless features are float maps of the same kind that M codebooks fit; values are not read."""
-    for name, maps in {"training": train, "held-out": held_out}.items():
-        if maps.ndim != 4 or 0 in maps.shape or not np.issubdtype(maps.dtype, np.floating):
-            raise ValueError(
-                f"{name} features must be floats (B, C, H, W), none of them empty; "
-                f"got {maps.dtype} of shape {maps.shape}; reshape or convert them"
-            )
+    if axis not in get_args(Axis):
+        raise ValueError(f"axis must be one of {', '.join(get_args(Axis))}; got {axis!r}")
+    _check_floats("training features", train)
+    _check_floats("held-out features", held_out)
     if train.shape[1:] != held_out.shape[1:]:
         raise ValueError(
             f"held-out features must have the training features' C, H and W; got {held_out.shape} and {train.shape}"
@@ -124,6 +122,16 @@ def check_maps(train: np.ndarray, held_out: np.ndarray, axis: Axis, num_codebook
         raise ValueError(
             f'num_codebooks must be the number of rows where axis is "row"; got {num_codebooks} for {rows} rows; '
             f"pass {rows}, or decompose by channel alone"
+        )
+
+
+def _check_floats(name: str, maps: np.ndarray) -> None:
+    if not isinstance(maps, np.ndarray):
+        raise ValueError(f"{name} must be a NumPy array; got {type(maps).__name__}; of a tensor, pass .numpy()")
+    if maps.ndim != 4 or 0 in maps.shape or not np.issubdtype(maps.dtype, np.floating):
+        raise ValueError(
+            f"{name} must be floats (B, C, H, W), none of them empty; "
+            f"got {maps.dtype} of shape {maps.shape}; reshape or convert them"
         )
 
 
@@ -184,7 +192,8 @@ def estimate_density(
             default they are read here, as a whole.
 
     Raises:
-        ValueError: If features are not finite float maps of equal shape that M fits, or a number is below 1.
+        ValueError: If features are not finite float maps of equal shape that M fits, the axis is unknown, or a number
+            is below 1.
     """
     _check_counts(steps=steps, batch_size=batch_size, seeds=seeds)
     check_maps(train, held_out, axis, num_codebooks)
