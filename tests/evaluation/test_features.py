@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from depthq.evaluation.density import estimate_density
 from depthq.evaluation.features import (
     NORMALIZATIONS,
     last_map_layer,
@@ -130,7 +131,8 @@ def test_default_layer_is_the_last_before_pooling():
     assert last_map_layer(Small().eval(), torch.randn(1, 3, 6, 6)) == "act"
 
 
-def test_vgg16_gives_the_papers_feature_tensor(tmp_path):
+def test_vgg16s_features_can_be_described_as_the_papers(tmp_path):
+    torch.manual_seed(0)
     torch.save(Vgg16().state_dict(), tmp_path / "vgg16.pth")
     model = Vgg16().eval()
     load_weights(model, tmp_path / "vgg16.pth")
@@ -140,6 +142,15 @@ def test_vgg16_gives_the_papers_feature_tensor(tmp_path):
     assert layer == "avgpool"
     assert maps.shape == (1, 512, 7, 7)
     assert torch.equal(maps, layer_maps(model, "features.30", images))  # at 224 that pooling changes nothing
+    features = maps.numpy()
+    for axis in ("channel", "row"):
+        density = estimate_density(
+            features, features, axis=axis, codebook_size=4, num_codebooks=7, steps=5, batch_size=1, seeds=2
+        )
+        assert density.codebook_dim == 74
+        assert density.held_out == density.training
+        assert 0 < density.training.mse_standardized.mean < 1
+        assert 0 < density.training.entropy_nats.mean <= np.log(4)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +268,18 @@ def test_no_code_runs_from_the_hubs_weights(tmp_path, monkeypatch, libraries, li
     with pytest.raises(ValueError, match=f"weights must be tensors alone; got others for '{library}:vgg16'"):
         load_backbone(f"{library}:vgg16")
     assert os.environ.get(switch) == before
+
+
+def test_timm_without_such_weights_names_the_model_and_the_remedy(monkeypatch, libraries):
+    def make(name, **options):
+        raise RuntimeError("Invalid pretrained tag (imagenet) for vgg16.")
+
+    monkeypatch.setattr(sys.modules["timm"], "create_model", make)
+    with pytest.raises(
+        ValueError,
+        match=r"that timm has weights for; got 'vgg16': Invalid pretrained tag \(imagenet\) .* file with --weights",
+    ):
+        load_backbone("timm:vgg16")
 
 
 def test_torchvision_of_another_torch_names_the_extra(tmp_path, monkeypatch):

@@ -203,7 +203,13 @@ def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
     timm = _import_extra("timm", extra="timm")
     if not timm.is_model(name):
         raise ValueError(_no_such_model("timm", name, timm.list_models()))
-    return timm.create_model(name, pretrained=pretrained)
+    try:
+        return timm.create_model(name, pretrained=pretrained)
+    except RuntimeError as error:  # a tag that it does not know, or no weights for this model
+        raise ValueError(
+            f"backbone must be a model that timm has weights for; got {name!r}: {error}; "
+            "choose another tag, or give a file with --weights"
+        ) from error
 
 
 def _torchvision_model(name: str, *, pretrained: bool) -> nn.Module:
