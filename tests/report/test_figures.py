@@ -3,7 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
+from depthq.codes import Codes
 from depthq.report import draw_figures, figures
+from depthq.report.mixing import mix_codebooks, mix_positions
 
 
 def untiled(monkeypatch, runs, images):
@@ -55,8 +57,74 @@ def test_one_codebook_has_no_mutual_information(monkeypatch, analyzed, images):
     assert figure.axes[0].get_title().startswith("3\n")
 
 
+def panels_of(figure, height: int = 16) -> list[list[torch.Tensor]]:
+    """The images of a grid, rows of uint8 (C, H, W), at their own size."""
+    pixels = torch.as_tensor(np.array(figure.axes[0].get_images()[0].get_array())).permute(2, 0, 1)
+    zoom = 96 // height
+    step = zoom * height + figures.GAP_PX
+    return [
+        [
+            pixels[:, top : top + step - figures.GAP_PX : zoom, left : left + step - figures.GAP_PX : zoom]
+            for left in range(0, pixels.shape[2], step)
+        ]
+        for top in range(0, pixels.shape[1], step)
+    ]
+
+
+def column_names(figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_xticklabels()]
+
+
+def test_interpolation_takes_whole_codebooks_and_positions(monkeypatch, analyzed, images):
+    """Three codebooks, and 16 positions on the coarse level."""
+    run = analyzed()
+    [[positions], [codebooks]] = untiled(monkeypatch, [run], images[:4])["interpolation"]
+    assert column_names(positions) == ["original", *(f"{n} of 16" for n in (0, 3, 6, 10, 13, 16)), "original"]
+    assert column_names(codebooks) == ["original", "0 of 3", "1 of 3", "2 of 3", "3 of 3", "original"]
+    assert codebooks.axes[0].get_xlabel() == "codebooks of each level whose codes are the second image's"
+    codes = run.model.encode(images[:4])
+    for figure, mix, counts in (
+        (positions, mix_positions, (0, 3, 6, 10, 13, 16)),
+        (codebooks, mix_codebooks, range(4)),
+    ):
+        for pair, row in enumerate(panels_of(figure)):
+            a, b = 2 * pair, 2 * pair + 1
+            mixed = [run.model.decode(mix(codes[a : a + 1], codes[b : b + 1], count))[0] for count in counts]
+            for shown, expected in zip(row, [images[a], *mixed, images[b]], strict=True):
+                assert torch.equal(shown, expected)
+
+
 def test_one_image_has_nothing_to_interpolate_to(monkeypatch, analyzed, images):
-    assert not any(untiled(monkeypatch, [analyzed()], images[:1]).get("interpolation", []))
+    assert "interpolation" not in untiled(monkeypatch, [analyzed()], images[:1])
+
+
+def test_levels_show_what_each_decodes_to(monkeypatch, analyzed, images):
+    run = analyzed()
+    [[figure]] = untiled(monkeypatch, [run], images[:2])["levels"]
+    codes = run.model.encode(images[:2])
+    expected = [images[:2], *(run.model.decode(codes, levels=levels) for levels in ([0], [1], [0, 1]))]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "original",
+        "level 0 alone",
+        "level 1 alone",
+        "all levels",
+    ]
+    for row, pictures in zip(panels_of(figure), expected, strict=True):
+        assert torch.equal(torch.stack(row), pictures)
+
+
+def test_swap_shows_level_0_of_the_row_and_the_rest_of_the_column(monkeypatch, analyzed, images):
+    run = analyzed()
+    [[figure]] = untiled(monkeypatch, [run], images[:2])["swap"]
+    (corner, *above), *rows = panels_of(figure)
+    assert (corner == 255).all()
+    assert torch.equal(torch.stack(above), images[:2])
+    codes = [run.model.encode(image[None]) for image in images[:2]]
+    for coarse, (beside, *swapped) in enumerate(rows):
+        assert torch.equal(beside, images[coarse])
+        for fine, shown in enumerate(swapped):
+            levels = (codes[coarse].levels[0], codes[fine].levels[1])
+            assert torch.equal(shown, run.model.decode(Codes(levels, run.model.codebook_sizes))[0])
 
 
 def test_two_runs_share_scales(monkeypatch, analyzed, images):
@@ -86,7 +154,7 @@ def test_runs_of_different_depth_stand_side_by_side(monkeypatch, analyzed, image
         "usage_level1": [1],
         "codebooks": [1],
         "levels": [1, 1],
-        "interpolation": [1, 1],
+        "interpolation": [1, 1, 1, 1],
         "swap": [1],
     }
 

@@ -14,28 +14,28 @@ def constant_codes(code: int) -> Codes:
 A, B = constant_codes(0), constant_codes(1)
 
 
-@pytest.mark.parametrize("mix", [mix_positions, mix_codebooks])
-def test_a_mix_goes_from_one_image_to_the_other(mix):
-    for share, end in ((0, A), (1, B)):
-        assert all(torch.equal(*maps) for maps in zip(mix(A, B, share).levels, end.levels, strict=True))
+@pytest.mark.parametrize(("mix", "total"), [(mix_positions, 4), (mix_codebooks, 3)])
+def test_a_mix_goes_from_one_image_to_the_other(mix, total):
+    for count, end in ((0, A), (total, B)):
+        assert all(torch.equal(*maps) for maps in zip(mix(A, B, count).levels, end.levels, strict=True))
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
-def test_positions_change_over_as_wholes(share):
-    coarse, fine = mix_positions(A, B, share).levels
-    assert coarse.float().mean() == fine.float().mean() == share
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_positions_change_over_as_wholes(count):
+    coarse, fine = mix_positions(A, B, count).levels
+    assert coarse.float().mean() == fine.float().mean() == count / 4
     assert torch.equal(fine, coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
     assert torch.equal(coarse, coarse[:, :1].expand_as(coarse))  # all codebooks together
 
 
 def test_positions_once_changed_stay_changed():
-    shares = [mix_positions(A, B, share).levels[0] for share in (0.25, 0.5, 0.75)]
-    assert (shares[0] <= shares[1]).all()
-    assert (shares[1] <= shares[2]).all()
+    one, two, three = (mix_positions(A, B, count).levels[0] for count in (1, 2, 3))
+    assert (one <= two).all()
+    assert (two <= three).all()
 
 
 def test_codebooks_change_over_one_after_the_other():
-    for level in mix_codebooks(A, B, 2 / 3).levels:
+    for level in mix_codebooks(A, B, 2).levels:
         assert level[0, :, 0, 0].tolist() == [1, 1, 0]
         assert torch.equal(level, level[:, :, :1, :1].expand_as(level))
 

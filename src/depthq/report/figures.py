@@ -1,6 +1,6 @@
 """Figures of one run, or of several side by side with shared scales: what `depthq analyze` draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from depthq.analysis import (
 )
 from depthq.analysis.mutual_information import Estimator
 from depthq.analysis.plots import new_figure
+from depthq.codes import Codes
 from depthq.evaluation import image_grid
 from depthq.models import DQAE
 from depthq.report.mixing import decode_each_level, mix_codebooks, mix_levels, mix_positions
@@ -63,7 +64,7 @@ def draw_figures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, Image
     figures["codebooks"] = [[plot_codebooks({run.label: run.summary for run in runs})]]
     pictures = "levels" if num_levels > 1 else "reconstructions"
     figures[pictures] = [[_levels(run, images[:PICTURES_PER_ROW])] for run in runs]
-    figures["interpolation"] = [[_interpolation(run, images)] for run in runs if len(images) > 1]
+    figures["interpolation"] = [[figure] for run in runs for figure in _interpolations(run, images)]
     figures["swap"] = [[_swap(run, images[:SWAPPED_IMAGES]) for run in runs if len(run.summary.levels) > 1]]
     return {name: tile(rows) for name, rows in figures.items() if any(rows)}
 
@@ -97,13 +98,16 @@ def plot_codebooks(summaries: Mapping[str, CodeSummary]) -> "Figure":
     return figure
 
 
-def plot_pictures(rows: Mapping[str, Tensor], columns: Sequence[str] = (), *, title: str) -> "Figure":
+def plot_pictures(
+    rows: Mapping[str, Tensor], columns: Sequence[str] = (), *, title: str, column_name: str = ""
+) -> "Figure":
     """A grid of images with a name to each row and, if given, to each column.
 
     Args:
         rows: By name, images uint8 (B, C, H, W) of one shape, B the same in all rows.
         columns: Names of the B columns.
         title: Above the grid.
+        column_name: What the columns' names are of.
     """
     count = len(next(iter(rows.values())))
     picture = np.asarray(image_grid(*(images.cpu() for images in rows.values()), columns=count, gap=GAP_PX))
@@ -113,7 +117,9 @@ def plot_pictures(rows: Mapping[str, Tensor], columns: Sequence[str] = (), *, ti
     axes.imshow(picture, cmap="gray", interpolation="nearest")
     axes.set_yticks((np.arange(len(rows)) + 0.5) * row_height, list(rows))
     axes.set_xticks((np.arange(len(columns)) + 0.5) * column_width, list(columns))
+    axes.set_xlabel(column_name)
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
@@ -199,16 +205,31 @@ def _levels(run: AnalyzedRun, images: Tensor) -> "Figure":
     return plot_pictures(rows, title=f"{run.label}: what each level knows")
 
 
-def _interpolation(run: AnalyzedRun, images: Tensor) -> "Figure":
-    shares = np.linspace(0, 1, MIX_STEPS)
+def _interpolations(run: AnalyzedRun, images: Tensor) -> list["Figure"]:
+    """By position and by codebook; nothing for a single image."""
+    if len(images) < 2:
+        return []
     codes = run.model.encode(images.to(run.model.device))
+    _, num_codebooks, height, width = codes.levels[0].shape
+    return [
+        _interpolation(run, images, codes, mix_positions, height * width, "positions of level 0"),
+        _interpolation(run, images, codes, mix_codebooks, num_codebooks, "codebooks of each level"),
+    ]
+
+
+def _interpolation(
+    run: AnalyzedRun, images: Tensor, codes: Codes, mix: Callable[[Codes, Codes, int], Codes], total: int, parts: str
+) -> "Figure":
+    """From one image's codes to another's in whole parts, each step another number of them; originals at both ends."""
+    counts = sorted({round(share * total) for share in np.linspace(0, 1, MIX_STEPS)})
     rows = {}
     for pair in range(min(MIXED_PAIRS, len(images) // 2)):
-        a, b = codes[2 * pair : 2 * pair + 1], codes[2 * pair + 1 : 2 * pair + 2]
-        for name, mix in (("positions", mix_positions), ("codebooks", mix_codebooks)):
-            rows[f"pair {pair}, {name}"] = torch.cat([run.model.decode(mix(a, b, share)) for share in shares])
+        a, b = slice(2 * pair, 2 * pair + 1), slice(2 * pair + 1, 2 * pair + 2)
+        mixed = [run.model.decode(mix(codes[a], codes[b], count)).cpu() for count in counts]
+        rows[f"pair {pair}"] = torch.cat([images[a], *mixed, images[b]])
+    columns = ["original", *(f"{count} of {total}" for count in counts), "original"]
     title = f"{run.label}: from one image's codes to another's"
-    return plot_pictures(rows, [f"{share:.0%}" for share in shares], title=title)
+    return plot_pictures(rows, columns, title=title, column_name=f"{parts} whose codes are the second image's")
 
 
 def _swap(run: AnalyzedRun, images: Tensor) -> "Figure":

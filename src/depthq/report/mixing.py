@@ -19,30 +19,27 @@ def decode_each_level(model: DQAE, codes: Codes) -> list[Tensor]:
     return [model.decode(codes, levels=[level]) for level in range(len(codes.levels))]
 
 
-def mix_positions(a: Codes, b: Codes, share: float, *, seed: int = 0) -> Codes:
-    """Codes of `a` with those of `b` at a random share of the coarsest level's positions.
+def mix_positions(a: Codes, b: Codes, count: int, *, seed: int = 0) -> Codes:
+    """Codes of `a` with those of `b` at some positions of the coarsest level, at random.
 
     Finer levels follow the coarse position that covers them, so that every place of the image is of one origin. For
-    a seed the positions taken at a small share are among those taken at a larger one.
+    a seed the positions taken at a small count are among those taken at a larger one.
 
     Args:
         a: Codes of B images.
         b: Codes of as many, of the same levels.
-        share: Of positions that come from `b`, 0..1.
+        count: Of positions that come from `b`, 0 to all.
         seed: Of the order in which positions change over.
     """
     height, width = a.levels[0].shape[2:]
     order = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))
-    coarse = (order < round(share * height * width)).view(1, 1, height, width)
+    coarse = (order < count).view(1, 1, height, width)
     return _take(a, b, [upsample_codes(coarse, tuple(level.shape[2:])) for level in a.levels])
 
 
-def mix_codebooks(a: Codes, b: Codes, share: float) -> Codes:
-    """Codes of `a` with those of `b` in the first codebooks of each level, a share of them rounded to whole ones."""
-    masks = []
-    for level in a.levels:
-        num_codebooks = level.shape[1]
-        masks.append((torch.arange(num_codebooks) < round(share * num_codebooks)).view(1, -1, 1, 1))
+def mix_codebooks(a: Codes, b: Codes, count: int) -> Codes:
+    """Codes of `a` with those of `b` in the first `count` codebooks of each level."""
+    masks = [(torch.arange(level.shape[1]) < count).view(1, -1, 1, 1) for level in a.levels]
     return _take(a, b, masks)
 
 
