@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -11,15 +13,33 @@ from depthq.reproduce.data_sets import DATA_SETS, DataSet
 from depthq.training.module import DQAETraining
 
 ROW = ["table3", "--rows", "M5-K32-l2-depthwise"]
+KILLED_AT = 13
+KILLED = f"""
+import os, signal, sys
+from depthq.cli import main
+from depthq.reproduce.data_sets import DATA_SETS, DataSet
+from depthq.training.module import DQAETraining
+
+step = DQAETraining.training_step
+
+def training_step(self, images, index):
+    if self.global_step == {KILLED_AT}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, images, index)
+
+DATA_SETS["cifar10"] = DataSet("bundled", (3, 32, 32))
+DQAETraining.training_step = training_step
+main(sys.argv[1:])
+"""
 
 
 @pytest.fixture
 def reproduce(tmp_path):
     """Run `depthq reproduce` at the miniature scale in a folder of its own; returns the exit code."""
 
-    def reproduce(*arguments: str, scale="miniature") -> int:
-        folders = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
-        return main(["reproduce", *arguments, "--scale", scale, *folders])
+    def reproduce(*arguments: str, scale="miniature", run=main) -> int:
+        folders = [word for name in ("results", "runs", "docs") for word in (f"--{name}", str(tmp_path / name))]
+        return run(["reproduce", *arguments, "--scale", scale, *folders])
 
     return reproduce
 
@@ -106,8 +126,8 @@ def test_missing_data_fails_with_the_remedy(reproduce, tmp_path, capsys):
     assert reproduce(*ROW, "--data", f"cifar10={tmp_path / 'nowhere'}") == 1
     err = capsys.readouterr().err
     assert "table3/M5-K32-l2-depthwise seed 0: failed: data set cifar10 must be readable; got: " in err
-    assert "give --data cifar10=FOLDER" in err
-    assert "depthq reproduce: error: 1 experiments failed" in err
+    assert "get it (uoft-cs/cifar10 on the Hugging Face hub) and give --data cifar10=FOLDER" in err
+    assert "depthq reproduce: error: experiments must all succeed; got 1 that failed, as told above" in err
     assert "Traceback" not in err
     assert not (tmp_path / "results").exists()
 
@@ -134,3 +154,41 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(reproduce, tmp_path, bundled
     assert reproduce(*ROW) == 130
     assert "depthq reproduce: interrupted; run the same again: it goes on where it was" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_row_is_declared_trained_killed_resumed_stored_and_rendered(
+    reproduce, tmp_path, bundled_cifar10, monkeypatch, capsys
+):
+    killed = reproduce(*ROW, run=lambda words: subprocess.run([sys.executable, "-c", KILLED, *words]).returncode)
+    assert killed == -9
+    assert not (tmp_path / "results").exists()
+    steps, step = [], DQAETraining.training_step
+
+    def training_step(self, images, index):
+        steps.append(self.global_step)
+        return step(self, images, index)
+
+    monkeypatch.setattr(DQAETraining, "training_step", training_step)
+    assert reproduce(*ROW) == 0
+    assert 0 < steps[0] <= KILLED_AT
+    assert steps == list(range(steps[0], 20))
+    (file,) = (tmp_path / "results").glob("*.json")
+    error = json.loads(file.read_text())["figures"]["mse_normalized"]
+    assert f"| M5-K32-l2 | {error:.4g} |" in capsys.readouterr().out
+    assert reproduce("--render") == 0
+    page = (tmp_path / "docs" / "reproduction.md").read_text()
+    assert "## Table 3: codebooks, codes and likelihoods, one level, scale miniature" in page
+    assert f"| M5-K32-l2 | {error:.4g} |" in page
+    assert "## Units and omissions" in (tmp_path / "docs" / "findings.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--render", "--rows", "M5"], "--rows must come with an ITEM"),
+        (["--render", "table3", "--dry-run"], "--render must come without --dry-run"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(reproduce, capsys, arguments, message):
+    assert reproduce(*arguments) == 2
+    assert message in capsys.readouterr().err

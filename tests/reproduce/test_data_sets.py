@@ -46,7 +46,7 @@ def test_missing_data_set_is_named_with_the_remedy(tmp_path, declare):
 
 @pytest.mark.parametrize("name", ["imagenet32", "imagenet64", "imagenet-sample"])
 def test_data_set_that_no_hub_has_must_be_given_and_it_is_said_where_from(name):
-    message = rf"{name} must be given, as no hub has it; got none; get it \(.*image-net.org.*\) and give --data {name}="
+    message = rf"{name} must be given, as it has no place on the hub; got none; get it \(.*image-net.org.*\) and give "
     with pytest.raises(DataError, match=message):
         open_data_set(name, {})
 

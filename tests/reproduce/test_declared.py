@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from importlib.resources import files
+from itertools import islice
 
 import pytest
 import yaml
@@ -115,10 +117,24 @@ def test_one_shared_codebook_is_the_depthwise_one(size, likelihood):
 @pytest.mark.parametrize("item", ITEMS)
 def test_rows_that_stand_in_for_others_are_the_same_experiment(item, scale):
     declared = yaml.safe_load((FOLDER / f"{item}.yaml").read_text())["rows"]
-    for row, words in zip(find_item(item).rows, declared, strict=True):
-        if "same_as" in words:
-            other = find_row(*words["same_as"].split("/"))
-            assert key(row, SCALES[scale]) == key(other, SCALES[scale])
+    rows = iter(find_item(item).rows)
+    for words in declared:
+        source, _, pattern = words.get("same_as", "").partition("/")
+        others = [other for other in find_item(source).rows if fnmatchcase(other.name, pattern)] if source else [None]
+        assert others
+        for row, other in zip(islice(rows, len(others)), others, strict=True):
+            assert other is None or key(row, SCALES[scale]) == key(other, SCALES[scale])
+    assert next(rows, None) is None
+
+
+def test_figure_5_is_of_all_rows_of_table_3():
+    assert [row.name for row in find_item("figure5").rows] == [row.name for row in find_item("table3").rows]
+
+
+def test_multiples_of_what_the_scale_has():
+    wide = find_row("equal_bits", "residual3x").experiment(SCALES["gpu"], seed=0)
+    assert wide.model.codebook_dim == 5 * SCALES["gpu"].model.codebook_dim
+    assert wide.training.steps == 3 * SCALES["gpu"].training.steps
 
 
 def test_key_tells_experiments_apart():
@@ -216,8 +232,8 @@ def test_rows_say_how_many_seeds_they_have_unless_told_otherwise():
 def test_experiments_that_several_rows_share_are_run_once_in_the_order_of_the_first():
     rows = choose_rows([find_item("decoupling"), find_item("figure3"), find_item("mnist")], [])
     tasks = tasks_of(rows, CPU, [0])
-    assert len(tasks) == 6 + 2 + 2
-    assert [task.name.split("/")[0] for task in distinct(tasks)] == ["decoupling"] * 6 + ["mnist"] * 2
+    assert len(tasks) == 8 + 2 + 2
+    assert [task.name.split("/")[0] for task in distinct(tasks)] == ["decoupling"] * 8 + ["mnist"] * 2
 
 
 def test_progressive_rows_train_as_long_as_they_say():

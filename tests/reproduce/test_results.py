@@ -19,6 +19,9 @@ FIGURES = {"images": 10, "bits_per_pixel": 2.5, "psnr_db": 30.25, "ssim": None}
 OUTCOME = Outcome(FIGURES, curve={"step": [1, 2], "psnr_db": [20.5, 30.25]})
 
 
+CURVE = {"step": [1], "mse_normalized": [1.5], "nll_bits_per_dim": [3.0]}
+
+
 @pytest.fixture
 def store(tmp_path):
     return ResultsStore(tmp_path / "results")
@@ -68,7 +71,7 @@ def test_figures_have_six_digits_and_experiments_all(store, task):
     experiment = task().experiment
     exact = replace(experiment, training=replace(experiment.training, learning_rate=0.00123456789))
     figures = {"mse_normalized": 1.23456789, "psnr_db": 30, "stages": [{"ssim": 0.123456789}]}
-    store.save(exact, Outcome(figures), seconds=1)
+    store.save(exact, Outcome(figures, curve=CURVE), seconds=1)
     result = store.find(exact)
     assert result.figures == {"mse_normalized": 1.23457, "psnr_db": 30, "stages": [{"ssim": 0.123457}]}
     assert result.experiment["training"]["learning_rate"] == 0.00123456789
@@ -103,19 +106,66 @@ DAMAGES = {
     "a figure below zero": lambda text: text.replace('"bits_per_pixel": 2.5', '"bits_per_pixel": -2.5'),
     "a yes for a figure": lambda text: text.replace('"bits_per_pixel": 2.5', '"bits_per_pixel": true'),
     "empty codes": lambda text: shape_changed(json.loads(text), codes={}),
-    "a curve without steps": lambda text: text.replace('"step"', '"stop"'),
-    "a curve with a gap": lambda text: shape_changed(json.loads(text), curve={"step": [1, 2], "psnr_db": [20.5]}),
-    "a curve in words": lambda text: shape_changed(json.loads(text), curve={"step": [1, "two"]}),
     "a duration in words": lambda text: text.replace('"seconds": 12', '"seconds": "long"'),
     "another experiment": lambda text: text.replace('"quality": 40', '"quality": 41'),
 }
+
+
+NETWORK = {
+    "mse_normalized": 0.5,
+    "psnr_db": 20.0,
+    "nll_nats_per_dim": 2.0,
+    "nll_bits_per_dim": 2.9,
+    "code_bits_per_dim": 0.9,
+    "total_bits_per_dim": 3.8,
+    "level_alone_psnr_db": [12.0, 18.0],
+}
+CODES = {
+    "levels": [{"position_entropy_nats": [[1.0]]}] * 2,
+    "mutual_information": [{"matrix_nats": [[1.0, 0.1], [0.1, 1.0]]}],
+}
+DAMAGES_OF_NETWORKS = {
+    "no curve": ({"curve": {}}, "a curve without nll_bits_per_dim"),
+    "a curve without steps": ({"curve": {"nll_bits_per_dim": [3.0]}}, "a curve without"),
+    "a curve without its loss": ({"curve": {"step": [1], "mse_normalized": [1.5]}}, "a curve without nll_bits_per_dim"),
+    "a curve with a gap": ({"curve": {"step": [1, 2], "nll_bits_per_dim": [3.0]}}, "a curve without"),
+    "an empty curve": ({"curve": {"step": [], "nll_bits_per_dim": []}}, "a curve without"),
+    "a curve in words": ({"curve": {"step": [1], "nll_bits_per_dim": ["three"]}}, "curve nll_bits_per_dim = 'three'"),
+    "no total": ({"figures": NETWORK | {"total_bits_per_dim": None}}, "total_bits_per_dim"),
+    "no nats": ({"figures": NETWORK | {"nll_nats_per_dim": 0}}, "nll_nats_per_dim = 0"),
+    "a level too few": ({"figures": NETWORK | {"level_alone_psnr_db": [1.0]}}, "level_alone_psnr_db = "),
+    "codes without maps": ({"codes": CODES | {"levels": [{}]}}, "codes without position_entropy_nats of levels"),
+    "codes without pairs": ({"codes": CODES | {"mutual_information": []}}, "codes without matrix_nats of mutual"),
+}
+
+
+@pytest.fixture
+def network(task):
+    """An experiment of two levels with a likelihood in bits, and what it may have found."""
+    experiment = task(codebook_size=(8, 16), likelihood="logistic_mixture").experiment
+    return experiment, Outcome(NETWORK, CODES, CURVE)
+
+
+def test_whole_result_of_a_network_is_found(store, network):
+    experiment, outcome = network
+    store.save(experiment, outcome, seconds=1)
+    assert store.find(experiment).figures == NETWORK
+
+
+@pytest.mark.parametrize("damage", DAMAGES_OF_NETWORKS)
+def test_result_without_what_pages_are_made_of_is_named_and_left_out(store, network, damage):
+    changed, message = DAMAGES_OF_NETWORKS[damage]
+    experiment, outcome = network
+    store.save(experiment, replace(outcome, **changed), seconds=1)
+    with pytest.warns(UserWarning, match=f"must be a whole result; got: {re.escape(message)}.*; left out; delete it"):
+        assert store.find(experiment) is None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_file_is_named_and_left_out(store, saved, damage):
     whole = store.save(replace(EXPERIMENT, quality=95), OUTCOME, seconds=1)
     saved.write_bytes(DAMAGES[damage](saved.read_text()).encode("latin-1"))
-    message = rf"{re.escape(str(saved))} must .*; got.*; left out; .* again"
+    message = rf"{re.escape(str(saved))} must .*; got.*; left out; delete it.* its row again"
     with pytest.warns(UserWarning, match=message):
         assert store.find(EXPERIMENT) is None
     with pytest.warns(UserWarning, match=message):
@@ -142,7 +192,7 @@ def test_density_without_what_it_found_is_named_and_left_out(store, gone):
     store.save(experiment, Outcome(figures), seconds=1)
     assert store.find(experiment).figures == figures
     store.save(experiment, Outcome(figures | {gone: {}}), seconds=1)
-    with pytest.warns(UserWarning, match=rf"must be a whole result; got: {gone}.mse.mean = {{}}; left out"):
+    with pytest.warns(UserWarning, match=rf"must be a whole result; got: {gone}.mse.mean = None; left out"):
         assert store.find(experiment) is None
 
 

@@ -94,7 +94,7 @@ def run(settings: Settings) -> None:
         for file in render(settings.workplace.results, settings.render):
             print(file)
     if failed:
-        raise ValueError(f"{failed} experiments failed, as told above; the others have their results")
+        raise ValueError(f"experiments must all succeed; got {failed} that failed, as told above; run them again")
 
 
 def _sources(pairs: list[str]) -> Mapping[str, str]:

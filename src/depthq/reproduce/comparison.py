@@ -7,36 +7,32 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from depthq.reproduce.book import Measured, ResultsBook, Spread
+from depthq.reproduce.book import Measured, ResultsBook
 from depthq.reproduce.declared import Item, Row
 from depthq.reproduce.scales import Scale
 
 Fraction = tuple[Measured, Measured]
 """Numerator and denominator."""
 CONFIDENCE = 0.95
-"""Figures differ clearly if so large a share of the differences that chance makes are smaller."""
-_ENOUGH_SEEDS = 5
-"""From how many seeds on a row's own deviation is to be trusted; below, that of all rows together is."""
-LOSSES = {"mse_normalized": ("l2",), "nll_nats_per_dim": ("categorical", "logistic_mixture")}
-"""Figures that are a loss, and the likelihoods that are trained on it: of other networks they compare nothing."""
+"""Of the two-sided test that calls a difference clear."""
+LOSSES = {
+    "mse_normalized": ("l2",),
+    "psnr_db": ("l2",),
+    "nll_nats_per_dim": ("categorical", "logistic_mixture"),
+}
+"""Figures that are a loss, or tell the same, and the likelihoods that are trained on it: of other networks they
+compare nothing."""
 
 
-def sign_of_difference(a: Measured, b: Measured, spread: Spread | None) -> int:
-    """-1 if a is clearly lower than b, 1 if it is clearly higher, 0 if the runs cannot tell.
-
-    Args:
-        a: A figure.
-        b: The same figure of another row.
-        spread: `ResultsBook.spread`, for rows of few seeds; None if it is not known, so that those cannot tell.
-    """
-    errors = [relative_error(figure, spread) * abs(figure.mean) for figure in (a, b)]
-    return _clear_sign(a.mean - b.mean, errors, _degrees_of_freedom((a, b), spread))
+def sign_of_difference(a: Measured, b: Measured) -> int:
+    """-1 if a is clearly lower than b, 1 if it is clearly higher, 0 if the runs cannot tell (Welch's t-test)."""
+    return _clear_sign(a.mean - b.mean, [(figure, figure.error) for figure in (a, b)])
 
 
-def sign_of_change(a: Fraction, b: Fraction, spread: Spread | None) -> int:
+def sign_of_change(a: Fraction, b: Fraction) -> int:
     """As `sign_of_difference`, of two ratios, each a numerator and a denominator; they are compared as logarithms."""
-    errors = [relative_error(figure, spread) for figure in (*a, *b)]
-    return _clear_sign(math.log(ratio_of(a) / ratio_of(b)), errors, _degrees_of_freedom((*a, *b), spread))
+    relative = [(figure, figure.error / abs(figure.mean)) for figure in (*a, *b)]
+    return _clear_sign(math.log(ratio_of(a) / ratio_of(b)), relative)
 
 
 def ratio_of(fraction: Fraction) -> float:
@@ -45,47 +41,20 @@ def ratio_of(fraction: Fraction) -> float:
     return numerator.mean / denominator.mean
 
 
-def relative_error(figure: Measured, spread: Spread | None) -> float:
-    """Standard error of the mean over seeds, relative to it; infinite if seeds are few and no spread is known."""
-    if figure.deviation is not None and figure.seeds >= _ENOUGH_SEEDS:
-        relative = figure.deviation / abs(figure.mean)
-    else:
-        relative = math.inf if spread is None else spread.relative
-    return relative / math.sqrt(figure.seeds)
-
-
-def _degrees_of_freedom(figures: Sequence[Measured], spread: Spread | None) -> int:
-    """Of the least certain deviation among those that `relative_error` goes by."""
-    pooled = spread.degrees_of_freedom if spread else 1
-    return min(figure.seeds - 1 if figure.seeds >= _ENOUGH_SEEDS else pooled for figure in figures)
-
-
-def _clear_sign(difference: float, errors: Sequence[float], degrees_of_freedom: int) -> int:
-    """By Student's t."""
-    margin = t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom) * math.hypot(*errors)
+def _clear_sign(difference: float, errors: Sequence[tuple[Measured, float]]) -> int:
+    """Degrees of freedom by Welch and Satterthwaite; errors that rest on one deviation count as one."""
+    if not all(math.isfinite(error) for _, error in errors):
+        return 0
+    variances: dict[tuple, float] = {}
+    for figure, error in errors:
+        key = figure.source, figure.degrees_of_freedom
+        variances[key] = variances.get(key, 0.0) + error**2
+    total = sum(variances.values())
+    if total == 0:
+        return int(np.sign(difference))
+    freedom = total**2 / sum(variance**2 / freedom for (_, freedom), variance in variances.items())
+    margin = t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(total)
     return int(np.sign(difference)) if abs(difference) > margin else 0
-
-
-def told_of_clearness(book: ResultsBook, scale: Scale) -> str:
-    """The rule of `sign_of_difference` and the spreads it goes by, in words."""
-    spreads = {
-        words: book.spread(name, scale, likelihood)
-        for name, likelihood, words in (
-            ("mse_normalized", "l2", "squared error"),
-            ("nll_nats_per_dim", "categorical", "negative log-likelihood, categorical"),
-            ("nll_nats_per_dim", "logistic_mixture", "mixture"),
-        )
-    }
-    told = "; ".join(
-        f"{what} {spread.relative:.1%} ({spread.degrees_of_freedom} degrees of freedom)"
-        if spread
-        else f"{what} not known, so nothing is clear"
-        for what, spread in spreads.items()
-    )
-    return (
-        f"A difference is clear if {CONFIDENCE:.0%} of those that chance makes are smaller (Student's t). Rows of "
-        f"fewer than {_ENOUGH_SEEDS} seeds go by the standard deviation of a run over all rows with several: {told}."
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +63,6 @@ class Pair:
 
     name: str
     """The rows' name without the quantizer."""
-    likelihood: str
-    """What both are trained with."""
     depthwise: Measured | None
     shared: Measured | None
     paper_depthwise: float | None
@@ -113,6 +80,32 @@ class Pair:
         """The paper's."""
         return self.paper_depthwise / self.paper_shared if self.paper_depthwise and self.paper_shared else None
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether both have been run, and are two networks."""
+        return bool(self.depthwise and self.shared) and not self.is_same_network
+
+    @property
+    def sign(self) -> int:
+        """Of depthwise minus shared, as `sign_of_difference`: 0 if it is not clear."""
+        assert self.depthwise
+        assert self.shared
+        return sign_of_difference(self.depthwise, self.shared)
+
+    @property
+    def direction(self) -> int:
+        """Of depthwise minus shared, clear or not."""
+        assert self.depthwise
+        assert self.shared
+        return int(np.sign(self.depthwise.mean - self.shared.mean))
+
+    @property
+    def is_as_in_paper(self) -> bool | None:
+        """Whether the paper's difference has the same direction; None if the paper has none."""
+        if self.paper_ratio is None:
+            return None
+        return self.direction == (1 if self.paper_ratio > 1 else -1)
+
 
 def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterator[Pair]:
     """The pairs of an item's rows that have the figure, ours or the paper's; a loss, of those trained on it alone."""
@@ -122,7 +115,6 @@ def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterat
             continue
         pair = Pair(
             name=base_of(depthwise),
-            likelihood=likelihood,
             depthwise=book.figure(depthwise, scale, figure),
             shared=book.figure(shared, scale, figure) if shared else None,
             paper_depthwise=depthwise.paper.get(figure),
@@ -133,13 +125,9 @@ def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterat
             yield pair
 
 
-def compared_pairs(item: Item, scale: Scale, book: ResultsBook, figure: str) -> list[tuple[Pair, int]]:
-    """The pairs with both of ours, and the sign of depthwise minus shared; those of one network are left out."""
-    return [
-        (pair, sign_of_difference(pair.depthwise, pair.shared, book.spread(figure, scale, pair.likelihood)))
-        for pair in pairs_of(item, scale, book, figure)
-        if pair.depthwise and pair.shared and not pair.is_same_network
-    ]
+def compared_pairs(item: Item, scale: Scale, book: ResultsBook, figure: str) -> list[Pair]:
+    """The pairs with both of ours; those of one network are left out."""
+    return [pair for pair in pairs_of(item, scale, book, figure) if pair.is_compared]
 
 
 def row_pairs(item: Item) -> Iterator[tuple[Row, Row | None]]:
@@ -171,6 +159,11 @@ class Race:
     """Steps between measurements."""
     is_goal_at_end: bool
     """Whether that lowest is the shared run's last."""
+
+    @property
+    def is_sooner(self) -> int:
+        """Whether it took fewer steps than the shared run: 1 yes, -1 no, 0 if both are measured at the same step."""
+        return -1 if self.reached_at is None else int(np.sign(self.goal_at - self.reached_at))
 
     def is_within(self, share: float) -> int:
         """Whether it took at most a share of the shared run's steps: 1 yes, -1 no, 0 if measurements are too sparse."""

@@ -27,18 +27,23 @@ class DataSet:
     """How many; None: any number."""
     test_images: int | None = None
     origin: str = ""
-    """Where the user gets it who must have it."""
+    """Where to get it by hand."""
 
 
+HUB = "on the Hugging Face hub"
 IMAGENET = "from https://image-net.org/download-images.php for registered users"
 DATA_SETS = {
     "bundled": DataSet("bundled", (3, 32, 32)),
-    "cifar10": DataSet("uoft-cs/cifar10", (3, 32, 32), 50_000, 10_000),
-    "mnist": DataSet("ylecun/mnist", (1, 28, 28), 60_000, 10_000),
+    "cifar10": DataSet("uoft-cs/cifar10", (3, 32, 32), 50_000, 10_000, origin=f"uoft-cs/cifar10 {HUB}"),
+    "mnist": DataSet("ylecun/mnist", (1, 28, 28), 60_000, 10_000, origin=f"ylecun/mnist {HUB}"),
     "imagenet32": DataSet("", (3, 32, 32), 1_281_167, 50_000, origin=f"downsampled to 32 x 32, {IMAGENET}"),
     "imagenet64": DataSet("", (3, 64, 64), 1_281_167, 50_000, origin=f"downsampled to 64 x 64, {IMAGENET}"),
     "imagenet-sample": DataSet(
-        "", (3, 256, 256), origin=f"any 400 training and 100 validation images, centre-cropped to 256 x 256, {IMAGENET}"
+        "",
+        (3, 256, 256),
+        400,
+        100,
+        origin=f"any 400 training and 100 validation images, centre-cropped to 256 x 256, {IMAGENET}",
     ),
 }
 
@@ -59,10 +64,9 @@ def open_data_set(name: str, sources: Mapping[str, str]) -> str:
     declared = DATA_SETS[name]
     source = sources.get(name, declared.source)
     remedy = f"give --data {name}=FOLDER, a folder with its parquet files (train*, test*) or images (train/, test/)"
+    remedy = f"get it ({declared.origin}) and {remedy}" if declared.origin else remedy
     if not source:
-        raise DataError(
-            f"data set {name} must be given, as no hub has it; got none; get it ({declared.origin}) and {remedy}"
-        )
+        raise DataError(f"data set {name} must be given, as it has no place on the hub; got none; {remedy}")
     for split, count in (("train", declared.train_images), ("test", declared.test_images)):
         try:
             found, shape = describe_images(source, split)  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ class Row:
     kind: str
     """What sort of experiment, see the modules of `depthq.reproduce`."""
     options: dict[str, Any]
-    """What sets the experiment apart: its own fields, or those of `DQAEConfig`."""
+    """What sets the experiment apart: its own fields, those of `DQAEConfig`, or multiples of what the scale has."""
     paper: dict[str, float]
     """The paper's figures, by the names that ours have; units in the names."""
     seeds: int
@@ -64,6 +64,7 @@ class Row:
         if self.kind == "density":
             return DensityStudy(**self.options)
         model = replace(scale.model, **{name: self.options[name] for name in self.options.keys() & _MODEL_FIELDS})
+        model = replace(model, codebook_dim=own.pop("times_codebook_dim", 1) * model.codebook_dim)
         steps = round(own.pop("times_steps", 1) * scale.training.steps)
         flip = own.pop("flip", scale.training.flip)
         training = replace(scale.training, seed=seed, steps=steps, flip=flip)
@@ -128,17 +129,13 @@ def _expanded(rows: Sequence[dict]) -> Iterator[dict]:
         if "same_as" not in row:
             yield row
             continue
-        item, _, name = row["same_as"].partition("/")
-        (other,) = [other for other in find_item(item).rows if other.name == name]
+        item, _, pattern = row["same_as"].partition("/")
+        others = [other for other in find_item(item).rows if fnmatchcase(other.name, pattern)]
+        assert others, row
         own = {key: value for key, value in row.items() if key != "same_as"}
-        yield {
-            "name": other.name,
-            "kind": other.kind,
-            "seeds": other.seeds,
-            "paper": other.paper,
-            **other.options,
-            **own,
-        }
+        for other in others:
+            of_other = {"name": other.name, "kind": other.kind, "seeds": other.seeds, "paper": other.paper}
+            yield of_other | other.options | own
 
 
 def _row(declared: dict, defaults: dict) -> Row:

@@ -2,28 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from depthq.files import replacing
 from depthq.reproduce import pictures
-from depthq.reproduce.book import Measured, ResultsBook
-from depthq.reproduce.comparison import (
-    Pair,
-    base_of,
-    compared_pairs,
-    convergence,
-    pairs_of,
-    rate_at_quality,
-    told_of_clearness,
-)
+from depthq.reproduce.book import ENOUGH_SEEDS, Measured, ResultsBook
+from depthq.reproduce.comparison import CONFIDENCE, Pair, base_of, convergence, pairs_of, rate_at_quality
 from depthq.reproduce.data_sets import DATA_SETS
 from depthq.reproduce.declared import ITEMS, Item, Row, find_item
 from depthq.reproduce.findings import findings
 from depthq.reproduce.results import Result, ResultsStore
 from depthq.reproduce.scales import SCALES, Scale
+from depthq.units import nats_to_bits
 
 FIGURES = {
     "mse_normalized": "L2, normalised space",
@@ -35,12 +28,20 @@ FIGURES = {
     "mean_mutual_information_miller_madow_nats": "the same, Miller-Madow",
 }
 """What is compared with the paper, by the names in results, and in words."""
+SQUARED = ("mse_normalized",)
+"""Beside which PSNR is shown, which tells the same in the images' own units."""
 HIGHER = ("mean_entropy_nats",)
 """Of which the paper claims that depthwise has more; of all others, less."""
+SPREADS = {
+    "l2": ("mse_normalized", "squared error, relative"),
+    "categorical": ("nll_nats_per_dim", "nats/dim"),
+    "logistic_mixture": ("nll_nats_per_dim", "nats/dim"),
+}
+"""By likelihood, the figure whose spread is shown, and its unit."""
 PICTURED = {
-    "figure1": pictures.reconstructions,
+    "figure1": pictures.side_by_side,
     "figure3": pictures.decoupling,
-    "figure4": pictures.reconstructions,
+    "figure4": pictures.levels_alone,
     "figure5": pictures.loss_bands,
     "convergence": pictures.curves,
     "rate_distortion": pictures.rate_distortion,
@@ -114,9 +115,13 @@ def _section(item: Item, scale_name: str, book: ResultsBook) -> Lines:
 def _shown(book: ResultsBook) -> Iterator[tuple[Item, str]]:
     """Items that have results, each with the scales at which it has some; those without a scale once."""
     for item in map(find_item, ITEMS):
-        rows = [row for row in item.rows if row.has_scale] or item.rows
-        scales = [name for name, scale in SCALES.items() if any(book.of(row, scale) for row in rows)]
-        for name in scales if _has_scale(item) else scales[:1]:
+        trained = [row for row in item.rows if row.has_scale]
+        scales = [name for name, scale in SCALES.items() if any(book.of(row, scale) for row in trained)]
+        others = [row for row in item.rows if not row.has_scale]
+        anywhere = next(iter(SCALES))
+        if not scales and any(book.of(row, SCALES[anywhere]) for row in others):
+            scales = [anywhere]
+        for name in scales:
             yield item, name
 
 
@@ -134,7 +139,8 @@ def _preface(book: ResultsBook) -> Lines:
     results = book.all()
     devices, commits = Counter(map(_device, results)), {str(result.made["commit"]) for result in results}
     hours = sum(result.made["seconds"] for result in results) / 3600
-    used = {name for item, name in _shown(book) if _has_scale(item)}
+    shown = {name for item, name in _shown(book) if _has_scale(item)}
+    used, unused = [name for name in SCALES if name in shown], [name for name in SCALES if name not in shown]
     return [
         "# Reproduction of the paper's tables and figures",
         "",
@@ -147,11 +153,28 @@ def _preface(book: ResultsBook) -> Lines:
         "their number in brackets where there are several. Figures are of all test images after the last step; the "
         "paper picks the best test loss, which flatters.",
         "",
-        *(
-            f"- scale `{name}`: {SCALES[name].protocol}. {told_of_clearness(book, SCALES[name])}"
-            for name in SCALES
-            if name in used
-        ),
+        *(f"- scale `{name}`: {SCALES[name].protocol}" for name in used),
+        f"- no results at scale {' or '.join(f'`{name}`' for name in unused)}",
+        *(line for name in used for line in _clearness(name, book)),
+    ]
+
+
+def _clearness(scale_name: str, book: ResultsBook) -> Lines:
+    """When a difference counts, and the spreads that this rests on."""
+    rows = [
+        [quantizer, likelihood, f"{spread.deviation:.2g}", unit, str(spread.degrees_of_freedom)]
+        for likelihood, (figure, unit) in SPREADS.items()
+        for quantizer in pictures.COLOURS
+        if (spread := book.spread(figure, (scale_name, "cifar10", likelihood, quantizer)))
+    ]
+    return [
+        "",
+        f"A difference is clear, at scale `{scale_name}`, if Welch's two-sided t-test says so at {CONFIDENCE:.0%}. "
+        f"Rows of fewer than {ENOUGH_SEEDS} seeds take the standard deviation of a run from all rows of their "
+        "quantizer, likelihood and data set that have several seeds; where there are none, nothing is clear. On "
+        "CIFAR-10:",
+        "",
+        *table(["quantizer", "likelihood", "deviation of a run", "of", "degrees of freedom"], rows),
     ]
 
 
@@ -166,46 +189,59 @@ def _compared_with_the_paper(item: Item, scale: Scale, book: ResultsBook) -> Lin
     for name in item.figures:
         pairs = list(pairs_of(item, scale, book, name))
         if any(pair.depthwise or pair.shared for pair in pairs):
-            lines += [f"**{FIGURES[name]}**", "", *_pair_table(pairs), ""]
             word = "higher" if name in HIGHER else "lower"
-            lines += [_direction(compared_pairs(item, scale, book, name), word), ""]
+            quality = {pair.name: pair for pair in pairs_of(item, scale, book, "psnr_db")} if name in SQUARED else {}
+            lines += [f"**{FIGURES[name]}**", "", *_pair_table(pairs, quality), "", _direction(pairs, word), ""]
     return lines + _rate_table(item, scale, book)
 
 
-def _pair_table(pairs: Sequence[Pair]) -> Lines:
-    head = ["row", "depthwise", "shared", "ratio", "paper: depthwise", "shared", "ratio"]
-    return table(
-        head,
-        (
-            [
-                pair.name,
-                cell(pair.depthwise),
-                cell(pair.shared),
-                number(pair.ratio),
-                number(pair.paper_depthwise),
-                number(pair.paper_shared),
-                number(pair.paper_ratio),
-            ]
-            for pair in pairs
-        ),
-    )
+def _pair_table(pairs: Sequence[Pair], quality: Mapping[str, Pair]) -> Lines:
+    """A row for each pair; with the PSNR of both where it is given, by the pair's name."""
+    head = [
+        "row",
+        "depthwise",
+        "shared",
+        "ratio",
+        "depthwise is",
+        *(["PSNR, dB: depthwise", "shared"] if quality else []),
+    ]
+    head += ["paper: depthwise", "shared", "ratio", "as ours"]
+    return table(head, (_pair_cells(pair, quality.get(pair.name) if quality else None) for pair in pairs))
 
 
-def _direction(pairs: Sequence[tuple[Pair, int]], word: str) -> str:
-    """In how many rows depthwise is lower or higher, and how many agree; M = 1, where both are one network, apart."""
-    if not pairs:
-        return "No row has been run for both quantizers."
+def _pair_cells(pair: Pair, quality: Pair | None) -> list[str]:
+    cells = [pair.name, cell(pair.depthwise), cell(pair.shared), number(pair.ratio), _side(pair)]
+    if quality:
+        cells += [cell(quality.depthwise), cell(quality.shared)]
+    as_ours = pair.is_as_in_paper if pair.is_compared else None
+    cells += map(number, (pair.paper_depthwise, pair.paper_shared, pair.paper_ratio))
+    return [*cells, {True: "yes", False: "no", None: ""}[as_ours]]
+
+
+def _side(pair: Pair) -> str:
+    """On which side of the shared row the depthwise one is."""
+    if not pair.is_compared:
+        return "the same" if pair.is_same_network else ""
+    return ("lower" if pair.direction < 0 else "higher") + ("" if pair.sign else ", not clearly")
+
+
+def _direction(pairs: Sequence[Pair], word: str) -> str:
+    """In how many rows depthwise is lower or higher, in how many clearly so, and how many agree with the paper."""
+    compared = [pair for pair in pairs if pair.is_compared]
+    same = sum(pair.is_same_network and pair.depthwise is not None for pair in pairs)
+    apart = f" Not counted: {same} with M = 1, where both are one network." if same else ""
+    if not compared:
+        return f"No row has been run for both quantizers.{apart}"
     wanted = 1 if word == "higher" else -1
-    count = Counter(sign * wanted for _, sign in pairs)
-    text = f"Depthwise is the {word} in {count[1]} of {len(pairs)} rows that both quantizers were run for"
-    text += f", the other way round in {count[-1]}" if count[-1] else ""
-    text += f", too close to tell in {count[0]}" if count[0] else ""
-    known = [sign * (1 if pair.paper_ratio > 1 else -1) for pair, sign in pairs if pair.paper_ratio is not None]
+    so = sum(pair.direction == wanted for pair in compared)
+    clearly = sum(pair.sign == wanted for pair in compared)
+    opposite = sum(pair.sign == -wanted for pair in compared)
+    text = f"Depthwise is the {word} in {so} of {len(compared)} rows that both quantizers were run for, clearly so in "
+    text += f"{clearly}; clearly the other way round in {opposite}"
+    known = [pair.is_as_in_paper for pair in compared if pair.is_as_in_paper is not None]
     if known:
-        agreeing = Counter(known)
-        text += f"; of {len(known)} that the paper has too, {agreeing[1]} agree with it, {agreeing[-1]} disagree"
-        text += f", {agreeing[0]} cannot tell" if agreeing[0] else ""
-    return text + "."
+        text += f". Of {len(known)} that the paper has too, {sum(known)} have the paper's direction"
+    return f"{text}.{apart}"
 
 
 def _effort(item: Item, scale: Scale, book: ResultsBook) -> Lines:
@@ -214,11 +250,14 @@ def _effort(item: Item, scale: Scale, book: ResultsBook) -> Lines:
     if not results:
         return []
     epochs = sorted({_epochs(result) for result in results})
-    seconds = [result.made["seconds"] for result in results]
+    seconds: dict[str, list[float]] = {}
+    for result in results:
+        seconds.setdefault(result.experiment["model"]["likelihood"], []).append(result.made["seconds"])
+    times = ", ".join(f"{likelihood} {median(times):.0f} s" for likelihood, times in seconds.items())
     return [
         "",
-        f"Trained for {' or '.join(f'{count:.3g}' for count in epochs)} epochs; a run with its measurement took "
-        f"{median(seconds):.0f} s in the middle, {max(seconds)} s at most.",
+        f"Trained for {' or '.join(f'{count:.3g}' for count in epochs)} epochs; a run with its measurement took, in "
+        f"the median on one to two busy cores: {times}.",
     ]
 
 
@@ -235,8 +274,20 @@ def _rate_table(item: Item, scale: Scale, book: ResultsBook) -> Lines:
         return []
     names = ("nll_nats_per_dim", "nll_bits_per_dim", "code_bits_per_dim", "total_bits_per_dim")
     head = ["row", "image, nats/dim", "image, bits/dim", "codes, bits/dim", "total, bits/dim"]
-    cells = ([row.name, *(cell(book.figure(row, scale, name)) for name in names)] for row in rows)
+    head += ["paper: image, nats/dim", "image, bits/dim", "total, bits/dim"]
+    cells = (
+        [row.name, *(cell(book.figure(row, scale, name)) for name in names), *_papers_rate(row, scale, book)]
+        for row in rows
+    )
     return ["**With the cost of the codes** (uniform prior)", "", *table(head, cells)]
+
+
+def _papers_rate(row: Row, scale: Scale, book: ResultsBook) -> list[str]:
+    """The paper's likelihood in nats and in bits, and with the codes, which cost as much as ours."""
+    nats, codes = row.paper.get("nll_nats_per_dim"), book.figure(row, scale, "code_bits_per_dim")
+    if nats is None or codes is None:
+        return [""] * 3
+    return [number(nats), number(nats_to_bits(nats)), number(nats_to_bits(nats) + codes.mean)]
 
 
 def _not_run(item: Item, scale: Scale, book: ResultsBook) -> Lines:
@@ -308,14 +359,26 @@ def _side_by_side(item: Item, scale: Scale, book: ResultsBook) -> Lines:
 
 
 def _rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Lines:
-    head = ["row", "bits/pixel", "PSNR, dB", "JPEG XL at this PSNR, mosaic", "files"]
-    rows = []
+    """Quantizers, with what JPEG XL needs at their PSNR by all of the item's rows; then codecs."""
+    whole, networks, codecs = find_item(item.name), [], []
     for row in item.rows:
-        bits, quality = book.figure(row, scale, "code_bits_per_pixel"), book.figure(row, scale, "psnr_db")
-        if row.kind != "codec" and bits and quality:
-            rates = [rate_at_quality(item, book, scale, f"jxl-{how}", quality.mean) for how in ("mosaic", "files")]
-            rows.append([row.name, cell(bits), cell(quality), *map(number, rates)])
-    return [*table(head, rows), "", "JPEG XL's rates in bits/pixel, linear between the qualities measured."]
+        quality = book.figure(row, scale, "psnr_db")
+        bits = book.figure(row, scale, "bits_per_pixel" if row.kind == "codec" else "code_bits_per_pixel")
+        if not bits or not quality:
+            continue
+        if row.kind == "codec":
+            codecs.append([row.name, cell(bits), cell(quality)])
+        else:
+            rates = [rate_at_quality(whole, book, scale, f"jxl-{how}", quality.mean) for how in ("mosaic", "files")]
+            networks.append([row.name, cell(bits), cell(quality), *map(number, rates)])
+    head = ["row", "bits/pixel", "PSNR, dB"]
+    lines = []
+    if networks:
+        lines += table([*head, "JPEG XL at this PSNR, mosaic, bits/pixel", "files"], networks)
+        lines += ["", "JPEG XL's rates are linear between the qualities measured.", ""]
+    if codecs:
+        lines += ["<details><summary>The codecs</summary>", "", *table(head, codecs), "", "</details>"]
+    return lines
 
 
 def _density(item: Item, scale: Scale, book: ResultsBook) -> Lines:
@@ -330,13 +393,18 @@ def _density(item: Item, scale: Scale, book: ResultsBook) -> Lines:
             ours = [_spread(result.figures["held_out"][name]) for name in names]
             ours.append(_spread(result.figures["training"]["mse_standardized"]))
         if result is not None or row.paper:
-            rows.append([row.name, *ours, number(row.paper.get("mse")), number(row.paper.get("entropy_nats"))])
+            rows.append([row.name, *ours, *(_papers_spread(row, name) for name in ("mse", "entropy_nats"))])
     return table(head, rows)
 
 
+def _papers_spread(row: Row, name: str) -> str:
+    return f"{row.paper[name]:.3g} ± {row.paper[f'{name}_deviation']:.1g}" if name in row.paper else ""
+
+
 def _spread(figure: dict[str, float | None]) -> str:
-    deviation = "" if figure["deviation"] is None else f" ± {figure['deviation']:.1g}"
-    return f"{figure['mean']:.4g}{deviation}"
+    mean, deviation = figure["mean"], figure["deviation"]
+    assert mean is not None
+    return _with_deviation(mean, deviation) if deviation else f"{mean:.4g}"
 
 
 def _pictures_only(item: Item, scale: Scale, book: ResultsBook) -> Lines:
@@ -366,9 +434,16 @@ def cell(figure: Measured | None) -> str:
     """A figure with its spread; empty where there is none."""
     if figure is None:
         return ""
-    if figure.deviation is None:
+    if not figure.deviation:  # of one seed, or the same in all
         return f"{figure.mean:.4g}"
-    return f"{figure.mean:.4g} ± {figure.deviation:.1g} ({figure.seeds})"
+    return f"{_with_deviation(figure.mean, figure.deviation)} ({figure.seeds})"
+
+
+def _with_deviation(mean: float, deviation: float) -> str:
+    """The deviation with one digit, two if the first is 1; the mean with as many decimals."""
+    exponent = math.floor(math.log10(deviation))
+    decimals = max(0, -exponent + (deviation < 2 * 10**exponent))
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
 def number(value: float | None) -> str:

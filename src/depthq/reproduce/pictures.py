@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from depthq.analysis.plots import new_figure
 from depthq.reproduce.book import ResultsBook
-from depthq.reproduce.comparison import rate_distortion_points
+from depthq.reproduce.comparison import base_of, rate_distortion_points, row_pairs
 from depthq.reproduce.declared import Item, Row
 from depthq.reproduce.scales import Scale
 
@@ -18,18 +19,38 @@ COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "
 CODECS = {"jpeg": "#7a7a7a", "webp": "#b0875a", "jxl": "#222222"}
 
 
-def reconstructions(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
-    """The stored pictures of the item's rows, one under the other, each with its name and what its strips are."""
-    strips = []
+def side_by_side(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+    """For each pair of rows: the first test images, what depthwise makes of them, and what shared makes of them."""
+    blocks = []
+    for depthwise, shared in row_pairs(item):
+        ours = _strips(depthwise, scale, book)
+        theirs = _strips(shared, scale, book) if shared else []
+        if ours and theirs:
+            blocks.append(_labelled([*ours[:2], theirs[1]], f"{base_of(depthwise)}: original, depthwise, shared"))
+    return _stacked(blocks) if blocks else None
+
+
+def levels_alone(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+    """For each row: the first test images, what becomes of them, and of each level's codes alone."""
+    blocks = []
     for row in item.rows:
-        result = book.first(row, scale)
-        if result and result.picture:
-            levels = range(len(result.codes["levels"]) if result.codes else 0)
-            alone = [f"level {level} alone" for level in levels] if len(levels) > 1 else []
-            with Image.open(result.picture) as picture:
-                label = f"{row.name}: {', '.join(['original', 'reconstruction', *alone])}"
-                strips.append(_labelled(picture.convert("RGB"), label))
-    return _stacked(strips) if strips else None
+        if strips := _strips(row, scale, book):
+            alone = ", ".join(f"level {level} alone" for level in range(len(strips) - 2))
+            blocks.append(_labelled(strips, f"{row.name}: original, all levels, {alone} (the other zero)"))
+    return _stacked(blocks) if blocks else None
+
+
+def _strips(row: Row, scale: Scale, book: ResultsBook) -> list[Image.Image]:
+    """The rows of images in a row's stored picture, see `Outcome.picture`; none if there is no picture."""
+    result = book.first(row, scale)
+    if not (result and result.picture):
+        return []
+    num_levels = len(result.codes["levels"]) if result.codes else 1
+    count = 2 + (num_levels if num_levels > 1 else 0)
+    with Image.open(result.picture) as picture:
+        whole = picture.convert("RGB")
+    edges = [round(whole.height * place / count) for place in range(count + 1)]
+    return [whole.crop((0, top, whole.width, bottom)) for top, bottom in pairwise(edges)]
 
 
 def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
@@ -43,7 +64,7 @@ def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
     axes = figure.subplots(len(codes), 2, squeeze=False)
     for line, name in enumerate(codes):
         for place, values, low, what in (
-            (0, maps, min(map(np.min, maps)), "entropy at each position"),
+            (0, maps, min(map(np.min, maps)), "entropy at each position, mean over codebooks"),
             (1, matrices, 0.0, "mutual information, on the diagonal entropy"),
         ):
             image = axes[line, place].imshow(values[line], vmin=low, vmax=max(map(np.max, values)), cmap="viridis")
@@ -126,7 +147,9 @@ def rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Image.Image 
     figure = new_figure(7.0, 5.0)
     axes = figure.add_subplot()
     for quantizer, colour in COLOURS.items():
-        _draw_line(axes, rate_distortion_points(item, book, scale, quantizer), quantizer, color=colour, marker="o")
+        for name, style in ((quantizer, "-"), (f"{quantizer}3x", "--")):
+            points = rate_distortion_points(item, book, scale, name)
+            _draw_line(axes, points, name, color=colour, marker="o", linestyle=style)
     for codec, colour in CODECS.items():
         for arrangement, style in (("mosaic", "-"), ("files", ":")):
             points = rate_distortion_points(item, book, scale, f"{codec}-{arrangement}")
@@ -162,7 +185,8 @@ def _image(figure) -> Image.Image:
     return Image.open(stream)
 
 
-def _labelled(picture: Image.Image, label: str) -> Image.Image:
+def _labelled(strips: Sequence[Image.Image], label: str) -> Image.Image:
+    picture = _stacked(strips)
     canvas = Image.new("RGB", (picture.width, picture.height + LABEL_PX), "white")
     canvas.paste(picture, (0, LABEL_PX))
     ImageDraw.Draw(canvas).text((2, 4), label, fill="black", font=ImageFont.load_default(16))

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -24,14 +24,26 @@ _CIRCUMSTANCES = {"versions", "device", "threads", "cores", "seconds", "commit",
 _DENSITY = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
 _FIGURES = {
     "training": ("mse_normalized", "psnr_db"),
-    "progressive": ("mse_normalized", "psnr_db", "total_bits_per_dim"),
+    "progressive": ("mse_normalized", "psnr_db"),
     "codec": ("bits_per_pixel", "psnr_db"),
     "density": ("seeds", *(f"{on}.{name}.mean" for on in ("held_out", "training") for name in _DENSITY)),
 }
 """Numbers that an experiment of each kind must have found, all above zero; a dot goes into an inner table."""
+_LIKELIHOODS = ("nll_nats_per_dim", "nll_bits_per_dim", "code_bits_per_dim", "total_bits_per_dim")
+"""The same of networks with a likelihood of 8-bit images."""
 _NO_NUMBERS = ("levels", "level_alone_psnr_db", "stages", "held_out", "training", "axis", "warnings")
 """Figures with figures in them, and words."""
-PACKAGES = ("depthq", "torch", "lightning", "datasets", "numpy")
+PACKAGES = (
+    "depthq",
+    "torch",
+    "lightning",
+    "datasets",
+    "numpy",
+    "pillow",
+    "pillow-jxl-plugin",
+    "vector-quantize-pytorch",
+)
+"""Whose versions a result names, where they are installed."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class ResultsStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._commit = _commit()  # now: the checkout may move on while experiments run
 
     def find(self, experiment: Experiment) -> Result | None:
         """The result of an experiment; None, with a warning that names the file, if it is damaged."""
@@ -94,7 +107,7 @@ class ResultsStore:
         content = content_of(experiment)
         file = self._file(content)
         found = {"figures": outcome.figures, "codes": outcome.codes, "curve": outcome.curve}
-        result = {"experiment": content} | _rounded(found) | {"made": _circumstances(seconds)}
+        result = {"experiment": content} | _rounded(found) | {"made": _circumstances(seconds, self._commit)}
         text = json.dumps(result, indent=1) + "\n"  # before anything is written: it may not be JSON
         if outcome.picture is not None:
             with replacing(file.with_suffix(".png")) as stream:
@@ -128,12 +141,15 @@ def _read(file: Path) -> Result | None:
             with Image.open(result.picture) as picture:
                 picture.verify()
     except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:  # Pillow raises the last one
-        warnings.warn(f"{file} must be a whole result; got: {error}; left out; run its row again", stacklevel=3)
+        warnings.warn(
+            f"{file} must be a whole result; got: {error}; left out; delete it, and run its row again if it has one",
+            stacklevel=3,
+        )
         return None
     if not file.stem.endswith(f"-{key}"):
         warnings.warn(
-            f"{file} must hold the result that its name says; got another experiment's, {key}; left out; "
-            "run its row again",
+            f"{file} must hold the result that its name says; got another experiment's, {key}; left out; delete it, "
+            "and run its row again",
             stacklevel=3,
         )
         return None
@@ -147,20 +163,56 @@ def _check(fields: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} of another kind, {type(value).__name__}")
     if missing := _CIRCUMSTANCES - fields["made"].keys():
         raise ValueError(f"made without {', '.join(sorted(missing))}")
-    figures, curve, codes = fields["figures"], fields["curve"], fields["codes"]
-    for name in _FIGURES.get(fields["experiment"].get("kind"), ()):
-        _check_number(name, reduce(lambda table, part: table.get(part) or {}, name.split("."), figures), above=0.0)
+    _check_number("made.seconds", fields["made"]["seconds"])
+    kind, model = fields["experiment"].get("kind"), fields["experiment"].get("model", {})
+    is_discrete = model.get("likelihood", "l2") != "l2"
+    _check_figures(fields["figures"], [*_FIGURES.get(kind, ()), *(_LIKELIHOODS if is_discrete else ())])
+    if kind == "density":
+        _check_deviations(fields["figures"])
+    if kind == "training":
+        _check_curve(fields["curve"], "nll_bits_per_dim" if is_discrete else "mse_normalized")
+        _check_levels(fields["figures"], model)
+    if fields["codes"] is not None:
+        _check_codes(fields["codes"])
+
+
+def _check_figures(figures: Mapping[str, Any], required: Sequence[str]) -> None:
+    for name in required:
+        _check_number(name, reduce(_part_of, name.split("."), figures), above=0.0)
     for name, value in figures.items():
         if name not in _NO_NUMBERS and value is not None:
             _check_number(name, value)
-    _check_number("made.seconds", fields["made"]["seconds"])
-    if len({len(values) for values in curve.values()}) > 1 or (curve and "step" not in curve):
-        raise ValueError("a curve without a value for every step")
+
+
+def _part_of(table: Any, name: str) -> Any:
+    return table.get(name) if isinstance(table, Mapping) else None
+
+
+def _check_deviations(figures: Mapping[str, Any]) -> None:
+    for on in ("held_out", "training"):
+        for name in _DENSITY:
+            if figures[on][name].get("deviation", "absent") is not None:
+                _check_number(f"{on}.{name}.deviation", figures[on][name].get("deviation"))
+
+
+def _check_curve(curve: Mapping[str, Sequence[float]], loss: str) -> None:
+    if not (curve.get("step") and curve.get(loss)) or len({len(values) for values in curve.values()}) > 1:
+        raise ValueError(f"a curve without {loss} for every step")
     for name, values in curve.items():
         for value in values:
             _check_number(f"curve {name}", value)
-    if codes is not None and not (codes.get("levels") and codes.get("mutual_information")):
-        raise ValueError("codes without levels or mutual information")
+
+
+def _check_levels(figures: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    sizes, alone = model.get("codebook_size"), figures.get("level_alone_psnr_db")
+    if alone is not None and not (isinstance(sizes, list) and len(alone) == len(sizes)):
+        raise ValueError(f"level_alone_psnr_db = {alone} for codebooks of {sizes}")
+
+
+def _check_codes(codes: Mapping[str, Any]) -> None:
+    for name, of_each in (("levels", "position_entropy_nats"), ("mutual_information", "matrix_nats")):
+        if not codes.get(name) or not all(part.get(of_each) for part in codes[name]):
+            raise ValueError(f"codes without {of_each} of {name}")
 
 
 def _check_number(name: str, value: Any, above: float = -math.inf) -> None:
@@ -177,16 +229,23 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _circumstances(seconds: float) -> dict[str, Any]:
+def _circumstances(seconds: float, commit: str | None) -> dict[str, Any]:
     return {
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | _versions(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {_processor()}",
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "seconds": round(seconds),
-        "commit": _commit(),
+        "commit": commit,
         "finished": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _versions() -> dict[str, str]:
+    installed = {
+        distribution.metadata["Name"].lower(): distribution.version for distribution in metadata.distributions()
+    }
+    return {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def _processor() -> str:

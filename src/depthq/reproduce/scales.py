@@ -36,7 +36,8 @@ SCALES = {
         training=TRAINING_PRESETS["paper"],
         protocol="256 channels, 4 residual blocks, D = 64, decay 0.99; 156,250 steps of 128 images (400 epochs of "
         "CIFAR-10) in bfloat16 or what the device has instead, AdamW at 2e-4 with 1,000 steps of warm-up and cosine "
-        "decay, which the paper does not mention, gradients clipped at norm 2, images mirrored at random",
+        "decay, which the paper does not mention, gradients clipped at norm 2, images mirrored at random, without the "
+        "crops and the colour jitter of the public code",
     ),
     "miniature": Scale(
         model=PRESETS["tiny"],
