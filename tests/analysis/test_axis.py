@@ -124,3 +124,12 @@ def test_bad_arguments_are_refused():
         recommend_axis(torch.zeros(30, 4))
     with pytest.raises(ValueError, match=r"2 to 16 slices divide.*got shape \(500, 17\)"):
         recommend_axis(normal(17))
+
+
+def test_more_slices_than_were_tried_are_a_doubt():
+    features = independent_channel_groups(6)
+    advice = recommend_axis(features, max_slices=3)
+    assert (advice.axis, advice.num_slices) == (1, 3)
+    assert advice.doubts == ("more than 3 slices of axis 1 were not tried, and may do as well; raise max_slices",)
+    assert not recommend_axis(features, max_slices=4).is_weak  # 4 were tried, and are not as good
+    assert not recommend_axis(features, max_slices=12).is_weak

@@ -5,7 +5,7 @@ features of the same slice depend on each other much more than features of diffe
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -111,7 +111,8 @@ def recommend_axis(
         max_slices: The most slices to consider.
         encode: Quantizes the chosen features, float (B, F) -> integers (B, F), each column by itself.
         max_features: F, how many features to choose.
-        seed: Of the choice.
+        seed: Of the choice. Errors are over samples alone: with few of many features chosen, another seed may give
+            another ratio by more than its error.
 
     Raises:
         ValueError: If features are not finite floats, too few, an axis is out of range, a maximum is below 2, or no
@@ -134,7 +135,10 @@ def recommend_axis(
             f"features must have an axis among {axes} that 2 to {max_slices} slices divide, with several "
             f"features in a slice; got shape {tuple(features.shape)}"
         )
-    return _recommend(measured, pairs)
+    recommendation = _recommend(measured, pairs)
+    return replace(
+        recommendation, doubts=(*recommendation.doubts, *_doubt_of_limit(recommendation, features.shape, max_slices))
+    )
 
 
 def _choose_features(features: Tensor, max_features: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -208,3 +212,12 @@ def _doubts(best: AxisSplit, rival_axes: list[int], pairs: MeasuredPairs) -> lis
     if rival_axes:
         doubts.append(f"axis {' and '.join(map(str, rival_axes))} would do as well")
     return doubts
+
+
+def _doubt_of_limit(recommendation: AxisRecommendation, shape: Sequence[int], max_slices: int) -> list[str]:
+    """Whether more slices than were tried may do better: those of the recommended axis did so as far as they went."""
+    best, length = recommendation.split, shape[recommendation.axis]
+    tried = [split.num_slices for split in recommendation.splits if split.axis == best.axis]
+    if best.num_slices < max(tried) or not any(length % n == 0 for n in range(max_slices + 1, length + 1)):
+        return []
+    return [f"more than {max_slices} slices of axis {best.axis} were not tried, and may do as well; raise max_slices"]
