@@ -170,8 +170,15 @@ def test_values_can_be_read_on_every_colour(page, scheme):
     assert min(ratios) >= 4.5
 
 
+def test_entropy_on_the_diagonal_has_no_colour(page):
+    cell = find(page, ".heatmap tbody td")
+    assert cell.get_attribute("data-remark").startswith("entropy")
+    assert cell.value_of_css_property("background-color") == "rgba(0, 0, 0, 0)"
+    assert cell.value_of_css_property("color") == find(page, "body").value_of_css_property("color")
+
+
 CONTRASTS = """
-const cell = document.querySelector(".heatmap tbody td");
+const cell = document.querySelector(".heatmap tbody td[style]");
 const canvas = new OffscreenCanvas(1, 1).getContext("2d");
 const luminance = (color) => {
   canvas.fillStyle = color;

@@ -130,13 +130,18 @@ def test_swap_shows_level_0_of_the_row_and_the_rest_of_the_column(monkeypatch, a
 def test_two_runs_share_scales(monkeypatch, analyzed, images):
     runs = [analyzed("dq"), analyzed("vq", quantizer="shared")]
     drawn = untiled(monkeypatch, runs, images[:2])
-    for name in ("position_entropy", "mutual_information"):
-        limits = {figure.axes[0].get_images()[0].get_clim() for row in drawn[name] for figure in row}
-        assert len(limits) == 1, name
-    lowest, highest = limits.pop()
-    assert lowest == 0
-    assert highest == max(np.tril(run.summary.plugin.matrix_nats, -1).max() for run in runs)
-    assert len({figure.axes[0].get_ylim() for row in drawn["usage_level0"] for figure in row}) == 1
+    (information,) = {limits_of(figure) for figure in drawn["mutual_information"][0]}
+    assert information == (0, max(np.tril(run.summary.plugin.matrix_nats, -1).max() for run in runs))
+    for level, figures_of_level in enumerate(zip(*drawn["position_entropy"], strict=True)):
+        maps = [run.summary.levels[level].position_entropy_nats for run in runs]
+        assert {limits_of(figure) for figure in figures_of_level} == {(np.min(maps), np.max(maps))}
+    usage = [figure for row in drawn["usage_level0"] for figure in row]
+    assert len({figure.axes[0].get_ylim() for figure in usage}) == 1
+    assert [figure.get_suptitle() for figure in usage] == ["dq: Code usage, level 0", "vq: Code usage, level 0"]
+
+
+def limits_of(figure) -> tuple[float, float]:
+    return figure.axes[0].get_images()[0].get_clim()
 
 
 def test_usage_of_codebooks_of_different_size_has_one_scale(monkeypatch, analyzed, images):

@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from depthq.analysis import CodeCounts
@@ -19,11 +18,20 @@ def test_matrix_says_what_each_cell_is():
     assert heatmap.columns == ("0.0", "0.1")
     name, (own, other) = heatmap.rows[0]
     assert name == "0.0"
-    assert (own.value, own.share) == ("0.69", 1)
+    assert (own.value, own.share) == ("0.69", None)
     assert own.remark == "entropy of codebook 0.0: 0.693 nats"
-    assert (other.value, other.share) == ("0.00", 0)
+    assert (other.value, other.share) == ("0.000", 0)
     assert other.remark == "0.0 and 0.1 share 0.000 nats, 0.000 by shuffle, 0.000 by Miller-Madow"
-    assert (heatmap.low, heatmap.high) == (0, pytest.approx(0.6931, abs=1e-4))
+    assert heatmap.ends == ("0.000", "0.000")
+
+
+def test_colours_are_of_the_pairs_alone():
+    """The second says half of what the first does, log 2 of log 4; the third says nothing."""
+    four = torch.arange(400).view(-1, 1, 1, 1) % 4
+    heatmap = information_map(summary([[4, 4, 4]], torch.cat([four, four // 2, 0 * four], dim=1)))
+    shares = [[cell.share for cell in cells] for _, cells in heatmap.rows]
+    assert shares == [[None, 1, 0], [1, None, 0], [0, 0, None]]
+    assert heatmap.ends == ("0.000", "0.69")
 
 
 def test_levels_are_parted_by_a_line():
@@ -31,14 +39,15 @@ def test_levels_are_parted_by_a_line():
     assert heatmap.breaks == {2}
 
 
-def test_entropy_maps_share_one_scale():
-    """Level 0 is a coin at its one position; level 1 is constant but at one of four."""
+def test_each_level_has_its_own_scale():
+    """Level 0 is a coin at its one position; level 1 is constant but at one of four, a rare code there."""
     fine = torch.zeros(400, 1, 2, 2, dtype=torch.int64)
-    fine[:, 0, 1, 0] = torch.arange(400) % 2
+    fine[:, 0, 1, 0] = torch.arange(400) % 4 == 0
     coarse, finer = entropy_maps(summary([[2], [2]], coin(1, 1, 1), fine))
-    assert (coarse.low, coarse.high) == (finer.low, finer.high) == (0, pytest.approx(0.6931, abs=1e-4))
+    assert coarse.ends == ("0.69", "0.69")
+    assert finer.ends == ("0.000", "0.56")
     assert [[cell.share for cell in cells] for _, cells in finer.rows] == [[0, 0], [1, 0]]
-    assert finer.rows[1][1][0].remark == "row 1, column 0: 0.693 nats"
+    assert finer.rows[1][1][0].remark == "row 1, column 0: 0.562 nats"
 
 
 def test_a_flat_map_has_a_scale():

@@ -142,18 +142,24 @@ def tile(rows: Sequence[Sequence["Figure"]]) -> Image.Image:
 
 
 def _position_entropy(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
-    maps = [[torch.tensor(level.position_entropy_nats) for level in run.summary.levels] for run in runs]
-    scale = {
-        "vmin": min(float(level.min()) for levels in maps for level in levels),
-        "vmax": max(float(level.max()) for levels in maps for level in levels),
-    }
     return [
         [
-            plot_position_entropy(level[None], title=_title(runs, run, f"Entropy per position, level {index}"), **scale)
-            for index, level in enumerate(levels)
+            plot_position_entropy(
+                torch.tensor([level.position_entropy_nats]),
+                **_entropy_scale(runs, index),
+                title=_title(runs, run, f"Entropy per position, level {index}"),
+            )
+            for index, level in enumerate(run.summary.levels)
         ]
-        for run, levels in zip(runs, maps, strict=True)
+        for run in runs
     ]
+
+
+def _entropy_scale(runs: Sequence[AnalyzedRun], level: int) -> dict[str, float]:
+    """Of one level in all runs: over levels of different K, one scale would hide the pattern of each."""
+    maps = [each.position_entropy_nats for run in runs for each in run.summary.levels[level : level + 1]]
+    values = [value for rows in maps for row in rows for value in row]
+    return {"vmin": min(values), "vmax": max(values)}
 
 
 def _mutual_information(runs: Sequence[AnalyzedRun]) -> list[list["Figure"]]:
@@ -181,7 +187,7 @@ def _information_title(summary: CodeSummary) -> str:
 
 def _usage(runs: Sequence[AnalyzedRun], level: int) -> list[list["Figure"]]:
     figures = [
-        plot_usage(run.counts, level, title=_title(runs, run, f"Code usage, level {level}"))
+        plot_usage(run.counts, level, title=_title(runs, run, f"Code usage, level {level}", between=": "))
         for run in runs
         if level < len(run.summary.levels)
     ]
@@ -244,8 +250,8 @@ def _swap(run: AnalyzedRun, images: Tensor) -> "Figure":
     return plot_pictures(rows, columns, title=f"{run.label}: level 0 of one image, the rest of another")
 
 
-def _title(runs: Sequence[AnalyzedRun], run: AnalyzedRun, title: str) -> str:
-    return title if len(runs) == 1 else f"{run.label}\n{title}"
+def _title(runs: Sequence[AnalyzedRun], run: AnalyzedRun, title: str, between: str = "\n") -> str:
+    return title if len(runs) == 1 else run.label + between + title
 
 
 def _drawn(figure: "Figure") -> Image.Image:

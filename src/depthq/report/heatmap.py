@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from depthq.analysis.plots import short_number
 from depthq.report.summary import CodeSummary
 
 MAX_COLUMNS_WITH_VALUES = 12  # above, values no longer fit into the cells of a phone
@@ -11,8 +12,8 @@ MAX_COLUMNS_WITH_VALUES = 12  # above, values no longer fit into the cells of a 
 @dataclass(frozen=True)
 class Cell:
     value: str
-    share: float
-    """Of the colour scale, 0..1."""
+    share: float | None
+    """Of the colour scale, 0..1; None for a cell without colour."""
     remark: str
     """Where it lies and what it is worth, with its unit."""
 
@@ -31,19 +32,24 @@ class HeatMap:
     """Rows and columns in front of which a line is drawn."""
 
     @property
+    def ends(self) -> tuple[str, str]:
+        """Of the colour scale."""
+        return short_number(self.low), short_number(self.high)
+
+    @property
     def shows_values(self) -> bool:
         return len(self.columns) <= MAX_COLUMNS_WITH_VALUES
 
 
 def information_map(codes: CodeSummary) -> HeatMap:
-    """Mutual information of each pair of codebooks, entropy on the diagonal."""
+    """Mutual information of each pair of codebooks; entropy, without colour, on the diagonal."""
     plugin, shuffle, miller_madow = (pairs.matrix_nats for pairs in codes.mutual_information)
-    high = max(map(max, plugin))
+    high = max((value for row, values in enumerate(plugin) for value in values[:row]), default=0.0)
 
     def cell(row: int, column: int) -> Cell:
         value, a, b = plugin[row][column], codes.codebooks[row], codes.codebooks[column]
         if row == column:
-            return _cell(value, 0, high, f"entropy of codebook {a}: {value:.3f} nats")
+            return Cell(short_number(value), None, f"entropy of codebook {a}: {value:.3f} nats")
         corrected = f"{shuffle[row][column]:.3f} by shuffle, {miller_madow[row][column]:.3f} by Miller-Madow"
         return _cell(value, 0, high, f"{a} and {b} share {value:.3f} nats, {corrected}")
 
@@ -61,13 +67,12 @@ def information_map(codes: CodeSummary) -> HeatMap:
 
 
 def entropy_maps(codes: CodeSummary) -> list[HeatMap]:
-    """Entropy at each position, one map per level, all with one scale."""
-    maps = [level.position_entropy_nats for level in codes.levels]
-    low, high = min(min(map(min, grid)) for grid in maps), max(max(map(max, grid)) for grid in maps)
-    return [_entropy_map(f"Level {level}", grid, low, high) for level, grid in enumerate(maps)]
+    """Entropy at each position, one map per level, each with its own scale."""
+    return [_entropy_map(f"Level {number}", level.position_entropy_nats) for number, level in enumerate(codes.levels)]
 
 
-def _entropy_map(title: str, grid: Sequence[Sequence[float]], low: float, high: float) -> HeatMap:
+def _entropy_map(title: str, grid: Sequence[Sequence[float]]) -> HeatMap:
+    low, high = min(map(min, grid)), max(map(max, grid))
     return HeatMap(
         title=f"{title}, {len(grid)} x {len(grid[0])} positions",
         unit="nats",
@@ -88,4 +93,4 @@ def _entropy_map(title: str, grid: Sequence[Sequence[float]], low: float, high: 
 
 
 def _cell(value: float, low: float, high: float, remark: str) -> Cell:
-    return Cell(f"{value:.2f}", (value - low) / (high - low) if high > low else 0.0, remark)
+    return Cell(short_number(value), (value - low) / (high - low) if high > low else 0.0, remark)

@@ -95,7 +95,6 @@ class Page:
     run: str
     version: str
     written: datetime
-    trained: datetime
     steps_done: int
     settings: Mapping[str, Any]
     parameters: int
@@ -147,7 +146,6 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         run=run.resolve().name,
         version=importlib.metadata.version("depthq"),
         written=datetime.now(),
-        trained=datetime.fromtimestamp((run / "model" / "model.safetensors").stat().st_mtime),
         steps_done=int(max((row["step"] for row in rows), default=0)),
         settings=settings | {"data": _last_part(settings["data"])},
         parameters=sum(weight.numel() for weight in model.parameters()),
