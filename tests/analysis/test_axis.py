@@ -133,3 +133,11 @@ def test_more_slices_than_were_tried_are_a_doubt():
     assert advice.doubts == ("more than 3 slices of axis 1 were not tried, and may do as well; raise max_slices",)
     assert not recommend_axis(features, max_slices=4).is_weak  # 4 were tried, and are not as good
     assert not recommend_axis(features, max_slices=12).is_weak
+
+
+def test_axes_are_a_list_of_whole_numbers():
+    features = normal(8, 4, 4)
+    with pytest.raises(ValueError, match=r"axes must be a list of axes; got 1; pass \[1\]"):
+        recommend_axis(features, axes=1)
+    with pytest.raises(ValueError, match=r"axis must lie in \[1, 4\), axis 0 being the samples; got 1.5"):
+        recommend_axis(features, axes=[1.5])

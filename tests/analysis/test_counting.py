@@ -155,6 +155,12 @@ counts = CodeCounts([[4, 4], [5, 6, 7]])
 for batch in torch.load(f"{folder}/batches{rank}"):
     counts.update(batch)
 counts.all_reduce()
+try:
+    counts.all_reduce()
+except ValueError as error:
+    assert "all_reduce must be called once; got a second call" in str(error)
+else:
+    raise AssertionError("a second call counted everything again")
 pairs = [counts.joint(a, b) for b in counts.codebooks for a in counts.codebooks if a < b]
 whole = [counts.joint_of_level(0), counts.joint_of_level(1)]
 torch.save([counts.per_position(0), counts.per_position(1), *pairs, *whole], f"{folder}/tables{rank}")
@@ -301,3 +307,10 @@ def test_positions_that_memory_cannot_hold_leave_counts_as_they_were():
     ):
         counts.update(np.zeros((1, 1, 2), dtype=np.int64))
     assert counts.grids is None
+
+
+def test_one_size_and_no_codes_are_refused():
+    with pytest.raises(ValueError, match=r"codebook_sizes must be integers, of each level; got 5; pass \[K\]"):
+        CodeCounts(5)
+    with pytest.raises(ValueError, match="codes must be an array, or a list of one array per level; got NoneType"):
+        CodeCounts([2]).update(None)

@@ -120,7 +120,9 @@ def recommend_axis(
     """
     features = check_features(features)
     check_choice(max_slices=max_slices, max_features=max_features)
-    axes = range(1, features.dim()) if axes is None else [check_axis(axis, features.dim()) for axis in axes]
+    if isinstance(axes, int):
+        raise ValueError(f"axes must be a list of axes; got {axes}; pass [{axes}]")
+    axes = list(range(1, features.dim())) if axes is None else [check_axis(axis, features.dim()) for axis in axes]
     if not axes:
         raise ValueError("axes must hold at least one axis; got none; leave it out for all")
     columns, places = _choose_features(features, max_features, seed)

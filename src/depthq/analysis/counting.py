@@ -54,6 +54,7 @@ class CodeCounts:
         self.grids: tuple[tuple[int, ...], ...] | None = None
         """Shape of the positions of each level, () for rows without positions; None until the first batch."""
         self._device = torch.device(device)
+        self._is_reduced = False
         self._positions: list[Tensor] = []  # per level (M, P, max K)
         # All joint tables lie in one buffer, so that merging and all-reducing are one operation.
         groups = [*combinations(self.codebooks, 2), *self._levels_counted_whole()]
@@ -108,14 +109,17 @@ class CodeCounts:
     def all_reduce(self) -> Self:
         """Merge the counts of all `torch.distributed` processes, on each of them; without any, do nothing.
 
-        Call it once, after the last batch: a second call would add the merged counts again. Processes that
-        saw no batch take part with zeros. The tables must live where the backend works: `device="cuda"` for NCCL.
+        Call it once, after the last batch. Processes that saw no batch take part with zeros. The tables must live
+        where the backend works: `device="cuda"` for NCCL.
 
         Raises:
-            ValueError: On every process, if their codebook sizes or their positions differ.
+            ValueError: On every process, if their codebook sizes or their positions differ, or if it was called before.
         """
         if not (dist.is_available() and dist.is_initialized()):
             return self
+        if self._is_reduced:
+            raise ValueError("all_reduce must be called once; got a second call, which would count everything again")
+        self._is_reduced = True
         gathered: list = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, (self.codebook_sizes, self.grids))
         sizes = {sizes for sizes, _ in gathered}
@@ -199,11 +203,13 @@ class CodeCounts:
                 raise ValueError(f"codes must have codebook_sizes {self.codebook_sizes}; got {codes.codebook_sizes}")
             maps = codes.levels
         else:
-            maps = [codes] if isinstance(codes, Tensor | np.ndarray) else list(codes)
-            if not all(isinstance(level, Tensor | np.ndarray) for level in maps):
+            maps = [codes] if isinstance(codes, Tensor | np.ndarray) else codes
+            if not isinstance(maps, Sequence) or not all(isinstance(level, Tensor | np.ndarray) for level in maps):
+                kinds = [codes, *(maps[:1] if isinstance(maps, Sequence) else [])]
                 raise ValueError(
-                    f"codes must be an array, or a list of one array per level; got {type(codes).__name__} of "
-                    f"{type(maps[0]).__name__}; pass numpy.asarray(codes) of the rows of a single level"
+                    "codes must be an array, or a list of one array per level; got "
+                    f"{' of '.join(type(kind).__name__ for kind in kinds)}; pass numpy.asarray(codes) of the rows of a "
+                    "single level"
                 )
         levels = [_check_integers(level) for level in maps]
         if len(levels) != len(self.codebook_sizes):
@@ -329,11 +335,13 @@ def _new_table(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def _as_sizes_per_level(sizes: Sequence) -> tuple[tuple[int, ...], ...]:
-    levels = [sizes] if all(np.ndim(size) == 0 for size in sizes) else sizes
     try:
+        levels = [sizes] if all(np.ndim(size) == 0 for size in sizes) else sizes
         levels = tuple(tuple(operator.index(size) for size in level) for level in levels)
     except TypeError as error:
-        raise ValueError(f"codebook_sizes must be integers, of each level; got {sizes}") from error
+        raise ValueError(
+            f"codebook_sizes must be integers, of each level; got {sizes}; pass [K] for a single codebook"
+        ) from error
     if not all(levels) or any(size < 1 for level in levels for size in level):
         raise ValueError(f"codebook_sizes must hold sizes of at least 1 for each level; got {sizes}")
     return levels

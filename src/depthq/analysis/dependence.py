@@ -224,7 +224,7 @@ def _check_finite(features: Tensor) -> None:
 
 def check_axis(axis: int, rank: int) -> int:
     """The axis counted from 0, refused unless it exists and is not that of the samples."""
-    if not -rank < axis < rank or axis == 0:
+    if not isinstance(axis, int) or not -rank < axis < rank or axis == 0:
         raise ValueError(f"axis must lie in [1, {rank}), axis 0 being the samples; got {axis}")
     return axis % rank
 

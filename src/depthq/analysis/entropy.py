@@ -61,7 +61,7 @@ def entropy_nats(counts: CodeArray, estimator: EntropyEstimator = "plugin") -> T
         raise ValueError("counts must hold at least one count in each row; got a row without any")
     entropy = torch.special.entr(counts.double() / total[..., None]).sum(-1)
     if estimator == "miller_madow":
-        entropy = entropy + ((counts > 0).sum(-1) - 1) / (2 * total)
+        entropy = entropy + ((counts > 0).sum(-1) - 1).double() / (2 * total)
     return entropy
 
 

@@ -158,6 +158,8 @@ def pairwise_mutual_information(
     """
     check_estimator(estimator, SAMPLES_PER_CELL)
     chosen = range(len(counts.codebook_sizes)) if levels is None else levels
+    if isinstance(chosen, int):
+        raise ValueError(f"levels must be a list of levels; got {chosen}; pass [{chosen}]")
     if not chosen:
         raise ValueError("levels must hold at least one level; got none; leave it out for all")
     codebooks = tuple(codebook for codebook in counts.codebooks if codebook[0] in chosen)
