@@ -1,6 +1,7 @@
 """depthq analyze: what it writes, and what it refuses."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -52,8 +53,31 @@ def test_figures_carry_their_units(analysis, photos):
     assert [level["grid"] for level in run["levels"]] == [[2, 2], [4, 4]]
     assert [level["positions"] for level in run["levels"]] == [4 * 4, 4 * 16]
     assert [pairs["estimator"] for pairs in run["mutual_information"]] == ["plugin", "shuffle", "miller_madow"]
-    units = ("_nats", "_bits", "perplexity", "usage", "estimator", "grid", "positions", "codebook_sizes")
+    units = ("_nats", "_bits", "_share", "perplexity", "usage", "estimator", "grid", "positions", "codebook_sizes")
     assert all(key.endswith(units) for part in run["levels"] + run["mutual_information"] for key in part)
+
+
+def test_mutual_information_is_told_in_bits_and_as_a_share_too(analysis):
+    (run,) = json.loads((analysis / "analysis.json").read_text())["runs"]
+    plugin = run["mutual_information"][0]
+    assert plugin["mean_pairwise_bits"] == pytest.approx(plugin["mean_pairwise_nats"] / math.log(2))
+    assert plugin["total_correlation_lower_bits"] == pytest.approx(plugin["total_correlation_lower_nats"] / math.log(2))
+    matrix = np.array(plugin["matrix_nats"])  # of 0.0, 0.1, 1.0 and 1.1, entropy on the diagonal
+    assert np.array(plugin["matrix_bits"]) == pytest.approx(matrix / math.log(2))
+    shares = matrix / np.minimum.outer(matrix.diagonal(), matrix.diagonal())
+    assert plugin["mean_within_level_share"] == pytest.approx([shares[0, 1], shares[2, 3]])
+    assert plugin["mean_across_levels_share"] == pytest.approx(shares[:2, 2:].mean())
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_one_codebook_shares_with_none(photos, tmp_path):
+    run = tmp_path / "run"
+    options = ["--preset", "tiny", "--num-codebooks", "1", "--codebook-size", "4", "--steps", "1"]
+    assert main(["train", "--data", str(photos), "--out", str(run), *options]) == 0
+    (found,) = analyze(tmp_path / "out", run)["runs"]
+    pairs = found["mutual_information"][0]
+    assert [pairs[f"mean_within_level_{unit}"] for unit in ("nats", "bits", "share")] == [[None]] * 3
+    assert [pairs[f"mean_across_levels_{unit}"] for unit in ("nats", "bits", "share")] == [None] * 3
 
 
 def test_entropy_is_that_of_evaluate(trained_run, analysis, capsys):
@@ -77,7 +101,8 @@ def test_figures_are_pictures(analysis):
         "usage_level1",
     ]
     for name in pictures:
-        assert np.asarray(Image.open(analysis / f"{name}.png")).std() > 0
+        with Image.open(analysis / f"{name}.png") as picture:
+            assert picture.convert("RGB").getcolors(maxcolors=1) is None  # what they show: tests/report
 
 
 def test_the_same_command_gives_the_same_files(trained_run, analysis, tmp_path):
@@ -149,4 +174,6 @@ def test_a_model_of_grey_images_cannot_be_compared_on_colour(trained_run, write_
     assert main(["train", "--data", str(data), "--out", str(grey), "--preset", "tiny", "--steps", "1"]) == 0
     assert load_model(grey).config.image_channels == 1
     assert main(["analyze", str(trained_run), "--compare", str(grey), "--out", str(tmp_path / "out")]) == 1
-    assert "images must have 1 channels" in capsys.readouterr().err
+    assert f"{grey} must take images of 3 channels, as {trained_run} does; its model takes 1" in capsys.readouterr().err
+    assert main(["analyze", str(grey), "--compare", str(trained_run), "--out", str(tmp_path / "out")]) == 1
+    assert f"{trained_run} must take images of 1 channels, as {grey} does; its model takes 3" in capsys.readouterr().err

@@ -10,19 +10,24 @@ over the same images, and draws both with the same scales. docs/analysis.md tell
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from depthq.analysis import CodeCounts
+from depthq.analysis import CodeCounts, MutualInformation
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
 from depthq.files import new_folder
 from depthq.models import DQAE
 from depthq.report import AnalyzedRun, ImageSample, comparison_table, draw_figures, summarize_codes
+from depthq.report.summary import ESTIMATORS
 from depthq.run_folder import load_model, load_run_settings
+from depthq.units import nats_to_bits
 
 IMAGES_DRAWN = 8
 
@@ -67,6 +72,7 @@ def _count(settings: Settings) -> tuple[list[AnalyzedRun], ImageSample]:
     if settings.compare:
         folders.append(settings.compare)
         models.append(load_model(settings.compare).to(settings.source.device))
+        _check_channels(folders, models)
     counts = [_new_counts(folder, model) for folder, model in zip(folders, models, strict=True)]
     sample = ImageSample(IMAGES_DRAWN)
     for images in batches:
@@ -75,6 +81,16 @@ def _count(settings: Settings) -> tuple[list[AnalyzedRun], ImageSample]:
             counted.update(model.encode(images).to("cpu"))
     parts = zip(_labels(folders), models, counts, strict=True)
     return [AnalyzedRun(label, model, counted, summarize_codes(counted)) for label, model, counted in parts], sample
+
+
+def _check_channels(folders: Sequence[Path], models: Sequence[DQAE]) -> None:
+    """Both models see the same images, so that they must be of the same kind."""
+    ours, theirs = (model.config.image_channels for model in models)
+    if ours != theirs:
+        raise ValueError(
+            f"{folders[1]} must take images of {ours} channels, as {folders[0]} does; its model takes {theirs}; "
+            "compare models of the same kind of images"
+        )
 
 
 def _new_counts(folder: Path, model: DQAE) -> CodeCounts:
@@ -94,5 +110,40 @@ def _content(settings: Settings, runs: Sequence[AnalyzedRun]) -> dict:
     return {
         "data": source.data or load_run_settings(source.model)["data"],
         "split": source.split,
-        "runs": [{"run": run.label, "config": asdict(run.model.config)} | asdict(run.summary) for run in runs],
+        "runs": [{"run": run.label, "config": asdict(run.model.config)} | _figures(run) for run in runs],
     }
+
+
+def _figures(run: AnalyzedRun) -> dict:
+    """The summary's, and those of mutual information in bits and as a share of the lower entropy too."""
+    figures = asdict(run.summary)
+    for estimator, pairs in zip(ESTIMATORS, figures["mutual_information"], strict=True):
+        nats = {name: value for name, value in pairs.items() if name.endswith("_nats")}
+        pairs |= {name.replace("_nats", "_bits"): _in_bits(value) for name, value in nats.items()}
+        pairs |= _mean_shares(run.mutual_information(estimator))
+    return figures
+
+
+def _in_bits(nats):
+    """A figure, None, or lists of them."""
+    if isinstance(nats, list):
+        return [_in_bits(value) for value in nats]
+    return None if nats is None else nats_to_bits(nats)
+
+
+def _mean_shares(information: MutualInformation) -> dict:
+    """Mutual information of a pair over the lower of its entropies, 0..1: means as those in nats."""
+    shares = information.normalized("min").tolist()
+    of_levels: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for (i, (a, _)), (j, (b, _)) in combinations(enumerate(information.codebooks), 2):
+        of_levels[a, b].append(shares[i][j])
+    levels = sorted({level for level, _ in information.codebooks})
+    across = [share for (a, b), found in of_levels.items() if a != b for share in found]
+    return {
+        "mean_within_level_share": [_mean(of_levels[level, level]) for level in levels],
+        "mean_across_levels_share": _mean(across),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
