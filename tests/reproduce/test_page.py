@@ -111,7 +111,7 @@ def test_page_shows_ours_beside_the_papers(store, tmp_path):
     assert f"{ours} 0.0115 | 0.0552 | 0.208 | yes |" in page
     assert "4 results, 4.0 hours in all" in page
     assert "Trained for 1.28 epochs; a run with its measurement took, in the median" in page
-    assert "cores: l2 3600 s." in page
+    assert "median: l2 3600 s." in page
     assert "- no results at scale `gpu` or `miniature`" in page
 
 

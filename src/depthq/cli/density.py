@@ -76,6 +76,57 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    _add_source(parser)
+    _add_quantizers(parser)
+    options = parser.parse_args(arguments)
+    return Settings(
+        source=_source(options),
+        axes=("channel", "row") if options.axis == "both" else (options.axis,),
+        codebook_sizes=tuple(options.codebook_size),
+        num_codebooks=options.num_codebooks,
+        steps=options.steps,
+        seeds=options.seeds,
+        device=options.device,
+        json=options.json,
+    )
+
+
+def run(settings: Settings) -> None:
+    with _features(settings) as (train, held_out):
+        _check_maps(train, held_out, settings)  # for all axes before the first is trained, which may take long
+        mean, variance = feature_moments(train, "training features")
+        feature_moments(held_out, "held-out features")
+        rows = _estimate(train, held_out, variance, settings)
+        facts = {
+            "training_shape": list(train.shape),
+            "held_out_shape": list(held_out.shape),
+            "feature_mean": mean,
+            "feature_deviation": math.sqrt(variance),
+            "steps": settings.steps,
+            "seeds": settings.seeds,
+        }
+    print(json.dumps(facts | {"rows": [asdict(row) for row in rows]}) if settings.json else _table(facts, rows))
+
+
+def _estimate(train: np.ndarray, held_out: np.ndarray, variance: float, settings: Settings) -> list[Density]:
+    return [
+        estimate_density(
+            train,
+            held_out,
+            axis=axis,
+            codebook_size=codebook_size,
+            num_codebooks=settings.num_codebooks,
+            steps=settings.steps,
+            seeds=settings.seeds,
+            device=settings.device,
+            variance=variance,
+        )
+        for codebook_size in settings.codebook_sizes
+        for axis in settings.axes
+    ]
+
+
+def _add_source(parser: ArgumentParser) -> None:
     parser.add_argument("features", type=Path, nargs="?", help="an .npy file of maps (B, C, H, W)")
     parser.add_argument(
         "--held_out", type=Path, help="an .npy file to measure on; by default the last fifth of the maps"
@@ -97,6 +148,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     )
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images of each split")
     parser.add_argument("--out", type=Path, help="a new folder to keep the features in, train.npy and test.npy")
+
+
+def _add_quantizers(parser: ArgumentParser) -> None:
     parser.add_argument("--codebook_size", type=PositiveInt, nargs="+", default=[32, 1024], help="K, one or several")
     parser.add_argument("--num_codebooks", type=PositiveInt, default=7, help="M; for rows, the number of rows")
     parser.add_argument("--axis", type=Literal["channel", "row", "both"], default="both", help="what shares a codebook")
@@ -104,48 +158,6 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--seeds", type=PositiveInt, default=10, help="how many quantizers to train of each kind")
     parser.add_argument("--device", type=device_name, default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    options = parser.parse_args(arguments)
-    return Settings(
-        source=_source(options),
-        axes=("channel", "row") if options.axis == "both" else (options.axis,),
-        codebook_sizes=tuple(options.codebook_size),
-        num_codebooks=options.num_codebooks,
-        steps=options.steps,
-        seeds=options.seeds,
-        device=options.device,
-        json=options.json,
-    )
-
-
-def run(settings: Settings) -> None:
-    with _features(settings) as (train, held_out):
-        _check_maps(train, held_out, settings)  # for all axes before the first is trained, which may take long
-        mean, variance = feature_moments(train, "training features")
-        feature_moments(held_out, "held-out features")
-        rows = [
-            estimate_density(
-                train,
-                held_out,
-                axis=axis,
-                codebook_size=codebook_size,
-                num_codebooks=settings.num_codebooks,
-                steps=settings.steps,
-                seeds=settings.seeds,
-                device=settings.device,
-                variance=variance,
-            )
-            for codebook_size in settings.codebook_sizes
-            for axis in settings.axes
-        ]
-        facts = {
-            "training_shape": list(train.shape),
-            "held_out_shape": list(held_out.shape),
-            "feature_mean": mean,
-            "feature_deviation": math.sqrt(variance),
-            "steps": settings.steps,
-            "seeds": settings.seeds,
-        }
-    print(json.dumps(facts | {"rows": [asdict(row) for row in rows]}) if settings.json else _table(facts, rows))
 
 
 def _source(options: Namespace) -> FeatureFiles | BackboneAndData:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,21 +99,10 @@ def _points(rows: Iterable[dict[str, float]], key: str) -> list[tuple[int, float
 
 
 def _chart(title: str, unit: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
     values = [value for points in curves.values() for _, value in points]
-    is_log = min(values) > 0 and max(values) / min(values) > LOG_RANGE
-    scale = math.log if is_log else float
-    low, high = scale(min(values)), scale(max(values))
-    margin = MARGIN * (high - low) or 0.5
     last_step = max(step for points in curves.values() for step, _ in points)
-
-    def from_top(value: float) -> float:
-        return 100 * (high + margin - scale(value)) / (high - low + 2 * margin)
-
-    locator = LogLocator(subs=(1, 2, 5), numticks=20) if is_log else MaxNLocator(NUM_TICKS)
-    value_ticks = (Tick(f"{tick:.4g}", from_top(tick)) for tick in locator.tick_values(min(values), max(values)))
-    step_ticks = MaxNLocator(NUM_TICKS, integer=True).tick_values(0, last_step)
+    is_log = min(values) > 0 and max(values) / min(values) > LOG_RANGE
+    from_top = _from_top(values, math.log if is_log else float)
     return Chart(
         title=title,
         unit=unit,
@@ -121,7 +110,29 @@ def _chart(title: str, unit: str, curves: dict[str, list[tuple[int, float]]]) ->
             Curve(label, tuple(points), tuple((100 * step / last_step, from_top(value)) for step, value in points))
             for label, points in curves.items()
         ),
-        steps=tuple(Tick(f"{tick:,.0f}", 100 * tick / last_step) for tick in step_ticks if 0 <= tick <= last_step),
-        values=tuple(tick for tick in value_ticks if 0 <= tick.percent <= 100),
+        steps=_step_ticks(last_step),
+        values=_value_ticks(values, from_top, is_log),
         is_log=is_log,
     )
+
+
+def _from_top(values: Sequence[float], scale: Callable[[float], float]) -> Callable[[float], float]:
+    """From a value to its place in percent: all values fit, with a margin above and below."""
+    low, high = scale(min(values)), scale(max(values))
+    margin = MARGIN * (high - low) or 0.5
+    return lambda value: 100 * (high + margin - scale(value)) / (high - low + 2 * margin)
+
+
+def _step_ticks(last_step: int) -> tuple[Tick, ...]:
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(NUM_TICKS, integer=True).tick_values(0, last_step)
+    return tuple(Tick(f"{tick:,.0f}", 100 * tick / last_step) for tick in ticks if 0 <= tick <= last_step)
+
+
+def _value_ticks(values: Sequence[float], from_top: Callable[[float], float], is_log: bool) -> tuple[Tick, ...]:
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    locator = LogLocator(subs=(1, 2, 5), numticks=20) if is_log else MaxNLocator(NUM_TICKS)
+    ticks = (Tick(f"{tick:.4g}", from_top(tick)) for tick in locator.tick_values(min(values), max(values)))
+    return tuple(tick for tick in ticks if 0 <= tick.percent <= 100)

@@ -257,7 +257,7 @@ def _effort(item: Item, scale: Scale, book: ResultsBook) -> Lines:
     return [
         "",
         f"Trained for {' or '.join(f'{count:.3g}' for count in epochs)} epochs; a run with its measurement took, in "
-        f"the median on one to two busy cores: {times}.",
+        f"the median: {times}.",
     ]
 
 
