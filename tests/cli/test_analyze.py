@@ -57,11 +57,13 @@ def test_figures_carry_their_units(analysis, photos):
     assert all(key.endswith(units) for part in run["levels"] + run["mutual_information"] for key in part)
 
 
-def test_mutual_information_is_told_in_bits_and_as_a_share_too(analysis):
+def test_nats_are_told_in_bits_too_and_mutual_information_as_a_share(analysis):
     (run,) = json.loads((analysis / "analysis.json").read_text())["runs"]
     plugin = run["mutual_information"][0]
     assert plugin["mean_pairwise_bits"] == pytest.approx(plugin["mean_pairwise_nats"] / math.log(2))
     assert plugin["total_correlation_lower_bits"] == pytest.approx(plugin["total_correlation_lower_nats"] / math.log(2))
+    level = run["levels"][0]
+    assert level["total_correlation_bits"] == pytest.approx(level["total_correlation_nats"] / math.log(2))
     matrix = np.array(plugin["matrix_nats"])  # of 0.0, 0.1, 1.0 and 1.1, entropy on the diagonal
     assert np.array(plugin["matrix_bits"]) == pytest.approx(matrix / math.log(2))
     shares = matrix / np.minimum.outer(matrix.diagonal(), matrix.diagonal())

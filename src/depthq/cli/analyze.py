@@ -115,11 +115,12 @@ def _content(settings: Settings, runs: Sequence[AnalyzedRun]) -> dict:
 
 
 def _figures(run: AnalyzedRun) -> dict:
-    """The summary's, and those of mutual information in bits and as a share of the lower entropy too."""
+    """The summary's, all nats in bits too, and mutual information as a share of the lower entropy."""
     figures = asdict(run.summary)
+    for part in (*figures["levels"], *figures["mutual_information"]):
+        nats = {name: value for name, value in part.items() if name.endswith("_nats")}
+        part |= {name.replace("_nats", "_bits"): _in_bits(value) for name, value in nats.items()}
     for estimator, pairs in zip(ESTIMATORS, figures["mutual_information"], strict=True):
-        nats = {name: value for name, value in pairs.items() if name.endswith("_nats")}
-        pairs |= {name.replace("_nats", "_bits"): _in_bits(value) for name, value in nats.items()}
         pairs |= _mean_shares(run.mutual_information(estimator))
     return figures
 
