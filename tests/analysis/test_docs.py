@@ -20,6 +20,7 @@ def test_python_snippets_run_and_print_what_the_page_says(capsys):
     assert "Split axis 1 into 8 slices." in printed
     assert "Split axis 1 into 8 slices." in PAGE
     assert names["information"].mean_pairwise_nats == pytest.approx(0, abs=0.02)
+    assert "Interval(estimate_nats=" in printed
     assert names["total_correlation_nats"](names["parity"]) == pytest.approx(0.693, abs=5e-4)
     interval = names["bootstrap_interval"](names["joint"], names["mutual_information_nats"])
     assert interval.lower_nats < 0.104 < interval.upper_nats  # what the page says 4 bins show of a large sample

@@ -10,6 +10,7 @@ It works on the codes of any quantizer, `depthq.Codes` or plain integer arrays, 
 """
 
 from depthq.analysis.axis import AxisRecommendation, AxisSplit, recommend_axis
+from depthq.analysis.blocks import block_interval
 from depthq.analysis.bootstrap import Interval, bootstrap_interval
 from depthq.analysis.counting import CodeCounts
 from depthq.analysis.dependence import (
@@ -45,6 +46,7 @@ __all__ = [
     "MutualInformation",
     "PairDependence",
     "axis_correlation",
+    "block_interval",
     "bootstrap_interval",
     "code_entropy",
     "entropy_nats",

@@ -73,7 +73,8 @@ def bootstrap_interval(
 
     The unit drawn is one count. That is right for independent samples. Positions of one image are not
     independent: for counts over all positions the true interval is wider, at worst as if there were one
-    sample per image; counts of a single position over images are independent where images are.
+    sample per image; counts of a single position over images are independent where images are. `block_interval`
+    takes the image for the unit.
 
     Args:
         counts: integers (K,) for `entropy_nats`, (K_a, K_b) for `mutual_information_nats`.
