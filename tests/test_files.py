@@ -1,8 +1,10 @@
 """Files and folders are whole or absent."""
 
+from pathlib import Path
+
 import pytest
 
-from depthq.files import check_is_new, new_folder, replacing
+from depthq.files import check_is_new, is_leftover, new_folder, remove_leftovers, replacing
 
 
 def names(folder):
@@ -33,12 +35,29 @@ def test_file_stays_as_it_was_when_writing_fails(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_what_a_killed_writer_left_does_not_matter(tmp_path):
-    (tmp_path / "file.partial").write_bytes(b"a long piece of what was to be written")
-    with replacing(tmp_path / "file") as file:
-        file.write(b"whole")
-    assert (tmp_path / "file").read_bytes() == b"whole"
-    assert names(tmp_path) == ["file"]
+def test_nothing_of_a_user_is_written_over_whatever_its_name(tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine").touch()
+    (tmp_path / "file.partial").write_bytes(b"mine")
+    with new_folder(tmp_path / "out"), replacing(tmp_path / "file"):
+        pass
+    assert (tmp_path / "out.partial" / "mine").exists()
+    assert (tmp_path / "file.partial").read_bytes() == b"mine"
+
+
+def test_what_killed_writers_left_is_known_and_removed_and_nothing_else(tmp_path):
+    for kept in (".depthq-notes", "file.partial", "folder"):
+        (tmp_path / kept).touch()
+    with replacing(tmp_path / "file") as file, new_folder(tmp_path / "out") as folder:
+        names_while_writing = [file.name, str(folder)]
+    for name in names_while_writing:  # as a killed process leaves them
+        Path(name).mkdir()
+        (Path(name) / "half").touch()
+    assert {path.name for path in tmp_path.iterdir() if is_leftover(path)} == {
+        Path(p).name for p in names_while_writing
+    }
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".depthq-notes", "file", "file.partial", "folder", "out"]
 
 
 def test_folder_takes_its_place_at_the_end(tmp_path):

@@ -1,23 +1,26 @@
 """Files and folders that are whole or absent: written beside their place, then renamed into it."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+_PREFIX, _SUFFIX = ".depthq-", ".partial"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` only when the block ends well; else `path` stays as it was.
 
-    A process that is killed meanwhile leaves "NAME.partial" beside it, which the next one overwrites.
+    A process that is killed meanwhile leaves a hidden file beside it, which `remove_leftovers` knows by its name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = _place_beside(path)
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -35,12 +38,18 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if not (path.is_dir() and not any(path.iterdir())):
         check_is_new(path)
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    with folder_beside(path) as partial:
+        yield partial
+        partial.replace(path)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder on the file system of `path`; what is still in it when the block ends is deleted."""
+    partial = _place_beside(path)
     partial.mkdir(parents=True)
     try:
         yield partial
-        partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -49,3 +58,19 @@ def check_is_new(path: Path) -> None:
     """Raise ValueError if there is anything at `path`: what a command is told to write never replaces a user's file."""
     if path.exists():
         raise ValueError(f"{path} must not exist yet; it does, and is not overwritten; choose another --out")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether `path` is what a killed process left of a file or folder that it was about to write."""
+    return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete all leftovers below a folder in which no other process writes now."""
+    for path in filter(is_leftover, list(folder.rglob(f"{_PREFIX}*{_SUFFIX}"))):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _place_beside(path: Path) -> Path:
+    """A name in the folder of `path` that nobody else has, so that nothing of a user's is ever written over."""
+    return path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")

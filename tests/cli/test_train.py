@@ -9,9 +9,14 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from depthq.cli import main
+from depthq.data import DataError
+from depthq.models import PRESETS
 from depthq.run_folder import load_model, load_run_settings
+from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig
+from depthq.training import train as train_in_python
 from depthq.training.module import DQAETraining
 
 QUICK = ["--preset", "tiny", "--steps", "2"]
@@ -163,6 +168,41 @@ def test_corrupt_image_is_named_and_stops_training(train, tmp_path, write_photos
     assert train(*QUICK, data=data) == 1
     assert f"{data / '007.png'}" in capsys.readouterr().err
     assert names(tmp_path) == ["data"]
+
+
+@pytest.fixture
+def a_transparent_image(tmp_path, write_photos):
+    """Photos of two sizes, which are decoded while training; one of them has holes, which headers do not tell."""
+    data = write_photos(tmp_path / "data")
+    write_photos(tmp_path / "data" / "larger", size=20)
+    Image.new("RGBA", (16, 16)).save(data / "007.png")
+    return data
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_start_that_fails_on_the_way_does_not_block_the_next(train, tmp_path, a_transparent_image, capsys, is_there):
+    if is_there:
+        (tmp_path / "run").mkdir()
+    options = ["--image-size", "16", "--preset", "tiny", "--steps", "20", "--checkpoint-every", "20"]
+    assert train(*options, data=a_transparent_image) == 1
+    assert "images must be opaque" in capsys.readouterr().err
+    assert (tmp_path / "run").exists() == is_there
+    assert train(*options, "--on-bad-image", "skip", data=a_transparent_image) == 0
+
+
+def test_failing_run_deletes_nothing_that_was_there(tmp_path, a_transparent_image):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "thesis.tex").write_text("three years of work")
+    config = RunConfig(
+        data=DataConfig(data=str(a_transparent_image), image_size=16),
+        model=PRESETS["tiny"],
+        training=TRAINING_PRESETS["tiny"],
+    )
+    with pytest.raises(DataError, match="must be opaque"):
+        train_in_python(config, run, progress=False)
+    assert (run / "thesis.tex").read_text() == "three years of work"
 
 
 @pytest.mark.filterwarnings("default")

@@ -39,6 +39,17 @@ def test_one_logistic_at_the_middle_and_both_edges():
     torch.testing.assert_close(log_prob[[0, 128, 255]], expected)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_start_gives_narrow_components_spread_over_the_grey_scale(channels):
+    likelihood = LogisticMixtureLikelihood(channels, 3)
+    bias = torch.full((likelihood.num_parameters,), 9.0)
+    likelihood.start(bias)
+    logits, means, log_scales, couplings = bias.split([3, 3 * channels, 3 * channels, len(bias) - 3 - 6 * channels])
+    assert means.tolist() == channels * [-0.5, 0.0, 0.5]
+    assert log_scales.tolist() == 3 * channels * [-2.5]
+    assert {*logits.tolist(), *couplings.tolist()} == {9.0}  # as they were drawn
+
+
 def test_a_logistic_far_away_costs_its_distance_in_scales():
     # 254/255 - (-9) of a scale of e^-7 above the mean: log P = -distance + log(1 - e^-width), no underflow.
     log_prob = log_probs_of_all_values(LogisticMixtureLikelihood(1, 1), pixel_parameters(0, -9, -7))

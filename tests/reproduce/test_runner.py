@@ -224,8 +224,9 @@ def wait_until_started(long_tasks, workplace):
 
 
 def test_jobs_do_what_one_does_and_end_with_ctrl_c(
-    task, long_tasks, workplace, wait_until_started, tmp_path, monkeypatch, capsys
+    task, long_tasks, workplace, wait_until_started, tmp_path, monkeypatch, capsys, set_num_threads
 ):
+    set_num_threads(1)  # as the jobs have: the last bits of sums depend on it
     failing = Task("test/failing", replace(task().experiment, data="mnist"))
     beside = replace(workplace, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
 
@@ -272,8 +273,9 @@ def start(tmp_path, workplace):
 
 
 def test_killed_run_ends_with_its_workers_and_goes_on_to_the_same_result(
-    long_tasks, workplace, start, wait_until_started, count_steps, tmp_path
+    long_tasks, workplace, start, wait_until_started, count_steps, tmp_path, set_num_threads
 ):
+    set_num_threads(1)  # as the child's jobs have: the last bits of sums depend on it
     child = start()
     wait_until_started()
     child.kill()

@@ -37,7 +37,7 @@ MOMENTS = {
     "half-way through a checkpoint": """
         import io, torch
         def save(checkpoint, file, original=torch.save):
-            if "step=00000010" in file.name:
+            if checkpoint["global_step"] == 10:
                 original(checkpoint, whole := io.BytesIO())
                 file.write(whole.getvalue()[:len(whole.getvalue()) // 2])
                 file.flush()

@@ -36,4 +36,7 @@ def run(settings: Settings) -> None:
     model, batches = load(settings.source, limit=settings.limit)
     images = write_codes(settings.out, codes_of(model, batches), model_fingerprint=model.fingerprint())
     on_disk = settings.out.stat().st_size * 8 / images
-    print(f"{settings.out}: codes of {images} images, {on_disk:.0f} bits per image on disk")
+    print(
+        f"{settings.out}: codes of {images} images, those of --split {settings.source.split} alone; "
+        f"{on_disk:.0f} bits per image on disk"
+    )

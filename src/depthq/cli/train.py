@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.cli.show import show_figures
 from depthq.evaluation import Evaluation
+from depthq.files import is_leftover
 from depthq.models import PRESETS, DQAEConfig
 from depthq.run_folder import is_run, load_run_settings, load_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig, train
@@ -86,7 +87,7 @@ def _report(config: RunConfig, out: Path, figures: Evaluation) -> None:
 
 @rank_zero_only  # the others find what rank zero has begun
 def _check_is_new_or_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(not file.name.endswith(".partial") for file in out.iterdir())):
+    if out.exists() and (not out.is_dir() or not all(map(is_leftover, out.iterdir()))):
         remedy = "add --resume to go on with it" if is_run(out) else "it is no run of depthq train"
         raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
 

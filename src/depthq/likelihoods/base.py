@@ -61,6 +61,12 @@ class Likelihood(ABC):
         with torch.autocast(parameters.device.type, enabled=False):
             return self._mean(parameters.float()).clamp(0, 255)
 
+    def start(self, bias: Tensor) -> None:  # noqa: B027 - not abstract: most have nothing to do
+        """Set the bias (P,) of a decoder's last layer, in place, to parameters that training does well to start from.
+
+        Here it stays as it was drawn.
+        """
+
     @torch.no_grad()
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw an image: uint8 (B, C, H, W).

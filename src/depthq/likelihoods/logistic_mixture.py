@@ -15,6 +15,10 @@ _HALF_BIN = 1 / 255
 _MAX_LOG_SCALE = 7.0
 """Log scales are held within +-7: from a tenth of a grey level to 500 times the range."""
 # Deviation: PixelCNN++ has the lower bound alone; without the upper one the mass of a bin underflows.
+_FIRST_LOG_SCALE = -2.5
+"""Where log scales start: a spread of ten grey levels. From 0, half the range, training needs as many steps again."""
+_FIRST_MEANS = (-0.5, 0.5)
+"""Over which the components' means start, so that they are not all the same."""
 _MAX_DISTANCE = 1e30
 """Bound on a distance in scales, so that decoders gone astray give large losses rather than infinite ones."""
 
@@ -46,6 +50,17 @@ class LogisticMixtureLikelihood(Likelihood):
         self.num_components = num_components
         num_couplings = image_channels * (image_channels - 1) // 2
         self.num_parameters = num_components * (1 + 2 * image_channels + num_couplings)
+
+    @torch.no_grad()
+    def start(self, bias: Tensor) -> None:
+        """Narrow components, spread over the grey scale; logits and couplings stay as they were drawn."""
+        maps = bias.unflatten(0, (-1, self.num_components))  # (P / K, K), a view
+        means, log_scales = (
+            maps[1 : 1 + self.image_channels],
+            maps[1 + self.image_channels : 1 + 2 * self.image_channels],
+        )
+        means.copy_(torch.linspace(*_FIRST_MEANS, self.num_components))
+        log_scales.fill_(_FIRST_LOG_SCALE)
 
     def _log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
         mixture = self._mixture(parameters)

@@ -72,6 +72,8 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
         self.mix = nn.Conv2d(config.num_levels * width, width, 3, padding=1)
         self.decoder = nn.Sequential(residual_blocks(width, blocks), *_upsampling(config), nn.ReLU())
         self.head = nn.Conv2d(config.channels[0], self.likelihood.num_parameters, 1)
+        assert self.head.bias is not None
+        self.likelihood.start(self.head.bias)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> DQAEOutput:

@@ -1,7 +1,6 @@
 """What a run leaves behind while it trains: metrics.jsonl, reconstructions/, model/, and a progress bar."""
 
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from depthq.evaluation import reconstruction_grid
-from depthq.files import replacing
+from depthq.files import folder_beside, replacing
 from depthq.models import DQAE
 from depthq.training.module import DQAETraining
 
@@ -135,9 +134,7 @@ def write_row(trainer: Trainer, figures: dict[str, float]) -> None:
 
 def save_model(model: DQAE, folder: Path) -> None:
     """`save_pretrained` into `folder`, each file replaced whole."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed right here
-    try:
+    with folder_beside(folder) as partial:
         try:
             model.save_pretrained(partial)
         except SafetensorError as error:  # what it makes of a full disk
@@ -145,8 +142,6 @@ def save_model(model: DQAE, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         for file in partial.iterdir():
             file.replace(folder / file.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 class ProgressBar(Callback):

@@ -1,7 +1,10 @@
 """A training run: a folder with config.yaml, metrics.jsonl, checkpoints/, model/ and reconstructions/."""
 
 import itertools
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader
 from depthq.evaluation import Evaluation
-from depthq.files import replacing
+from depthq.files import is_leftover, remove_leftovers, replacing
 from depthq.models import DQAE, DQAEConfig
 from depthq.training.callbacks import GRID_IMAGES, MetricsFile, ProgressBar, TrainingRows, ValidationRows
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
@@ -114,8 +117,9 @@ def train(
             trainer = _trainer(config.training, run, hardware or Hardware(), data, progress)
         except MisconfigurationException as error:
             raise ValueError(f"hardware must fit this machine; got: {error}; leave it to auto") from error
-        _write_config(config, run)
-        _fit(trainer, training, data, checkpoint)
+        with _taken_back_if_it_fails(run):
+            _write_config(config, run)
+            _fit(trainer, training, data, checkpoint)
     assert training.last_evaluation is not None
     return training.last_evaluation
 
@@ -138,8 +142,28 @@ def _new_model(config: DQAEConfig, start_from: DQAE | None) -> DQAE:
     return model
 
 
+@contextmanager
+def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
+    """A new run that fails before its first checkpoint leaves nothing, which would only block the next try.
+
+    Nothing of a folder that held anything before is deleted. A run that is interrupted stays.
+    """
+    was_there = run.exists()
+    is_new = not was_there or all(map(is_leftover, run.iterdir()))
+    try:
+        yield
+    except Exception:
+        if is_new and newest_checkpoint(run / "checkpoints") is None and rank_zero_only.rank == 0:
+            for path in run.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not was_there:
+                run.rmdir()
+        raise
+
+
 @rank_zero_only
 def _write_config(config: RunConfig, run: Path) -> None:
+    remove_leftovers(run)
     with replacing(run / "config.yaml") as file:
         file.write(yaml.safe_dump(config.to_flat_dict(), sort_keys=False).encode())
 
