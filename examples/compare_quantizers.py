@@ -1,15 +1,17 @@
 """The same auto-encoder with our quantizers and with those of vector-quantize-pytorch, at the same number of bits.
 
-    pip install "depthq[reproduce]"
+    pip install "depthq[studies]"
     python examples/compare_quantizers.py                  # a few minutes per quantizer on two cores
     python examples/compare_quantizers.py --smoke          # seconds: checks that everything runs
 
 Trains on the bundled photos and prints, per quantizer, the squared error (normalised space) on photos it has not seen
-and the share of codes in use. `depthq.reproduce.fsq.Adapter`, with which LFQ is added here, is all that a quantizer
+and the share of codes in use. `studies.dq_paper.fsq.Adapter`, with which LFQ is added here, is all that a quantizer
 from elsewhere needs to become part of a DQ-AE.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,9 +19,11 @@ from vector_quantize_pytorch import LFQ
 
 from depthq import DQAE, DQAEConfig
 from depthq.data import evaluation_loader, open_images, training_loader
-from depthq.evaluation import Evaluation, Evaluator
+from depthq.measure import Evaluation, Evaluator
 from depthq.models import QUANTIZERS
-from depthq.reproduce.fsq import Adapter
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for studies/
+from studies.dq_paper.fsq import Adapter
 
 
 def lfq(config: DQAEConfig, level: int) -> Adapter:
@@ -33,7 +37,7 @@ def lfq(config: DQAEConfig, level: int) -> Adapter:
     return Adapter(peer, dim)
 
 
-QUANTIZERS["lfq"] = lfq  # FSQ is there, by depthq.reproduce
+QUANTIZERS["lfq"] = lfq  # FSQ is there, by studies.dq_paper
 
 
 def main() -> None:

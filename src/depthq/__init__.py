@@ -1,6 +1,6 @@
 """depthq: images to a few discrete codes per position and back, in honest bits."""
 
-from depthq import analysis
+from depthq import analysis, features
 from depthq.codes import Codes
 from depthq.models import DQAE, DQAEConfig, DQAEOutput
 from depthq.quantizers import CodebookHealth, DepthwiseQuantizer, QuantizerOutput, ResidualQuantizer, SharedQuantizer
@@ -16,4 +16,5 @@ __all__ = [
     "ResidualQuantizer",
     "SharedQuantizer",
     "analysis",
+    "features",
 ]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from depthq.cli import main
-from depthq.run_folder import load_model
+from depthq.runs import load_model
 
 
 @pytest.fixture(scope="module")

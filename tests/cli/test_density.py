@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from depthq.cli import main
-from depthq.evaluation.density import estimate_density
+from depthq.features.density import estimate_density
 
 QUICK = ["--codebook-size", "2", "8", "--steps", "3", "--seeds", "2", "--num-codebooks", "2"]
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from depthq.cli import main
-from depthq.codes_file import read_codes
+from depthq.codes.file import read_codes
 from depthq.data import evaluation_loader, open_images
-from depthq.evaluation import image_grid
-from depthq.run_folder import load_model
+from depthq.pixels import image_grid
+from depthq.runs import load_model
 
 
 def names(folder):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from depthq.cli import main
-from depthq.run_folder import load_model
+from depthq.runs import load_model
 
 KEYS = {
     "images",

@@ -14,7 +14,7 @@ from PIL import Image
 from depthq.cli import main
 from depthq.data import DataError
 from depthq.models import PRESETS
-from depthq.run_folder import load_model, load_run_settings
+from depthq.runs import load_model, load_run_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig
 from depthq.training import train as train_in_python
 from depthq.training.module import DQAETraining

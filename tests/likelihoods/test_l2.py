@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from depthq.likelihoods import L2Likelihood, normalize
+from depthq.likelihoods import L2Likelihood
+from depthq.pixels import normalize
 
 
 def test_black_pixel_under_zero_mean_is_known_by_hand():

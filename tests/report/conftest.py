@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
-from depthq.analysis import CodeCounts
-from depthq.evaluation import Evaluator
+from depthq.analysis import CodeCounts, summarize_codes
+from depthq.measure import Evaluator
 from depthq.models import DQAE, DQAEConfig
-from depthq.report import AnalyzedRun, Measured, summarize_codes
+from depthq.report import AnalyzedRun, Measured
 from depthq.training import DataConfig, RunConfig, TrainingConfig
 
 METRICS = [

@@ -1,7 +1,6 @@
 import torch
 
-from depthq.analysis import CodeCounts
-from depthq.report import summarize_codes
+from depthq.analysis import CodeCounts, summarize_codes
 from depthq.report.heatmap import entropy_maps, information_map
 
 

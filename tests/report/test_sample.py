@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from depthq.report import ImageSample
+from depthq.measure import ImageSample
 
 
 def drawn(count: int, size: int, seed: int = 0, batch: int = 7) -> list[int]:

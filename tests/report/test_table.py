@@ -3,8 +3,8 @@ import re
 import pytest
 import torch
 
-from depthq.analysis import CodeCounts
-from depthq.report import comparison_table, summarize_codes
+from depthq.analysis import CodeCounts, summarize_codes
+from depthq.report import comparison_table
 
 
 def table_rows(summaries) -> dict[str, list[str]]:
@@ -43,3 +43,10 @@ def test_total_correlation_of_few_independent_codes_is_told_corrected_too():
     assert least["plug-in"] > 0.6
     assert least["shuffle"] == pytest.approx(0, abs=0.1)
     assert float(rows["total correlation, nats, at least, Miller-Madow"][0]) < least["plug-in"]
+
+
+def test_summary_is_json(analyzed):
+    summary = analyzed().summary
+    content = json.loads(json.dumps(asdict(summary), allow_nan=False))
+    assert [level["grid"] for level in content["levels"]] == [[4, 4], [8, 8]]
+    assert len(content["mutual_information"][1]["matrix_nats"]) == 6

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from depthq import DQAE
 from depthq.models import PRESETS
 from depthq.quantizers import NonFiniteLatentsError, health
-from depthq.run_folder import is_run, load_model, load_run_settings
+from depthq.runs import is_run, load_model, load_run_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, train
 from depthq.training.checkpoints import newest_checkpoint
 from depthq.training.module import DQAETraining

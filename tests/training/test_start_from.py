@@ -7,7 +7,7 @@ import torch
 
 from depthq import DQAE
 from depthq.models import PRESETS
-from depthq.run_folder import load_model
+from depthq.runs import load_model
 from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig, train
 from depthq.training.module import DQAETraining
 

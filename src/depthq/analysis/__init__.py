@@ -9,17 +9,9 @@ It works on the codes of any quantizer, `depthq.Codes` or plain integer arrays, 
     pairwise_mutual_information(counts).mean_pairwise_nats
 """
 
-from depthq.analysis.axis import AxisRecommendation, AxisSplit, recommend_axis
 from depthq.analysis.blocks import block_interval
 from depthq.analysis.bootstrap import Interval, bootstrap_interval
 from depthq.analysis.counting import CodeCounts
-from depthq.analysis.dependence import (
-    FeatureDependence,
-    PairDependence,
-    axis_correlation,
-    feature_dependence,
-    quantile_codes,
-)
 from depthq.analysis.entropy import CodeEntropy, code_entropy, entropy_nats, position_entropy_nats
 from depthq.analysis.mutual_information import (
     MutualInformation,
@@ -27,7 +19,7 @@ from depthq.analysis.mutual_information import (
     pairwise_mutual_information,
     shuffled_mutual_information_nats,
 )
-from depthq.analysis.plots import plot_mutual_information, plot_position_entropy, plot_usage
+from depthq.analysis.summary import CodeSummary, summarize_codes
 from depthq.analysis.total_correlation import (
     JointEntropyBounds,
     joint_entropy_bounds,
@@ -36,31 +28,22 @@ from depthq.analysis.total_correlation import (
 )
 
 __all__ = [
-    "AxisRecommendation",
-    "AxisSplit",
     "CodeCounts",
     "CodeEntropy",
-    "FeatureDependence",
+    "CodeSummary",
     "Interval",
     "JointEntropyBounds",
     "MutualInformation",
-    "PairDependence",
-    "axis_correlation",
     "block_interval",
     "bootstrap_interval",
     "code_entropy",
     "entropy_nats",
-    "feature_dependence",
     "joint_entropy_bounds",
     "joint_entropy_nats",
     "mutual_information_nats",
     "pairwise_mutual_information",
-    "plot_mutual_information",
-    "plot_position_entropy",
-    "plot_usage",
     "position_entropy_nats",
-    "quantile_codes",
-    "recommend_axis",
     "shuffled_mutual_information_nats",
+    "summarize_codes",
     "total_correlation_nats",
 ]

@@ -1,5 +1,5 @@
 """The command line: one module per verb."""
 
-from depthq.cli.main import main
+from depthq.cli.main import main, run_command
 
-__all__ = ["main"]
+__all__ = ["main", "run_command"]

@@ -20,13 +20,14 @@ from statistics import fmean
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from depthq.analysis import CodeCounts, MutualInformation
+from depthq.analysis import CodeCounts, MutualInformation, summarize_codes
+from depthq.analysis.summary import ESTIMATORS
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
 from depthq.files import new_folder
+from depthq.measure import ImageSample
 from depthq.models import DQAE
-from depthq.report import AnalyzedRun, ImageSample, comparison_table, draw_figures, summarize_codes
-from depthq.report.summary import ESTIMATORS
-from depthq.run_folder import load_model, load_run_settings
+from depthq.report import AnalyzedRun, comparison_table, draw_figures
+from depthq.runs import load_model, load_run_settings
 from depthq.units import nats_to_bits
 
 IMAGES_DRAWN = 8

@@ -12,10 +12,10 @@ from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from depthq.cli.model_and_data import add_model
-from depthq.codes_file import read_codes
-from depthq.evaluation import to_picture
+from depthq.codes.file import read_codes
 from depthq.files import new_folder
-from depthq.run_folder import load_model
+from depthq.pixels import to_picture
+from depthq.runs import load_model
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,9 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import device_name
-from depthq.evaluation.density import (
-    Axis,
-    Density,
-    DensitySummary,
-    Spread,
-    check_maps,
-    estimate_density,
-    feature_moments,
-)
-from depthq.evaluation.extraction import example_maps, extract_features
-from depthq.evaluation.features import NORMALIZATIONS, load_backbone, open_features
+from depthq.features.backbones import NORMALIZATIONS, load_backbone, open_features
+from depthq.features.density import Axis, Density, DensitySummary, Spread, check_maps, estimate_density, feature_moments
+from depthq.features.extraction import example_maps, extract_features
 from depthq.files import new_folder
 
 HELD_OUT_SHARE = 5  # one in so many

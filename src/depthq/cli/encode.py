@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, codes_of, load, model_and_data
-from depthq.codes_file import write_codes
+from depthq.codes.file import write_codes
 from depthq.files import check_is_new
 
 

@@ -18,7 +18,7 @@ from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
 from depthq.cli.show import show_figures
-from depthq.evaluation import Evaluator
+from depthq.measure import Evaluator
 
 
 @dataclass(frozen=True)

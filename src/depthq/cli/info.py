@@ -15,7 +15,7 @@ from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import add_model
 from depthq.models import DQAE
-from depthq.run_folder import is_run, load_model, load_run_settings
+from depthq.runs import is_run, load_model, load_run_settings
 from depthq.units import bits_per_dim, bits_per_pixel
 
 DEFAULT_IMAGE_SIZE = 32

@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
+from types import ModuleType
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -19,7 +20,6 @@ VERBS = {
     "encode": "turn images into a file of codes",
     "decode": "turn a file of codes back into images",
     "density": "describe features of any network by trained codebooks",
-    "reproduce": "run the rows of the paper's tables, and show them beside ours",
     "info": "show levels, code shapes, bits and parameters of a model",
 }
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
@@ -42,15 +42,21 @@ def main(arguments: list[str] | None = None) -> int:
     if verb not in VERBS:
         _say(f"depthq: error: verb must be one of {', '.join(VERBS)}; got {verb!r}")
         return USAGE_ERROR
-    return _run(verb, [with_underscores(argument) for argument in rest])
+    return run_command(importlib.import_module(f"depthq.cli.{verb}"), f"depthq {verb}", rest)
 
 
-def _run(verb: str, arguments: list[str]) -> int:
+def run_command(command: ModuleType, name: str, arguments: list[str]) -> int:
+    """Parse the arguments of a command and run it; returns the exit code that `main` tells.
+
+    Args:
+        command: With `parse(parser, arguments)`, which gives its settings, `run(settings)`, and a text for --help.
+        name: What the user calls it by.
+        arguments: Behind that name.
+    """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    module = importlib.import_module(f"depthq.cli.{verb}")
     parser = ArgumentParser(
-        prog=f"depthq {verb}",
-        description=module.__doc__,
+        prog=name,
+        description=command.__doc__,
         formatter_class=RawDescriptionHelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,  # the preset is read ahead of the parser, which knows no abbreviations
@@ -58,21 +64,21 @@ def _run(verb: str, arguments: list[str]) -> int:
     for trainer in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(trainer).setLevel(logging.WARNING)
     try:
-        settings = module.parse(parser, arguments)
+        settings = command.parse(parser, [with_underscores(argument) for argument in arguments])
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
     except (ArgumentError, ValueError) as error:
-        _say(f"depthq {verb}: error: {error}\n(depthq {verb} --help shows all options, and examples)")
+        _say(f"{name}: error: {error}\n({name} --help shows all options, and examples)")
         return USAGE_ERROR
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say(f"depthq {verb}: warning: {message}")
-            module.run(settings)
+            warnings.showwarning = lambda message, *_: _say(f"{name}: warning: {message}")
+            command.run(settings)
     except (ValueError, OSError) as error:
-        _say(f"depthq {verb}: error: {error}")
+        _say(f"{name}: error: {error}")
         return DATA_ERROR
     except KeyboardInterrupt as interrupt:
-        _say(f"depthq {verb}: interrupted{interrupt}")
+        _say(f"{name}: interrupted{interrupt}")
         return INTERRUPTED
     return 0
 

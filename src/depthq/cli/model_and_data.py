@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from depthq.data import DataError, evaluation_loader, open_images
 from depthq.models import DQAE
-from depthq.run_folder import is_run, load_model, load_run_settings
+from depthq.runs import is_run, load_model, load_run_settings
 
 # One batch size for all verbs: the last bit of a convolution may depend on it, and codes must decode to exactly
 # what reconstruct shows.

@@ -15,9 +15,9 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.evaluation import image_grid, reconstruct
 from depthq.files import check_is_new, replacing
 from depthq.models import DQAE
+from depthq.pixels import image_grid
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def run(settings: Settings) -> None:
 def _pairs(model: DQAE, batches: Iterator[Tensor], count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Originals and reconstructions, in whole batches as encode sees them, of at least `count` images if there are."""
     for images in batches:
-        yield images, reconstruct(model, images)
+        yield images, model.reconstruct(images)
         count -= len(images)
         if count <= 0:
             return

@@ -14,11 +14,11 @@ import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from depthq.analysis import CodeCounts
+from depthq.analysis import CodeCounts, summarize_codes
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.evaluation import Evaluator
-from depthq.report import ImageSample, Measured, summarize_codes, write_report
-from depthq.run_folder import is_run, load_run_settings
+from depthq.measure import Evaluator, ImageSample
+from depthq.report import Measured, write_report
+from depthq.runs import is_run, load_run_settings
 
 SAMPLE_SIZE = 64
 

@@ -1,6 +1,6 @@
 """Figures for people: each with its unit, the headline first."""
 
-from depthq.evaluation import Evaluation
+from depthq.measure import Evaluation
 
 
 def show_figures(figures: Evaluation) -> None:

@@ -19,10 +19,10 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.cli.show import show_figures
-from depthq.evaluation import Evaluation
 from depthq.files import is_leftover
+from depthq.measure import Evaluation
 from depthq.models import PRESETS, DQAEConfig
-from depthq.run_folder import is_run, load_run_settings, load_settings
+from depthq.runs import is_run, load_run_settings, load_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig, train
 
 Kind = TypeVar("Kind", DataConfig, DQAEConfig, TrainingConfig, Hardware)

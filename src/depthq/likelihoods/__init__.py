@@ -11,7 +11,7 @@ from depthq.likelihoods.base import Likelihood
 from depthq.likelihoods.categorical import CategoricalLikelihood
 from depthq.likelihoods.l2 import L2Likelihood
 from depthq.likelihoods.logistic_mixture import LogisticMixtureLikelihood
-from depthq.likelihoods.normalization import denormalize, normalize
+from depthq.pixels import denormalize, normalize
 
 __all__ = [
     "LIKELIHOODS",

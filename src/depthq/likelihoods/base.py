@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from depthq.likelihoods.normalization import check_image_channels
+from depthq.pixels import check_image_channels
 
 
 class Likelihood(ABC):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from depthq.likelihoods.base import Likelihood, to_uint8
-from depthq.likelihoods.normalization import denormalize, normalize
+from depthq.pixels import denormalize, normalize
 
 
 class L2Likelihood(Likelihood):

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from depthq.codes import Codes
 from depthq.likelihoods import make_likelihood
-from depthq.likelihoods.normalization import normalize
 from depthq.models.blocks import Upsample, residual_blocks
 from depthq.models.config import DQAEConfig
 from depthq.models.level import Level
 from depthq.models.quantizer import NoQuantizer
+from depthq.pixels import normalize
 from depthq.quantizers import QuantizerOutput
 
 
@@ -136,6 +136,13 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
             quantized = level.quantizer.decode(level_codes)
             maps.append(level.upsampler(quantized if index in used else torch.zeros_like(quantized)))
         return self.likelihood.mean(self._decode_maps(maps)).round().to(torch.uint8)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images uint8 (B, C, H, W) through the codes and back; without a quantizer, through the latents."""
+        if self.config.quantizer == "none":
+            with torch.no_grad():
+                return self.likelihood.mean(self(images).parameters).round().to(torch.uint8)
+        return self.decode(self.encode(images))
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """One map per level, coarse to fine."""

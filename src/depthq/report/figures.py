@@ -9,20 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from depthq.analysis import (
-    CodeCounts,
-    MutualInformation,
-    plot_mutual_information,
-    plot_position_entropy,
-    plot_usage,
-)
+from depthq.analysis import CodeCounts, MutualInformation
 from depthq.analysis.mutual_information import Estimator
-from depthq.analysis.plots import new_figure
+from depthq.analysis.summary import ESTIMATORS, CodeSummary
 from depthq.codes import Codes
-from depthq.evaluation import image_grid
 from depthq.models import DQAE
+from depthq.pixels import image_grid
 from depthq.report.mixing import decode_each_level, mix_codebooks, mix_levels, mix_positions
-from depthq.report.summary import ESTIMATORS, CodeSummary
+from depthq.report.plots import new_figure, plot_mutual_information, plot_position_entropy, plot_usage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from depthq.analysis.plots import short_number
-from depthq.report.summary import CodeSummary
+from depthq.analysis.summary import CodeSummary
+from depthq.report.plots import short_number
 
 MAX_COLUMNS_WITH_VALUES = 12  # above, values no longer fit into the cells of a phone
 

@@ -13,16 +13,16 @@ from typing import Any
 import jinja2
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from depthq.evaluation import Evaluation, reconstruct, to_picture
+from depthq.analysis.summary import CodeSummary
 from depthq.files import replacing
+from depthq.measure import Evaluation
 from depthq.models import DQAE
+from depthq.pixels import psnr_db, to_picture
 from depthq.report.curves import Chart, charts_of, read_metrics
 from depthq.report.heatmap import HeatMap, entropy_maps, information_map
 from depthq.report.mixing import decode_each_level
-from depthq.report.summary import CodeSummary
-from depthq.run_folder import load_run_settings
+from depthq.runs import load_run_settings
 
 PAIRS_SHOWN = 12
 STRIP_IMAGES = 6
@@ -193,7 +193,7 @@ def _by_detail(images: Tensor) -> Tensor:
 
 
 def _pairs(model: DQAE, images: Tensor) -> list[Pair]:
-    ours = reconstruct(model, images.to(model.device)).cpu()
+    ours = model.reconstruct(images.to(model.device)).cpu()
     return [
         Pair(_picture_url(original), _picture_url(made), _psnr_db(made[None], original[None]))
         for original, made in zip(images, ours, strict=True)
@@ -211,10 +211,7 @@ def _strips(model: DQAE, images: Tensor) -> list[Strip]:
 
 def _psnr_db(made: Tensor, originals: Tensor) -> float:
     """Mean over images."""
-    per_image = peak_signal_noise_ratio(
-        made.float(), originals.float(), data_range=255.0, reduction="none", dim=(1, 2, 3)
-    )
-    return float(per_image.mean())
+    return float(psnr_db(made.float(), originals.float()).mean())
 
 
 def _health(model: DQAE, codes: CodeSummary) -> list[CodebookRow]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from depthq.report.summary import CodeSummary
+from depthq.analysis.summary import CodeSummary
 
 
 def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from depthq.evaluation import reconstruction_grid
 from depthq.files import folder_beside, replacing
 from depthq.models import DQAE
+from depthq.pixels import image_grid
 from depthq.training.module import DQAETraining
 
 GRID_IMAGES = 8
@@ -117,7 +117,8 @@ class ValidationRows(Callback):
         assert isinstance(pl_module, DQAETraining)
         save_model(pl_module.model, self.run / "model")
         with replacing(self.run / "reconstructions" / f"step={trainer.global_step:08d}.png") as file:
-            reconstruction_grid(pl_module.model, self.images).save(file, "PNG")
+            ours = pl_module.model.reconstruct(self.images.to(pl_module.device)).cpu()
+            image_grid(self.images.cpu(), ours).save(file, "PNG")
         write_row(trainer, pl_module.validation_figures())
         for level, health in pl_module.codebook_health().items():
             if health.collapsed.any():

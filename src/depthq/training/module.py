@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from depthq.evaluation import Evaluation, Evaluator
+from depthq.measure import Evaluation, Evaluator
 from depthq.models import DQAE, DQAEOutput
 from depthq.quantizers import CodebookHealth, NonFiniteLatentsError
 from depthq.training.config import TrainingConfig

@@ -17,8 +17,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader
-from depthq.evaluation import Evaluation
 from depthq.files import is_leftover, remove_leftovers, replacing
+from depthq.measure import Evaluation
 from depthq.models import DQAE, DQAEConfig
 from depthq.training.callbacks import GRID_IMAGES, MetricsFile, ProgressBar, TrainingRows, ValidationRows
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of

@@ -1,0 +1,186 @@
+"""What the codes of a sample say and share, as plain numbers: the content of analysis.json."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from depthq.analysis.counting import CodeCounts
+from depthq.analysis.entropy import code_entropy, entropy_nats, position_entropy_nats
+from depthq.analysis.mutual_information import Estimator, MutualInformation, pairwise_mutual_information
+from depthq.analysis.total_correlation import joint_entropy_bounds, total_correlation_nats
+
+ESTIMATORS: tuple[Estimator, ...] = ("plugin", "shuffle", "miller_madow")
+
+
+@dataclass(frozen=True)
+class LevelSummary:
+    """The codebooks of one level; lists have one entry per codebook. Entropies are plug-in unless named otherwise."""
+
+    grid: list[int]
+    """Height and width of the level's map of codes."""
+    positions: int
+    """Positions counted, over all images."""
+    codebook_sizes: list[int]
+    """K."""
+    entropy_nats: list[float]
+    """Of one code, 0..log K."""
+    entropy_bits: list[float]
+    """The same in bits, 0..log2 K."""
+    entropy_miller_madow_nats: list[float]
+    """Corrected for the size of the sample."""
+    perplexity: list[float]
+    """exp(entropy in nats), 1..K."""
+    usage: list[float]
+    """Share of the K codes that occur, 0..1."""
+    mean_entropy_nats: float
+    """Mean over codebooks of the entropy of one code: the paper's "entropy"."""
+    position_entropy_nats: list[list[float]]
+    """H rows of W: entropy over images of the code at each position, mean over codebooks (Fig. 3, left)."""
+    total_correlation_nats: float | None = None
+    """What the sum of the codebooks' entropies counts more than once, from the table of all of them; None where that
+    has too many cells."""
+    total_correlation_miller_madow_nats: float | None = None
+    """Corrected for the size of the sample."""
+
+
+@dataclass(frozen=True)
+class PairSummary:
+    """What codebooks share, by one estimator; None where there is no pair."""
+
+    estimator: str
+    """Of mutual information: on few samples plugin is too high unless codes depend strongly on each other; shuffle
+    is right for independent codes, miller_madow for those that depend so strongly that few pairs of them occur."""
+    mean_pairwise_nats: float | None
+    """Mean over all pairs of different codebooks."""
+    mean_within_level_nats: list[float | None]
+    """Mean over the pairs of each level: the paper's "mean MI"."""
+    mean_across_levels_nats: float | None
+    """Mean over pairs of codebooks of different levels, at the positions of the finer one."""
+    total_correlation_lower_nats: float
+    """What the sum of all codebooks' entropies counts more than once, per position: at least ... (as high or low as the
+    pairs are by this estimator, so that from few samples plugin gives no lower bound)"""
+    total_correlation_upper_nats: float
+    """... and at most."""
+    matrix_nats: list[list[float]]
+    """Mutual information of each pair, entropy on the diagonal; rows and columns in the order of `codebooks`."""
+
+
+@dataclass(frozen=True)
+class CodeSummary:
+    """All figures of a sample of codes that do not need the model."""
+
+    images: int
+    levels: list[LevelSummary]
+    """Coarse to fine."""
+    codebooks: list[str]
+    """"level.codebook" of each row and column of the matrices."""
+    mutual_information: list[PairSummary]
+    """By plugin, shuffle and miller_madow, in this order."""
+    warnings: list[str]
+    """Which figures rest on too few samples, with the bias to expect."""
+
+    @property
+    def plugin(self) -> PairSummary:
+        return self.mutual_information[0]
+
+    @property
+    def shuffle(self) -> PairSummary:
+        return self.mutual_information[1]
+
+    @property
+    def miller_madow(self) -> PairSummary:
+        return self.mutual_information[2]
+
+
+def summarize_codes(counts: CodeCounts) -> CodeSummary:
+    """Entropy, usage, mutual information and total correlation of counted codes.
+
+    Args:
+        counts: Of maps of codes (B, M, H, W), one or more levels.
+
+    Raises:
+        ValueError: If nothing has been counted, or codes other than maps.
+    """
+    if counts.grids is not None and any(len(grid) != 2 for grid in counts.grids):
+        raise ValueError(
+            f"counts must be of maps (B, M, H, W); got positions {counts.grids}; "
+            "give codes axes of length 1, as (N, M, 1, 1)"
+        )
+    with _collected_warnings() as level_doubts:
+        levels = [_level_summary(counts, level) for level in range(len(counts.codebook_sizes))]
+    with _collected_warnings() as pair_doubts:
+        information = [pairwise_mutual_information(counts, estimator=estimator) for estimator in ESTIMATORS]
+    pairs = [_pair_summary(each) for each in information]
+    return CodeSummary(
+        images=int(counts.per_position()[0, 0, 0].sum()),
+        levels=levels,
+        codebooks=[f"{level}.{index}" for level, index in counts.codebooks],
+        mutual_information=pairs,
+        warnings=level_doubts + pair_doubts + ([_total_correlation_doubt(*pairs)] if pair_doubts else []),
+    )
+
+
+def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:
+    entropy, per_position = code_entropy(counts, level), position_entropy_nats(counts, level)
+    has_table = counts.joint_of_level(level) is not None
+    return LevelSummary(
+        grid=list(per_position.shape[1:]),
+        positions=entropy.num_samples,
+        codebook_sizes=list(counts.codebook_sizes[level]),
+        entropy_nats=entropy.entropy_nats.tolist(),
+        entropy_bits=entropy.entropy_bits.tolist(),
+        entropy_miller_madow_nats=entropy_nats(counts.marginal(level), "miller_madow").tolist(),
+        perplexity=entropy.perplexity.tolist(),
+        usage=entropy.usage.tolist(),
+        mean_entropy_nats=float(entropy.entropy_nats.mean()),
+        position_entropy_nats=per_position.mean(0).tolist(),
+        total_correlation_nats=total_correlation_nats(counts, level=level) if has_table else None,
+        total_correlation_miller_madow_nats=(
+            total_correlation_nats(counts, "miller_madow", level=level) if has_table else None
+        ),
+    )
+
+
+def _pair_summary(information: MutualInformation) -> PairSummary:
+    level_of = torch.tensor([level for level, _ in information.codebooks])
+    different = ~torch.eye(len(level_of), dtype=torch.bool)
+    same_level = level_of[:, None] == level_of[None, :]
+    bounds = joint_entropy_bounds(information)
+    matrix = information.matrix_nats
+    return PairSummary(
+        estimator=information.estimator,
+        mean_pairwise_nats=_mean(matrix[different]),
+        mean_within_level_nats=[
+            _mean(matrix[different & same_level & (level_of == level)]) for level in level_of.unique()
+        ],
+        mean_across_levels_nats=_mean(matrix[~same_level]),
+        total_correlation_lower_nats=bounds.total_correlation_lower_nats,
+        total_correlation_upper_nats=bounds.total_correlation_upper_nats,
+        matrix_nats=matrix.tolist(),
+    )
+
+
+def _total_correlation_doubt(plugin: PairSummary, shuffle: PairSummary, miller_madow: PairSummary) -> str:
+    return (
+        f"total correlation of at least {plugin.total_correlation_lower_nats:.4g} nats is a plug-in figure too, and on "
+        f"so few positions no lower bound: the same pairs give {shuffle.total_correlation_lower_nats:.4g} by "
+        f'"shuffle" and {miller_madow.total_correlation_lower_nats:.4g} by "miller_madow"; count more images'
+    )
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if values.numel() else None
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """A list that holds, behind the block, the user warnings that it raised."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield messages
+    messages += dict.fromkeys(str(warning.message) for warning in caught)  # estimators may doubt the same pair

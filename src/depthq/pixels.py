@@ -1,0 +1,100 @@
+"""Images of 8 bits: to the normalised space of the paper and back, and to pictures.
+
+The normalised space has ImageNet's mean and standard deviation per colour channel. Images enter the encoder in it, and
+the paper's L2 is a mean squared error in it. One unit is about 58 grey values, so squared errors are about 19.6 times
+those of images in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:  # pictures want Pillow, the rest does not
+    from PIL import Image
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Images as the encoder sees them.
+
+    Args:
+        images: uint8 (B, C, H, W), C = 3 (RGB) or 1 (gray: the averages of the three means and deviations).
+
+    Returns:
+        float32 (B, C, H, W), in the memory format of `images`.
+
+    Raises:
+        ValueError: If `images` is not uint8, or C is neither 1 nor 3.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8, 0..255; got {images.dtype}")
+    mean, std = _statistics(images)
+    return (images.float() - mean) / std
+
+
+def denormalize(normalized: Tensor) -> Tensor:
+    """The inverse of `normalize`: float32 grey levels on the scale 0..255, neither rounded nor clamped.
+
+    Args:
+        normalized: float (B, C, H, W), C = 3 or 1.
+
+    Raises:
+        ValueError: If C is neither 1 nor 3.
+    """
+    mean, std = _statistics(normalized)
+    return normalized.float() * std + mean
+
+
+def check_image_channels(channels: int) -> None:
+    """Raise ValueError unless images of that many channels are gray or RGB."""
+    if channels not in (1, 3):
+        raise ValueError(f"image_channels must be 1 (gray) or 3 (RGB); got {channels}; convert the images")
+
+
+def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in grey levels, each float32 (1, C, 1, 1) on the device of `images`."""
+    channels = images.shape[1]
+    check_image_channels(channels)
+    levels = 255 * torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD])  # (2, 3)
+    if channels == 1:
+        levels = levels.mean(1, keepdim=True)
+    # Built here, not cached: a cached tensor could have been born in inference mode. Not blocking: the host
+    # need not wait until the device's queue has run dry.
+    mean, std = levels[:, None, :, None, None].to(images.device, non_blocking=True)
+    return mean, std
+
+
+def psnr_db(approximations: Tensor, originals: Tensor) -> Tensor:
+    """PSNR of each image (B,) in dB; an exact one counts as one with a single sub-pixel off by 1, to stay finite."""
+    squared_error = (approximations - originals).square().mean((1, 2, 3))
+    return 10 * (255**2 / squared_error.clamp(min=1 / originals[0].numel())).log10()
+
+
+def image_grid(*rows: Tensor, columns: int = 8, gap: int = 2) -> Image.Image:
+    """Tile batches of images, one under the other, `columns` at a time; small images are enlarged in whole pixels.
+
+    Args:
+        rows: Batches uint8 (B, C, H, W) of one shape; the i-th images of all batches stand in one column.
+        columns: Images side by side.
+        gap: White pixels between images.
+    """
+    images = torch.stack(rows, dim=1)  # (B, rows, C, H, W)
+    zoom = max(1, 96 // images.shape[-2])
+    images = images.repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    images = torch.nn.functional.pad(images, (0, gap, 0, gap), value=255)
+    bands = [torch.cat(list(torch.cat(list(band.unbind(0)), dim=-1)), dim=-2) for band in images.split(columns)]
+    width = bands[0].shape[-1]
+    bands = [torch.nn.functional.pad(band, (0, width - band.shape[-1]), value=255) for band in bands]
+    return to_picture(torch.cat(bands, dim=-2)[:, :-gap, :-gap])
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """An image uint8 (C, H, W) as a Pillow image."""
+    from PIL import Image
+
+    return Image.fromarray(image.permute(1, 2, 0).numpy() if image.shape[0] == 3 else image[0].numpy())

@@ -1,0 +1,144 @@
+"""The rows that can be reproduced: one YAML file per item in items/, read into plain data."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from depthq.models import DQAEConfig
+from studies.dq_paper.codecs import Codec
+from studies.dq_paper.density_study import DensityStudy
+from studies.dq_paper.experiment import Experiment
+from studies.dq_paper.scales import Scale
+from studies.dq_paper.trainings import Progressive, Training
+
+ITEMS = (
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "decoupling",
+    "convergence",
+    "mnist",
+    "progressive",
+    "equal_bits",
+    "rate_distortion",
+    "figure1",
+    "figure3",
+    "figure4",
+    "figure5",
+)
+"""In the order of the page."""
+_MODEL_FIELDS = {field.name for field in fields(DQAEConfig)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One declared row of an item."""
+
+    name: str
+    """Words joined by dashes, such as M5-K128-l2-depthwise."""
+    kind: str
+    """What sort of experiment, see the modules of `studies.dq_paper`."""
+    options: dict[str, Any]
+    """What sets the experiment apart: its own fields, those of `DQAEConfig`, or multiples of what the scale has."""
+    paper: dict[str, float]
+    """The paper's figures, by the names that ours have; units in the names."""
+    seeds: int
+    """How many seeds it is run with, 0, 1, ... unless told otherwise."""
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether it trains a network, which scale and seed then decide on; codecs and features are as they are."""
+        return self.kind in ("training", "progressive")
+
+    def experiment(self, scale: Scale, seed: int) -> Experiment:
+        """What is run for this row at a scale, with a seed."""
+        own = {name: value for name, value in self.options.items() if name not in _MODEL_FIELDS}
+        if self.kind == "codec":
+            return Codec(**own)
+        if self.kind == "density":
+            return DensityStudy(**self.options)
+        model = replace(scale.model, **{name: self.options[name] for name in self.options.keys() & _MODEL_FIELDS})
+        model = replace(model, codebook_dim=own.pop("times_codebook_dim", 1) * model.codebook_dim)
+        steps = round(own.pop("times_steps", 1) * scale.training.steps)
+        flip = own.pop("flip", scale.training.flip)
+        training = replace(scale.training, seed=seed, steps=steps, flip=flip)
+        if self.kind == "progressive":
+            own["image_sizes"] = tuple(own["image_sizes"])
+            return Progressive(model=model, training=training, **own)
+        return Training(model=model, training=training, **own)
+
+    def matches(self, pattern: str) -> bool:
+        """Whether the pattern is the name, its first words, or a wildcard (*) that fits it."""
+        return self.name == pattern or self.name.startswith(pattern + "-") or fnmatchcase(self.name, pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A table, a figure or a claim of the paper, or a comparison that goes past it."""
+
+    name: str
+    title: str
+    protocol: str
+    """What is done, and how it departs from the paper."""
+    rows: tuple[Row, ...]
+    figures: tuple[str, ...] = ("mse_normalized", "nll_nats_per_dim")
+    """What is compared between its rows, by the names in results."""
+
+
+def choose_rows(items: Sequence[Item], patterns: Sequence[str]) -> list[tuple[Item, Row]]:
+    """The rows of some items that any pattern matches, all without one.
+
+    Raises:
+        ValueError: If a pattern matches none of them.
+    """
+    rows = [(item, row) for item in items for row in item.rows]
+    for pattern in patterns:
+        if not any(row.matches(pattern) for _, row in rows):
+            names = ", ".join(row.name for _, row in rows)
+            raise ValueError(f"--rows must match one of {names}; got {pattern!r}")
+    return [(item, row) for item, row in rows if not patterns or any(map(row.matches, patterns))]
+
+
+def find_item(name: str) -> Item:
+    """An item by its name; raises ValueError with the list if there is none."""
+    if name not in ITEMS:
+        raise ValueError(f"item must be one of {', '.join(ITEMS)}; got {name!r}")
+    return _load(name)
+
+
+@cache
+def _load(name: str) -> Item:
+    text = (files("studies.dq_paper") / "items" / f"{name}.yaml").read_text()
+    declared = yaml.safe_load(text)
+    defaults = declared.pop("defaults", {})
+    rows = tuple(_row(row, defaults) for row in _expanded(declared.pop("rows")))
+    if "figures" in declared:
+        declared["figures"] = tuple(declared["figures"])
+    return Item(name=name, rows=rows, **declared)
+
+
+def _expanded(rows: Sequence[dict]) -> Iterator[dict]:
+    """Rows of a file, with those that stand in for rows of another item filled in."""
+    for row in rows:
+        if "same_as" not in row:
+            yield row
+            continue
+        item, _, pattern = row["same_as"].partition("/")
+        others = [other for other in find_item(item).rows if fnmatchcase(other.name, pattern)]
+        assert others, row
+        own = {key: value for key, value in row.items() if key != "same_as"}
+        for other in others:
+            of_other = {"name": other.name, "kind": other.kind, "seeds": other.seeds, "paper": other.paper}
+            yield of_other | other.options | own
+
+
+def _row(declared: dict, defaults: dict) -> Row:
+    options = defaults | declared
+    own = {name: options.pop(name) for name in ("name", "kind")}
+    return Row(**own, paper=options.pop("paper", {}), seeds=options.pop("seeds", 1), options=options)

@@ -1,0 +1,295 @@
+"""The paper's claims about depthwise and shared codes, Tables 3 and 4, Sec. 5.2 and App. A.3."""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean, geometric_mean
+
+from depthq.units import nats_to_bits
+from studies.dq_paper.book import Measured, ResultsBook
+from studies.dq_paper.comparison import (
+    Fraction,
+    Pair,
+    Race,
+    compared_pairs,
+    convergence,
+    pairs_of,
+    ratio_of,
+    sign_of_change,
+    sign_of_difference,
+)
+from studies.dq_paper.declared import find_item
+from studies.dq_paper.findings.finding import (
+    NATS,
+    SQUARED_ERROR,
+    Finding,
+    against,
+    present,
+    rows_of,
+    told_sides,
+    verdict,
+)
+from studies.dq_paper.scales import SCALES
+
+QUARTER = 0.25
+NOT_COUNTED = (
+    "Both have as many codes of as many bits; into how few bits codes as redundant as the shared ones could be packed "
+    "is not counted."
+)
+
+
+def reconstruct_better(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    pairs = _of_tables_3_and_4(scale, book, SQUARED_ERROR)
+    if pairs:
+        ours = geometric_mean(pair.ratio for pair in pairs if pair.ratio)
+        papers = geometric_mean(pair.paper_ratio for pair in pairs if pair.paper_ratio)
+        yield Finding(
+            "Depthwise codes reconstruct better than as many shared ones",
+            verdict([-pair.sign for pair in pairs]),
+            f"Tables 3 and 4: the squared error is {told_sides(pairs, 'lower')}. It is "
+            f"{ours:.2f} times that of shared codes (geometric mean); the paper's in the same rows: {papers:.2f}. "
+            f"{NOT_COUNTED}",
+            'table3 table4 --rows "*-l2-*"',
+        )
+
+
+def explain_better(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    pairs = _of_tables_3_and_4(scale, book, NATS)
+    if pairs:
+        ours = fmean(pair.shared.mean - pair.depthwise.mean for pair in pairs if pair.shared and pair.depthwise)
+        papers = fmean(
+            pair.paper_shared - pair.paper_depthwise for pair in pairs if pair.paper_shared and pair.paper_depthwise
+        )
+        yield Finding(
+            "Depthwise codes explain images better than as many shared ones",
+            verdict([-pair.sign for pair in pairs]),
+            f"Tables 3 and 4: -log p(image | codes) is {told_sides(pairs, 'lower')}, "
+            f"on average by {ours:.2f} nats/dim ({nats_to_bits(ours):.2f} bits/dim); the paper's in the same rows: "
+            f"{papers:.2f} nats/dim. {NOT_COUNTED}",
+            'table3 table4 --rows "*-ce-*" "*-mix-*"',
+        )
+
+
+def _of_tables_3_and_4(scale: str, book: ResultsBook, figure: str) -> list[Pair]:
+    items = map(find_item, ("table3", "table4"))
+    return [pair for item in items for pair in compared_pairs(item, SCALES[scale], book, figure)]
+
+
+def shared_gains_from_more(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    """The baseline, looked at by itself: what its other codebooks add to its first."""
+    rows = rows_of("table3") | rows_of("equal_bits")
+    names = ("M1-K128-l2-shared", "M10-K128-l2-shared", "M5-K128-l2-shared", "shared-wide")
+    found = present(book.figure(rows[name], SCALES[scale], SQUARED_ERROR) for name in names)
+    if len(found) == len(names):
+        one, ten, narrow, wide = found
+        papers = rows[names[1]].paper[SQUARED_ERROR] / rows[names[0]].paper[SQUARED_ERROR]
+        words = {-1: "clearly less", 0: "not clearly another error", 1: "clearly more"}
+        yield Finding(
+            "The shared quantizer gains from more codebooks",
+            verdict([-sign_of_difference(ten, one)]),
+            f"Ten codebooks err {ten.mean / one.mean:.2f} times as much as one (K = 128); the paper's {papers:.2f} "
+            "times. All of them see one vector, of as many dimensions as one depthwise slice. With those of five "
+            f"slices together it errs by {wide.mean:.4f} instead of {narrow.mean:.4f} (M = 5): "
+            f"{words[sign_of_difference(wide, narrow)]}.",
+            'table3 equal_bits --rows "*-K128-l2-shared" shared shared-wide',
+        )
+
+
+def gain_grows(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    pairs = {pair.name: pair for pair in pairs_of(find_item("table3"), SCALES[scale], book, SQUARED_ERROR)}
+    told, signs = [], []
+    for size in (32, 128, 512):
+        fractions = [_fraction(pairs[f"M{m}-K{size}-l2"]) for m in (3, 5, 10)]
+        known = [fraction for fraction in fractions if fraction]
+        if len(known) == len(fractions):
+            told.append(f"K = {size}: {', '.join(f'{ratio_of(fraction):.2f}' for fraction in known)}")
+            signs.append(-sign_of_change(known[-1], known[0]))
+    if signs:
+        yield Finding(
+            "The gain over shared codes grows with the number of codebooks",
+            verdict(signs),
+            f"Squared error, depthwise over shared, for M = 3, 5, 10 (M = 1 is one network). {'; '.join(told)}. From "
+            f"M = 3 to 10 it clearly falls for {sum(sign > 0 for sign in signs)} of {len(signs)} K.",
+            'table3 --rows "*-l2-*"',
+        )
+
+
+def _fraction(pair: Pair) -> Fraction | None:
+    return (pair.depthwise, pair.shared) if pair.depthwise and pair.shared else None
+
+
+def number_before_size(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    """App. A.3: it is M that limits the capacity, more than K. It grows M tenfold, and log K by 1.8."""
+    found = _depthwise_errors(scale, book, ((1, 32), (1, 512), (1, 128), (10, 128)))
+    if found:
+        (small, large, one, ten), _ = found
+        by_size, by_number = (large, small), (ten, one)
+        yield Finding(
+            "The number of codebooks matters more than their size",
+            verdict([-sign_of_change(by_number, by_size)]),
+            f"Ten codebooks instead of one multiply the error by {ratio_of(by_number):.2f} (K = 128), 512 codes "
+            f"instead of 32 by {ratio_of(by_size):.2f} (M = 1). But that is ten times the bits against 1.8 times: see "
+            "how they compare at equal bits.",
+            'table3 --rows "*-l2-depthwise"',
+        )
+
+
+def number_at_equal_bits(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    found = _depthwise_errors(scale, book, ((5, 32), (3, 128), (3, 512)))
+    if found:
+        (five, *others), (papers_five, *papers_others) = found
+        three, papers_three = _at_25_bits(others), _interpolated(papers_others)
+        yield Finding(
+            "At equal bits, more small codebooks beat fewer large ones",
+            verdict([-sign_of_difference(five, three)]),
+            "Not a claim of the paper's, but what it would have to mean that the number of codebooks matters more than "
+            "their size. Five codebooks of 32 codes have 25 bits per position, three have 21 with 128 codes and 27 "
+            f"with 512. At 25 bits, log-linear in between, the three err by {three.mean:.4f} and the five by "
+            f"{five.mean:.4f}, {five.mean / three.mean - 1:+.0%}; in the paper's table {papers_three:.4f} and "
+            f"{papers_five:.4f}, {papers_five / papers_three - 1:+.0%}.",
+            "table3 --rows M5-K32-l2-depthwise M3-K128-l2-depthwise M3-K512-l2-depthwise",
+        )
+
+
+def _at_25_bits(errors: Sequence[Measured]) -> Measured:
+    """Between the errors at 21 and at 27 bits, with the larger of their relative errors, which is too careful."""
+    mean = _interpolated([error.mean for error in errors])
+    worst = max(errors, key=lambda error: error.error / error.mean)
+    return Measured(
+        mean, error=worst.error / worst.mean * mean, degrees_of_freedom=worst.degrees_of_freedom, source=worst.source
+    )
+
+
+def _interpolated(errors: Sequence[float]) -> float:
+    share = (25 - 21) / (27 - 21)
+    return math.exp((1 - share) * math.log(errors[0]) + share * math.log(errors[1]))
+
+
+def sizes_converge(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    """App. A.3, of Fig. 5: as M grows, it matters less and less how large K is."""
+    found = _depthwise_errors(scale, book, ((1, 512), (1, 32), (10, 512), (10, 32)))
+    if found:
+        ours, papers = found
+        gain_of_one, gain_of_ten = (ours[0], ours[1]), (ours[2], ours[3])
+        nats = {name: row.paper[NATS] for name, row in rows_of("table3").items() if "-ce-depthwise" in name}
+        one, ten = (nats[f"M{m}-K32-ce-depthwise"] - nats[f"M{m}-K512-ce-depthwise"] for m in (1, 10))
+        yield Finding(
+            "The loss of all K converges as M grows",
+            verdict([sign_of_change(gain_of_ten, gain_of_one)]),
+            f"512 codes instead of 32 multiply the squared error by {ratio_of(gain_of_one):.2f} with one codebook and "
+            f"by {ratio_of(gain_of_ten):.2f} with ten. In the paper's own table by {papers[0] / papers[1]:.2f} and by "
+            f"{papers[2] / papers[3]:.2f}, and they lower its likelihood's loss by {one:.2f} and by {ten:.2f} "
+            "nats/dim: by its own figures, K matters more when M is large.",
+            "table3 --rows M1-K32-l2 M1-K512-l2 M10-K32-l2-depthwise M10-K512-l2-depthwise",
+        )
+
+
+def _depthwise_errors(
+    scale: str, book: ResultsBook, sizes: Sequence[tuple[int, int]]
+) -> tuple[list[Measured], list[float]] | None:
+    """Squared errors, ours and the paper's, of depthwise rows of Table 3 by (M, K); None if one has not been run."""
+    rows = [rows_of("table3")[f"M{m}-K{k}-l2-depthwise"] for m, k in sizes]
+    ours = present(book.figure(row, SCALES[scale], SQUARED_ERROR) for row in rows)
+    return (ours, [row.paper[SQUARED_ERROR] for row in rows]) if len(ours) == len(rows) else None
+
+
+def share_less(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    words = {
+        "mean_mutual_information_nats": "plug-in",
+        "mean_mutual_information_shuffle_nats": "shuffle",
+        "mean_mutual_information_miller_madow_nats": "Miller-Madow",
+    }
+    found = {name: compared_pairs(find_item("decoupling"), SCALES[scale], book, name) for name in words}
+    if any(found.values()):
+        yield Finding(
+            "Depthwise codebooks share less information than shared ones",
+            verdict([-pair.sign for pairs in found.values() for pair in pairs]),
+            "Mean over pairs of codebooks, nats, depthwise against shared. "
+            + " ".join(f"By {words[name]}: {'; '.join(map(against, pairs))}." for name, pairs in found.items()),
+            "decoupling",
+        )
+
+
+def entropy_is_higher(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    pairs = compared_pairs(find_item("decoupling"), SCALES[scale], book, "mean_entropy_nats")
+    if pairs:
+        yield Finding(
+            "A depthwise code says more than a shared one: its entropy is higher",
+            verdict([pair.sign for pair in pairs]),
+            f"Nats, depthwise against shared. {'; '.join(map(against, pairs))}. It is "
+            f"{told_sides(pairs, 'higher')}. Rare codes are re-drawn with both.",
+            "decoupling",
+        )
+
+
+def is_there_sooner(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    races = list(convergence(find_item("convergence"), SCALES[scale], book))
+    if races:
+        at_end = sum(race.is_goal_at_end for race in races)
+        yield Finding(
+            "Depthwise reaches the best of shared sooner",
+            verdict([race.is_sooner for race in races]),
+            f"{_told(races)}. Measured every {races[0].every} steps, by the runs of the first seed; the true step is "
+            "up to so many earlier.",
+            "convergence",
+        )
+        yield Finding(
+            "It does so in a quarter of the steps",
+            verdict([race.is_within(QUARTER) for race in races]),
+            f"{_told(races)}. Both runs have the same schedule, which ends at a learning rate of zero; {at_end} of "
+            f"{len(races)} shared runs are at their best only there.",
+            "convergence",
+        )
+
+
+def _told(races: Sequence[Race]) -> str:
+    return "; ".join(
+        f"{race.name}: step {race.reached_at} against {race.goal_at}" if race.reached_at else f"{race.name}: never"
+        for race in races
+    )
+
+
+def coarse_holds_structure(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    """Fig. 4: which level the image is in."""
+    told, signs = [], []
+    for row in find_item("figure4").rows:
+        for result in book.of(row, SCALES[scale]):
+            if alone := result.figures.get("level_alone_psnr_db"):
+                coarse, fine = alone
+                seed = result.experiment["training"]["seed"]
+                told.append(f"{row.name} {seed}: {result.figures['psnr_db']:.1f}, {coarse:.1f}, {fine:.1f} dB")
+                signs.append(1 if coarse > fine else -1)
+    if signs:
+        yield Finding(
+            "The coarse level holds the structure, the fine one the details (Fig. 4)",
+            verdict(signs),
+            f"PSNR of all test images from both levels, the coarse alone, the fine alone, by row and seed: "
+            f"{'; '.join(told)}. An image without its structure should lose more than one without its details. The "
+            "maps of a level left out are zero, which the decoder has never seen.",
+            "figure4",
+        )
+
+
+def digits_too(scale: str, book: ResultsBook) -> Iterator[Finding]:
+    for pair in compared_pairs(find_item("mnist"), SCALES[scale], book, SQUARED_ERROR):
+        yield Finding(
+            "MNIST: depthwise reconstructs better than shared",
+            verdict([-pair.sign]),
+            f"Its squared error is {pair.ratio:.2f} times the other's; the paper's {pair.paper_ratio:.2f} times.",
+            "mnist",
+        )
+
+
+CLAIMS = (
+    reconstruct_better,
+    explain_better,
+    shared_gains_from_more,
+    gain_grows,
+    number_before_size,
+    number_at_equal_bits,
+    sizes_converge,
+    share_less,
+    entropy_is_higher,
+    is_there_sooner,
+    coarse_holds_structure,
+    digits_too,
+)

@@ -1,0 +1,291 @@
+"""Experiments are run once, go on where they were killed, and do not stand in each other's way."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import active_children, current_process
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar
+
+import pytest
+from filelock import FileLock, Timeout
+
+from depthq.data import evaluation_loader, open_images
+from depthq.pixels import psnr_db
+from depthq.runs import load_model
+from depthq.training.checkpoints import newest_checkpoint, step_of
+from depthq.training.module import DQAETraining
+from studies.dq_paper import Outcome, ResultsStore, Task, run_tasks, runner
+
+STEPS = 60
+
+# A process with two jobs.
+CHILD = """
+if __name__ == "__main__":
+    from studies.dq_paper import Item, Row, command
+
+    options = {{"data": "bundled", "times_steps": {times_steps}}}
+    rows = (Row(name="tiny", kind="training", options=options, paper={{}}, seeds=2),)
+    command.find_item = lambda name: Item(name="test", title="", protocol="", rows=rows)
+    folders = ["--results", {results!r}, "--runs", {runs!r}]
+    command.main(["test", "--scale", "miniature", "--jobs", "2", *folders])
+"""
+
+
+def results_of(workplace):
+    return sorted(workplace.results.folder.glob("*.json")) if workplace.results.folder.exists() else []
+
+
+def what_was_found(workplace, task):
+    result = workplace.results.find(task.experiment)
+    return result.figures, result.codes, result.curve
+
+
+@pytest.fixture
+def count_steps(monkeypatch):
+    """A list that grows by the number of each training step that is taken."""
+    steps = []
+    original = DQAETraining.training_step
+
+    def training_step(self, images, index):
+        steps.append(self.global_step)
+        return original(self, images, index)
+
+    monkeypatch.setattr(DQAETraining, "training_step", training_step)
+    return steps
+
+
+def interrupt(monkeypatch, errors, step):
+    """Raise, at a step, the error of a run's seed."""
+    original = DQAETraining.training_step
+
+    def training_step(self, images, index):
+        if self.global_step == step and self.config.seed in errors:
+            raise errors[self.config.seed]
+        return original(self, images, index)
+
+    monkeypatch.setattr(DQAETraining, "training_step", training_step)
+
+
+def test_result_is_stored_with_all_that_the_page_needs(task, workplace):
+    assert run_tasks([task()], workplace) == 0
+    result = workplace.results.find(task().experiment)
+    assert result.figures["images"] == 598
+    assert 0 < result.figures["mse_normalized"] < 10
+    assert result.figures["mean_entropy_nats"] > 0
+    assert len(result.codes["levels"]) == 1
+    assert result.curve["step"] == [10, 20]
+    assert len(result.curve["mse_normalized"]) == len(result.curve["psnr_db"]) == 2
+    assert result.picture is not None
+    left = {path.name for path in (workplace.runs / task().key).iterdir()}
+    assert left == {"config.yaml", "metrics.jsonl", "model", "reconstructions", ".lock"}  # and no checkpoints
+
+
+def test_figures_are_those_of_the_model_that_stays(task, workplace):
+    assert run_tasks([task()], workplace) == 0
+    model = load_model(workplace.runs / task().key)
+    (images,) = evaluation_loader(open_images("bundled", "test"), batch_size=598)
+    expected = psnr_db(model.reconstruct(images).float(), images.float()).mean().item()
+    assert workplace.results.find(task().experiment).figures["psnr_db"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_each_level_alone_is_measured_on_all_images(task, workplace):
+    two_levels = task(codebook_size=(8, 8))
+    assert run_tasks([two_levels], workplace) == 0
+    model = load_model(workplace.runs / two_levels.key)
+    (images,) = evaluation_loader(open_images("bundled", "test"), batch_size=598)
+    codes = model.encode(images)
+    expected = [psnr_db(model.decode(codes, levels=[level]).float(), images.float()).mean().item() for level in (0, 1)]
+    figures = workplace.results.find(two_levels.experiment).figures
+    assert figures["level_alone_psnr_db"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_finished_experiment_is_not_run_again(task, workplace, count_steps):
+    assert run_tasks([task()], workplace) == 0
+    (file,) = results_of(workplace)
+    before = file.stat().st_mtime_ns
+    count_steps.clear()
+    assert run_tasks([task(), task()], workplace) == 0
+    assert count_steps == []
+    assert file.stat().st_mtime_ns == before
+
+
+def test_damaged_result_is_run_again(task, workplace, count_steps):
+    run_tasks([task()], workplace)
+    before = what_was_found(workplace, task())
+    (file,) = results_of(workplace)
+    file.write_text("{")
+    count_steps.clear()
+    with pytest.warns(UserWarning, match="must be a whole result"):
+        assert run_tasks([task()], workplace) == 0
+    assert count_steps == list(range(20))  # its checkpoints are gone: from the start
+    assert what_was_found(workplace, task()) == before
+
+
+def test_experiment_that_another_process_has_finished_meanwhile_is_not_run(task, workplace, monkeypatch, capsys):
+    other = replace(workplace, runs=workplace.runs.with_name("others"))
+    original = runner.FileLock
+
+    def lock(path):
+        monkeypatch.setattr(runner, "FileLock", original)
+        run_tasks([task()], other)
+        return original(path)
+
+    monkeypatch.setattr(runner, "FileLock", lock)
+    assert run_tasks([task()], workplace) == 0
+    assert "test/tiny seed 0: there already" in capsys.readouterr().err
+
+
+def test_result_that_cannot_be_saved_is_measured_again_without_training(task, workplace, count_steps, monkeypatch):
+    with monkeypatch.context() as full:
+
+        def save(*_, **__):
+            raise OSError("No space left on device")
+
+        full.setattr(ResultsStore, "save", save)
+        assert run_tasks([task()], workplace) == 1
+    assert len(count_steps) == 20
+    assert run_tasks([task()], workplace) == 0
+    assert len(count_steps) == 20
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(task, workplace, monkeypatch, capsys):
+    tasks = [task(seed=seed) for seed in range(3)]
+    interrupt(monkeypatch, {1: KeyboardInterrupt()}, step=12)
+    with pytest.raises(KeyboardInterrupt, match="run the same again: it goes on where it was"):
+        run_tasks(tasks, workplace)
+    (file,) = results_of(workplace)
+    assert f"test/tiny seed 0: {file} after" in capsys.readouterr().err
+    assert newest_checkpoint(workplace.runs / tasks[1].key / "checkpoints").name == "step=00000010.ckpt"
+    assert not (workplace.runs / tasks[2].key).exists()
+
+
+def test_failures_are_told_and_do_not_stop_the_others(task, workplace, monkeypatch, capsys):
+    errors = {0: ValueError("latents must be finite"), 1: OSError("disk full"), 2: RuntimeError("a defect")}
+    interrupt(monkeypatch, errors, step=2)
+    assert run_tasks([task(seed=seed) for seed in range(4)], workplace) == 3
+    assert workplace.results.find(task(seed=3).experiment) is not None
+    assert len(results_of(workplace)) == 1
+    err = capsys.readouterr().err
+    assert "test/tiny seed 0: failed: latents must be finite\n" in err
+    assert "test/tiny seed 1: failed: disk full\n" in err
+    assert re.search("test/tiny seed 2: failed: Traceback .*in training_step.*RuntimeError: a defect", err, re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dying:
+    """An experiment whose process the system kills."""
+
+    kind: ClassVar[str] = "dying"
+    data: str = "bundled"
+
+    def run(self, folder, sources, *, progress) -> Outcome:
+        raise BrokenProcessPool
+
+
+def test_process_killed_by_the_system_is_told_with_the_remedy(workplace):
+    with pytest.raises(OSError, match=r"got a process that was killed, perhaps for want of memory; .* fewer jobs"):
+        run_tasks([Task("dying", Dying())], workplace)
+
+
+def is_free(lock) -> bool:
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+@pytest.fixture
+def long_tasks(task):
+    return [task(seed=seed, times_steps=STEPS / 20) for seed in range(2)]
+
+
+@pytest.fixture
+def wait_until_started(long_tasks, workplace):
+    """Waits until other processes have a checkpoint of both tasks."""
+    folders = [workplace.runs / task.key for task in long_tasks]
+
+    def wait_until_started() -> None:
+        started = time.monotonic()
+        while not all(newest_checkpoint(folder / "checkpoints") for folder in folders):
+            assert time.monotonic() < started + 120
+            time.sleep(0.02)
+        assert not all(is_free(folder / ".lock") for folder in folders)
+
+    return wait_until_started
+
+
+def test_jobs_do_what_one_does_and_end_with_ctrl_c(
+    task, long_tasks, workplace, wait_until_started, tmp_path, monkeypatch, capsys, set_num_threads
+):
+    set_num_threads(1)  # as the jobs have: the last bits of sums depend on it
+    failing = Task("test/failing", replace(task().experiment, data="mnist"))
+    beside = replace(workplace, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
+
+    def press() -> None:
+        wait_until_started()
+        for process in [*active_children(), current_process()]:  # all of them, as a terminal does
+            os.kill(process.pid, signal.SIGINT)
+
+    finger = Thread(target=press)
+    finger.start()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = dict(os.environ)
+    with pytest.raises(KeyboardInterrupt, match="run the same again: it goes on where it was"):
+        run_tasks([failing, task(), *long_tasks, task(seed=2)], beside)
+    finger.join()
+    assert dict(os.environ) == before
+    assert active_children() == []
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
+    assert None in [workplace.results.find(task.experiment) for task in long_tasks]
+    assert "test/failing: failed: data set mnist must be readable" in capsys.readouterr().err
+    alone = replace(workplace, results=ResultsStore(tmp_path / "alone"), runs=tmp_path / "alone-runs")
+    assert run_tasks([task()], alone) == 0
+    assert what_was_found(beside, task()) == what_was_found(alone, task())
+
+
+@pytest.fixture
+def start(tmp_path, workplace):
+    """Starts CHILD."""
+    script = tmp_path / "child.py"
+    folders = {"results": str(workplace.results.folder), "runs": str(workplace.runs)}
+    script.write_text(CHILD.format(times_steps=STEPS / 20, **folders))
+    children = []
+
+    def start() -> subprocess.Popen:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+        options = {"stderr": subprocess.PIPE, "start_new_session": True, "env": environment}
+        children.append(subprocess.Popen([sys.executable, script], **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_killed_run_ends_with_its_workers_and_goes_on_to_the_same_result(
+    long_tasks, workplace, start, wait_until_started, count_steps, tmp_path, set_num_threads
+):
+    set_num_threads(1)  # as the child's jobs have: the last bits of sums depend on it
+    child = start()
+    wait_until_started()
+    child.kill()
+    child.communicate(timeout=60)  # ends when the last process that holds stderr does
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
+    task = next(task for task in long_tasks if workplace.results.find(task.experiment) is None)
+    first_step = step_of(newest_checkpoint(workplace.runs / task.key / "checkpoints"))
+    assert run_tasks([task], workplace) == 0
+    assert count_steps == list(range(first_step, STEPS))
+    assert first_step > 0
+    whole = replace(workplace, results=ResultsStore(tmp_path / "whole"), runs=tmp_path / "whole-runs")
+    assert run_tasks([task], whole) == 0
+    assert what_was_found(workplace, task) == what_was_found(whole, task)
