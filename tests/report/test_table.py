@@ -1,4 +1,6 @@
+import json
 import re
+from dataclasses import asdict
 
 import pytest
 import torch
