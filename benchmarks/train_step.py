@@ -19,7 +19,7 @@ import torch
 from measure import environment, peak_extra_bytes, print_rows, race
 
 from depthq.models import DQAE, PRESETS
-from depthq.training import TRAINING_PRESETS, default_precision
+from depthq.training import TRAINING_PRESETS, default_precision, paper_objective
 
 BATCH = TRAINING_PRESETS["small"].batch_size
 QUANTIZERS = ["none", "depthwise", "shared", "residual"]
@@ -62,7 +62,7 @@ def make_step(quantizer: str, preset: str) -> Callable[[torch.Tensor], None]:
 
     def step(images: torch.Tensor) -> None:
         with torch.autocast(DEVICE, torch.bfloat16, enabled=mixed):
-            loss = model(images).loss
+            loss = paper_objective(model, images, model(images)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

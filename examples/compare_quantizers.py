@@ -19,8 +19,9 @@ from vector_quantize_pytorch import LFQ
 
 from depthq import DQAE, DQAEConfig
 from depthq.data import evaluation_loader, open_images, training_loader
-from depthq.measure import Evaluation, Evaluator
+from depthq.measure import measure
 from depthq.models import QUANTIZERS
+from depthq.training import paper_objective
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for studies/
 from studies.dq_paper.fsq import Adapter
@@ -49,7 +50,8 @@ def main() -> None:
     print("quantizer   bits per image   squared error (normalised)   usage")
     for name in ("depthwise", "residual", "shared", "fsq", "lfq"):
         model = train(DQAEConfig(quantizer=name, channels=width), steps=2 if args.smoke else args.steps)
-        result = evaluate(model, limit=32 if args.smoke else 1024)
+        photos = evaluation_loader(open_images("bundled", "test"), batch_size=64, limit=32 if args.smoke else 1024)
+        result = measure(model.eval(), photos)
         usage = torch.tensor(result.levels[0].usage).mean()
         bits = bits_per_image(model)
         print(f"{name:9}{bits:17.0f}{result.mse_normalized:29.4f}{usage:8.1%}", flush=True)
@@ -62,7 +64,7 @@ def train(config: DQAEConfig, *, steps: int) -> DQAE:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
     for images in training_loader(open_images("bundled", "train"), batch_size=64, num_steps=steps, seed=0):
         optimizer.zero_grad()
-        model(images).loss.backward()
+        paper_objective(model, images, model(images)).loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
         schedule.step()
@@ -73,14 +75,6 @@ def train(config: DQAEConfig, *, steps: int) -> DQAE:
 def bits_per_image(model: DQAE) -> float:
     images = next(iter(evaluation_loader(open_images("bundled", "test"), batch_size=1, limit=1)))
     return model.encode(images).num_bits()
-
-
-@torch.no_grad()
-def evaluate(model: DQAE, *, limit: int) -> Evaluation:
-    evaluator = Evaluator(model.eval())
-    for images in evaluation_loader(open_images("bundled", "test"), batch_size=64, limit=limit):
-        evaluator.update(images, model(images))
-    return evaluator.compute()
 
 
 if __name__ == "__main__":

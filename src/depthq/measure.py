@@ -1,25 +1,26 @@
-"""Likelihood, rate and reconstruction figures of a model on a set of images, accumulated batch by batch."""
+"""One pass over images: likelihood, rate and reconstruction of a model, for all who show its metrics."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, SumMetric
+from torch import Tensor
+from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from depthq.codes import CodebookUsage, count_codes
-from depthq.likelihoods import Likelihood
+from depthq.analysis import CodeCounts
+from depthq.codes import CodebookUsage
 from depthq.models import DQAE, DQAEOutput
 from depthq.pixels import denormalize, psnr_db
+from depthq.priors import Prior, UniformPrior
 from depthq.units import bits_per_dim, bits_per_pixel, nats_to_bits
 
 SSIM_WINDOW = 11  # pixels; SSIM does not exist for smaller images
 
 
 @dataclass(frozen=True)
-class LevelFigures:
-    """How one level uses its codebooks over all evaluated images; one entry per codebook."""
+class LevelMetrics:
+    """How one level uses its codebooks over all images measured; one entry per codebook."""
 
     perplexity: list[float]
     """exp(entropy in nats) of one code, 1..K."""
@@ -30,21 +31,21 @@ class LevelFigures:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Figures of a model on a set of images; None where a figure does not exist for the model or its likelihood."""
+class Measurement:
+    """Metrics of a model on a set of images; None where one does not exist for the model or its likelihood."""
 
     images: int
-    """How many images the figures are over."""
+    """How many images the metrics are over."""
     nll_nats_per_dim: float | None
     """-log p(image | codes) per sub-pixel, nats. The code's own cost is not in it."""
     nll_bits_per_dim: float | None
     """The same in bits: what the paper reports (and prints in nats)."""
     code_bits_per_dim: float | None
-    """Cost of the codes under the uniform prior, bits per sub-pixel."""
+    """Cost of the codes under the prior (the uniform one unless told otherwise), bits per sub-pixel."""
     total_bits_per_dim: float | None
-    """nll_bits_per_dim + code_bits_per_dim: the one figure that compares with other likelihood models."""
+    """nll_bits_per_dim + code_bits_per_dim: the one metric that compares with other likelihood models."""
     code_bits_per_pixel: float | None
-    """Cost of the codes under the uniform prior, bits per pixel, all channels together."""
+    """Cost of the codes under the prior, bits per pixel, all channels together."""
     mse_normalized: float
     """Squared error of the likelihood's mean in the normalised space, per sub-pixel: the paper's L2."""
     psnr_db: float
@@ -53,48 +54,96 @@ class Evaluation:
     """The same for the trivial reconstruction, each image's mean colour: what any model must beat."""
     ssim: float | None
     """Mean structural similarity (11 x 11 Gaussian window, sigma 1.5) of the rounded reconstruction, up to 1."""
-    levels: list[LevelFigures]
+    levels: list[LevelMetrics]
     """Per level, coarse to fine; empty without a quantizer."""
 
 
-class Evaluator(nn.Module):
-    """Accumulates `Evaluation` figures; in several processes, over the images of all of them.
+@torch.no_grad()
+def measure(
+    model: DQAE,
+    batches: Iterable[Tensor],
+    *,
+    prior: Prior | None = None,
+    counts: CodeCounts | None = None,
+    beside: Iterable[Callable[[Tensor, DQAEOutput], object]] = (),
+) -> Measurement:
+    """Measure a model in one pass over images.
+
+    Args:
+        model: In eval mode, so that its codebooks stay as they are.
+        batches: Images uint8 (B, C, H, W), all of one size; they are brought to the model's device.
+        prior: What the codes cost by; the uniform one by default.
+        counts: Counts the codes, pairs of them and all, for who wants to know more of them than how often each occurs.
+        beside: Called with the images and the model's output of each batch, for what else a caller wants of the pass.
+
+    Raises:
+        ValueError: If there are no images, the model cannot take them, its likelihood of one is not finite, or `counts`
+            are of other codebooks than the model's.
+    """
+    measuring, beside = Measuring(model, prior=prior, counts=counts), tuple(beside)
+    for batch in batches:
+        images = batch.to(model.device)
+        output = model(images)
+        measuring.update(images, output)
+        for look in beside:
+            look(images, output)
+    return measuring.compute()
+
+
+class Measuring:
+    """Accumulates a `Measurement` batch by batch; in several processes, over the images of all of them.
 
     Args:
         model: The model whose outputs it will see.
+        prior: As for `measure`.
+        counts: As for `measure`.
+
+    Raises:
+        ValueError: If `counts` are of other codebooks than the model's.
     """
 
-    def __init__(self, model: DQAE):
-        super().__init__()
-        self.likelihood: Likelihood = model.likelihood
-        self.codebook_sizes = model.codebook_sizes
-        self.images = SumMetric()
-        self.nll_nats_per_dim = MeanMetric()
-        self.mse_normalized = MeanMetric()
-        self.psnr_db = MeanMetric()
-        self.psnr_db_mean_colour = MeanMetric()
-        self.ssim = StructuralSimilarityIndexMeasure(data_range=255.0)
-        self.counts: Iterable[_CodeCounts] = nn.ModuleList(map(_CodeCounts, self.codebook_sizes))  # type: ignore
-        self.code_bits: float | None = None
+    def __init__(self, model: DQAE, *, prior: Prior | None = None, counts: CodeCounts | None = None):
+        self.likelihood = model.likelihood
+        self.prior = prior or UniformPrior()
+        self.counts = counts
+        if counts is not None and counts.codebook_sizes != model.codebook_sizes:
+            raise ValueError(
+                f"counts must have this model's codebook sizes {model.codebook_sizes}; got {counts.codebook_sizes}; "
+                "make them with CodeCounts(model.codebook_sizes)"
+            )
+        if counts is None and model.codebook_sizes:
+            self.counts = CodeCounts(model.codebook_sizes, device=model.device, limit_bytes=0)
+        self.images = SumMetric().to(model.device)
+        self.nll_nats_per_dim = MeanMetric().to(model.device)
+        self.code_nats = MeanMetric().to(model.device).set_dtype(torch.float64)
+        self.mse_normalized = MeanMetric().to(model.device)
+        self.psnr_db = MeanMetric().to(model.device)
+        self.psnr_db_mean_colour = MeanMetric().to(model.device)
+        self.ssim = StructuralSimilarityIndexMeasure(data_range=255.0).to(model.device)
         self.image_shape: tuple[int, int, int] | None = None
 
     @torch.no_grad()
     def update(self, images: Tensor, output: DQAEOutput) -> None:
-        """Count in a batch of images uint8 (B, C, H, W) and what the model made of them."""
-        broken = len(images) - int(output.nll_nats.isfinite().sum())
+        """Count in a batch of images uint8 (B, C, H, W) and what the model made of them.
+
+        Raises:
+            ValueError: If the likelihood of an image is not finite.
+        """
+        nll_nats = -self.likelihood.log_prob(output.parameters, images).sum((1, 2, 3))
+        broken = len(images) - int(nll_nats.isfinite().sum())
         if broken:
             raise ValueError(
-                f"the model must give finite figures; {broken} of {len(images)} images got none; it diverged"
+                f"the model must give finite metrics; {broken} of {len(images)} images got none; it diverged"
             )
         self.image_shape = tuple(images.shape[1:])  # type: ignore[assignment]
         self.images.update(len(images))
-        self.nll_nats_per_dim.update(output.nll_nats / images[0].numel())
+        self.nll_nats_per_dim.update(nll_nats / images[0].numel())
         with torch.autocast(images.device.type, enabled=False):  # SSIM's convolutions would lose it in bfloat16
             self._update_reconstruction(images, self.likelihood.mean(output.parameters))
-        if output.codes is not None:
-            self.code_bits = output.codes.num_bits()
-            for metric, codes in zip(self.counts, output.codes.levels, strict=True):
-                metric.update(codes)
+        if self.counts is not None:
+            assert output.codes is not None
+            self.code_nats.update(self.prior.nll_nats(output.codes))
+            self.counts.update(output.codes)
 
     def _update_reconstruction(self, images: Tensor, mean: Tensor) -> None:
         originals = images.float()
@@ -104,61 +153,51 @@ class Evaluator(nn.Module):
         if min(images.shape[2:]) >= SSIM_WINDOW:
             self.ssim.update(mean.round(), originals)
 
-    def compute(self) -> Evaluation:
-        """The figures over all images seen so far; raises ValueError if there were none."""
+    def compute(self) -> Measurement:
+        """The metrics over all images seen so far, of all processes; call it once, after the last batch.
+
+        Raises:
+            ValueError: If there were no images.
+        """
         if self.image_shape is None:
             raise ValueError("images must hold at least one image; got none")
         nll_nats = self.nll_nats_per_dim.compute().item() if self.likelihood.is_discrete else None
         nll_bits = None if nll_nats is None else nats_to_bits(nll_nats)
-        code_bits = None if self.code_bits is None else bits_per_dim(self.code_bits, self.image_shape)
-        return Evaluation(
+        image_code_bits = nats_to_bits(self.code_nats.compute().item()) if self.counts is not None else None
+        code_bits = None if image_code_bits is None else bits_per_dim(image_code_bits, self.image_shape)
+        return Measurement(
             images=int(self.images.compute()),
             nll_nats_per_dim=nll_nats,
             nll_bits_per_dim=nll_bits,
             code_bits_per_dim=code_bits,
             total_bits_per_dim=None if nll_bits is None or code_bits is None else nll_bits + code_bits,
-            code_bits_per_pixel=None if self.code_bits is None else bits_per_pixel(self.code_bits, self.image_shape),
+            code_bits_per_pixel=None if image_code_bits is None else bits_per_pixel(image_code_bits, self.image_shape),
             mse_normalized=self.mse_normalized.compute().item(),
             psnr_db=self.psnr_db.compute().item(),
             psnr_db_mean_colour=self.psnr_db_mean_colour.compute().item(),
             ssim=torch.as_tensor(self.ssim.compute()).item() if min(self.image_shape[1:]) >= SSIM_WINDOW else None,
-            levels=[
-                _level_figures(counts.compute(), sizes)
-                for counts, sizes in zip(self.counts, self.codebook_sizes, strict=True)
-            ],
+            levels=_level_metrics(self.counts.all_reduce()) if self.counts is not None else [],
         )
 
 
-class _CodeCounts(Metric):
-    """How often each code of a level occurs, int64 (M, max K_m), summed over batches and processes."""
-
-    def __init__(self, codebook_sizes: tuple[int, ...]):
-        super().__init__()
-        self.codebook_sizes = codebook_sizes
-        self.counts: Tensor
-        zeros = torch.zeros(len(codebook_sizes), max(codebook_sizes), dtype=torch.int64)
-        self.add_state("counts", zeros, dist_reduce_fx="sum")
-
-    def update(self, codes: Tensor) -> None:
-        self.counts += count_codes(codes, self.codebook_sizes)
-
-    def compute(self) -> Tensor:
-        return self.counts
-
-
 def _normalized_squared_error(mean: Tensor, originals: Tensor) -> Tensor:
-    """Squared difference of two images in grey levels, in units of the normalised space."""
+    """Squared difference of two images in grey values, in units of the normalised space."""
     unit = denormalize(torch.ones_like(mean[:1, :, :1, :1])) - denormalize(torch.zeros_like(mean[:1, :, :1, :1]))
     return ((mean - originals) / unit).square()
 
 
-def _level_figures(counts: Tensor, sizes: tuple[int, ...]) -> LevelFigures:
-    usage = CodebookUsage.from_counts(counts, sizes)
-    return LevelFigures(
-        perplexity=usage.perplexity.tolist(),
-        usage=usage.usage.tolist(),
-        entropy_bits=nats_to_bits(usage.entropy_nats).tolist(),
-    )
+def _level_metrics(counts: CodeCounts) -> list[LevelMetrics]:
+    levels = []
+    for level, sizes in enumerate(counts.codebook_sizes):
+        usage = CodebookUsage.from_counts(counts.marginal(level), sizes)
+        levels.append(
+            LevelMetrics(
+                perplexity=usage.perplexity.tolist(),
+                usage=usage.usage.tolist(),
+                entropy_bits=nats_to_bits(usage.entropy_nats).tolist(),
+            )
+        )
+    return levels
 
 
 class ImageSample:

@@ -1,5 +1,7 @@
 """What lies in a run's folder, for all who read it: none of them needs the machinery that wrote it."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,51 @@ import yaml
 from depthq.models import DQAE
 
 
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything lies in the folder of a run of `depthq train`, whether it is there yet or not."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """All that decides what the run learns, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line: the metrics of a training step or of a validation. `read_metrics` reads it."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what a killed run goes on from."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The folder that `save_pretrained` writes at every validation."""
+        return self.path / "model"
+
+    @property
+    def reconstructions(self) -> Path:
+        """The folder of one picture per validation."""
+        return self.path / "reconstructions"
+
+    @property
+    def report(self) -> Path:
+        """The page that `depthq report` writes."""
+        return self.path / "report.html"
+
+
 def load_model(folder: Path) -> DQAE:
     """The trained model, in eval mode, of a run's folder or of one that `save_pretrained` wrote.
 
     Raises:
         ValueError: If the folder is neither.
     """
-    if (folder / "model").is_dir():
-        return DQAE.from_pretrained(folder / "model")
+    if RunFolder(folder).model.is_dir():
+        return DQAE.from_pretrained(RunFolder(folder).model)
     if is_run(folder):
         raise ValueError(f"{folder} must hold a trained model; got none yet; go on with: depthq train --resume")
     if not folder.is_dir():
@@ -27,14 +66,15 @@ def load_model(folder: Path) -> DQAE:
 
 def is_run(folder: Path) -> bool:
     """Whether `folder` was made by `depthq train`."""
-    return (folder / "config.yaml").is_file()
+    return RunFolder(folder).config.is_file()
 
 
 def load_run_settings(run: Path) -> dict[str, Any]:
     """What RUN/config.yaml says, one flat mapping; raises ValueError if it is damaged."""
-    settings = load_settings(run / "config.yaml")
+    file = RunFolder(run).config
+    settings = load_settings(file)
     if not isinstance(settings.get("image_size"), int | None) or not isinstance(settings.get("data"), str):
-        raise ValueError(f"{run / 'config.yaml'} must name data and a whole image_size; it does not; write it anew")
+        raise ValueError(f"{file} must name data and a whole image_size; it does not; write it anew")
     return settings
 
 
@@ -47,3 +87,27 @@ def load_settings(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must map options to values; got {type(settings).__name__}; write it anew")
     return settings
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """Rows of a metrics.jsonl; a last row that a crash cut off is left out, and no file is no rows.
+
+    Returns:
+        One dict per row, in the order of the file: "step", and metrics by names that carry their unit.
+
+    Raises:
+        ValueError: If another row is damaged, or names no step.
+    """
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{file} must hold one JSON object per line; got: {error} in line {number}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise ValueError(f"{file} must name a whole step in every row; got {line!r} in line {number}")
+        rows.append(row)
+    return rows

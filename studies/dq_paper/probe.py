@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from depthq.models import DQAE
-from depthq.training import default_precision
+from depthq.training import default_precision, paper_objective
 from studies.dq_paper.data_sets import DATA_SETS
 from studies.dq_paper.runner import Task
 from studies.dq_paper.trainings import Progressive, Training
@@ -66,7 +66,7 @@ def _seconds_per_step(experiment: Training | Progressive) -> float:
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
-            loss = model(images).loss
+            loss = paper_objective(model, images, model(images)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

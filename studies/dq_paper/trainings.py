@@ -1,6 +1,5 @@
 """Experiments that train a DQ-AE."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from torchmetrics import MeanMetric
 
 from depthq.analysis import CodeCounts, CodeSummary, summarize_codes
 from depthq.data import evaluation_loader, open_images
-from depthq.measure import Evaluator
-from depthq.models import DQAE, DQAEConfig
+from depthq.measure import measure
+from depthq.models import DQAE, DQAEConfig, DQAEOutput
 from depthq.pixels import image_grid, psnr_db
-from depthq.runs import load_model
+from depthq.runs import RunFolder, load_model, read_metrics
 from depthq.training import DataConfig, RunConfig, TrainingConfig, steps_done, train
 from studies.dq_paper.data_sets import open_data_set, resized
 from studies.dq_paper.experiment import Outcome
@@ -74,40 +73,49 @@ def _train_and_measure(
     return _measure(load_model(run), source, _validation_curve(run))
 
 
-@torch.no_grad()
 def _measure(model: DQAE, source: str, curve: dict[str, list[float]]) -> Outcome:
     if torch.cuda.is_available():
         model = model.cuda()
-    evaluator = Evaluator(model).to(model.device)
+    test_images = open_images(source, "test")
+    first = next(iter(evaluation_loader(test_images, batch_size=PICTURED_IMAGES, limit=PICTURED_IMAGES)))
     counts = CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
-    alone = [MeanMetric().to(model.device) for _ in model.codebook_sizes] if len(model.codebook_sizes) > 1 else []
-    first = None
-    for batch in evaluation_loader(open_images(source, "test"), batch_size=BATCH_SIZE):
-        images = batch.to(model.device)
-        output = model(images)
-        evaluator.update(images, output)
-        if counts is not None:
-            counts.update(output.codes.to("cpu"))
-        for level, metric in enumerate(alone):
-            metric.update(psnr_db(model.decode(output.codes, levels=[level]).float(), images.float()))
-        if first is None:
-            first = images[:PICTURED_IMAGES]
-    assert first is not None
+    alone = EachLevelAlone(model)
+    measurement = measure(
+        model, evaluation_loader(test_images, batch_size=BATCH_SIZE), counts=counts, beside=[alone.update]
+    )
     summary = None if counts is None else summarize_codes(counts)
     return Outcome(
-        figures=asdict(evaluator.compute())
-        | (code_figures(summary) if summary else {})
-        | ({"level_alone_psnr_db": [metric.compute().item() for metric in alone]} if alone else {}),
+        figures=asdict(measurement) | (code_figures(summary) if summary else {}) | alone.figures(),
         codes=asdict(summary) if summary else None,
         curve=curve,
-        picture=_picture(model, first),
+        picture=_picture(model, first.to(model.device)),
     )
 
 
+class EachLevelAlone:
+    """PSNR of what the codes of one level alone decode to (Fig. 4), of models that have several.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: DQAE):
+        self.model = model
+        sizes = model.codebook_sizes
+        self.psnr_db = [MeanMetric().to(model.device) for _ in sizes] if len(sizes) > 1 else []
+
+    def update(self, images: Tensor, output: DQAEOutput) -> None:
+        for level, metric in enumerate(self.psnr_db):
+            assert output.codes is not None
+            metric.update(psnr_db(self.model.decode(output.codes, levels=[level]).float(), images.float()))
+
+    def figures(self) -> dict[str, list[float]]:
+        return {"level_alone_psnr_db": [metric.compute().item() for metric in self.psnr_db]} if self.psnr_db else {}
+
+
 def _validation_curve(run: Path) -> dict[str, list[float]]:
-    """What metrics.jsonl says of the test images, by the names of `Evaluation`, and the steps it was said at."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if "validation_mse_normalized" in row]
+    """What metrics.jsonl says of the test images, by the names of `Measurement`, and the steps it was said at."""
+    rows = [row for row in read_metrics(RunFolder(run).metrics) if "validation_mse_normalized" in row]
     names = [name for name in rows[0] if name == "step" or name.startswith("validation_")]
     return {name.removeprefix("validation_"): [row[name] for row in rows] for name in names}
 

@@ -1,4 +1,4 @@
-"""depthq evaluate: figures, their names and units."""
+"""depthq evaluate: metrics, their names and units."""
 
 import json
 
@@ -25,39 +25,39 @@ def evaluate(capsys, *arguments) -> dict:
     return json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_json_of_a_discrete_likelihood_has_every_figure(trained_run, capsys):
-    figures = evaluate(capsys, trained_run)
-    assert figures.keys() >= KEYS
-    assert None not in figures.values()
-    assert figures["images"] == 4
-    assert figures["nll_bits_per_dim"] == pytest.approx(figures["nll_nats_per_dim"] / 0.6931471805599453)
+def test_json_of_a_discrete_likelihood_has_every_metric(trained_run, capsys):
+    metrics = evaluate(capsys, trained_run)
+    assert metrics.keys() >= KEYS
+    assert None not in metrics.values()
+    assert metrics["images"] == 4
+    assert metrics["nll_bits_per_dim"] == pytest.approx(metrics["nll_nats_per_dim"] / 0.6931471805599453)
     # Level 0: 2 x 2 positions x 2 codebooks x 3 bits; level 1: 4 x 4 positions x 2 codebooks x 4 bits; 768 dims.
-    assert figures["code_bits_per_dim"] == pytest.approx((4 * 2 * 3 + 16 * 2 * 4) / 768)
-    assert figures["total_bits_per_dim"] == pytest.approx(figures["nll_bits_per_dim"] + figures["code_bits_per_dim"])
-    assert [len(level[name]) for level in figures["levels"] for name in ("perplexity", "usage", "entropy_bits")] == (
+    assert metrics["code_bits_per_dim"] == pytest.approx((4 * 2 * 3 + 16 * 2 * 4) / 768)
+    assert metrics["total_bits_per_dim"] == pytest.approx(metrics["nll_bits_per_dim"] + metrics["code_bits_per_dim"])
+    assert [len(level[name]) for level in metrics["levels"] for name in ("perplexity", "usage", "entropy_bits")] == (
         [2] * 6
     )
 
 
-def test_figures_that_l2_does_not_have_are_null(tmp_path, photos, capsys):
+def test_metrics_that_l2_does_not_have_are_null(tmp_path, photos, capsys):
     run = tmp_path / "run"
     assert main(["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0
     capsys.readouterr()
-    figures = evaluate(capsys, run)
-    nulls = {name for name, value in figures.items() if value is None}
+    metrics = evaluate(capsys, run)
+    nulls = {name for name, value in metrics.items() if value is None}
     assert nulls == {"nll_nats_per_dim", "nll_bits_per_dim", "total_bits_per_dim"}
-    assert figures["code_bits_per_dim"] == pytest.approx(16 * 2 * 3 / 768)
+    assert metrics["code_bits_per_dim"] == pytest.approx(16 * 2 * 3 / 768)
 
 
-def test_model_without_a_quantizer_has_no_code_figures(tmp_path, photos, capsys):
+def test_model_without_a_quantizer_has_no_code_metrics(tmp_path, photos, capsys):
     run = tmp_path / "run"
     options = ["--preset", "tiny", "--steps", "1", "--quantizer", "none", "--likelihood", "categorical"]
     assert main(["train", "--data", str(photos), "--out", str(run), *options]) == 0
     capsys.readouterr()
-    figures = evaluate(capsys, run)
-    nulls = {name for name, value in figures.items() if value is None}
+    metrics = evaluate(capsys, run)
+    nulls = {name for name, value in metrics.items() if value is None}
     assert nulls == {"code_bits_per_dim", "code_bits_per_pixel", "total_bits_per_dim"}
-    assert figures["levels"] == []
+    assert metrics["levels"] == []
 
 
 def test_images_smaller_than_the_ssim_window_have_no_ssim(tmp_path, write_photos, capsys):
@@ -67,7 +67,7 @@ def test_images_smaller_than_the_ssim_window_have_no_ssim(tmp_path, write_photos
     assert evaluate(capsys, run)["ssim"] is None
 
 
-def test_run_and_saved_model_give_the_same_figures(trained_run, tmp_path, photos, capsys):
+def test_run_and_saved_model_give_the_same_metrics(trained_run, tmp_path, photos, capsys):
     load_model(trained_run).save_pretrained(tmp_path / "saved")
     assert evaluate(capsys, tmp_path / "saved", "--data", photos) == evaluate(capsys, trained_run)
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from depthq.analysis import CodeCounts, summarize_codes
-from depthq.measure import Evaluator
+from depthq.measure import measure
 from depthq.models import DQAE, DQAEConfig
 from depthq.report import AnalyzedRun, Measured
 from depthq.training import DataConfig, RunConfig, TrainingConfig
@@ -57,12 +57,9 @@ def make_run(tmp_path, images, make_model):
         )
         (run / "config.yaml").write_text(yaml.safe_dump(config.to_flat_dict(), sort_keys=False))
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
-        evaluator = Evaluator(model)
-        with torch.no_grad():
-            evaluator.update(images, model(images))
-        codes = None
-        if model.codebook_sizes:
-            codes = summarize_codes(CodeCounts(model.codebook_sizes).update(model.encode(images)))
-        return run, model, Measured(data, "test", evaluator.compute(), codes, images[:20])
+        counts = CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
+        measurement = measure(model, [images], counts=counts)
+        codes = None if counts is None else summarize_codes(counts)
+        return run, model, Measured(data, "test", measurement, codes, images[:20])
 
     return make

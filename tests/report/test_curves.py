@@ -1,9 +1,8 @@
 import itertools
-import json
 
 import pytest
 
-from depthq.report.curves import charts_of, read_metrics
+from depthq.report.curves import charts_of
 
 ROWS = [
     {"step": 10, "perplexity": 10.0, "mse_normalized": 10.0},
@@ -14,20 +13,6 @@ ROWS = [
 
 def charts_by_title(rows):
     return {chart.title: chart for chart in charts_of(rows)}
-
-
-def test_rows_are_read_and_a_cut_off_last_one_left_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("\n".join(map(json.dumps, ROWS)) + '\n{"step": 3')
-    assert read_metrics(path) == ROWS
-    assert read_metrics(tmp_path / "none.jsonl") == []
-
-
-def test_damage_elsewhere_is_an_error(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl must hold one JSON object per line; got: .* in line 1"):
-        read_metrics(path)
 
 
 def test_points_lie_where_their_values_are():

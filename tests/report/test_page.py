@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from depthq.report import write_report
-from depthq.report.page import headline_figures
+from depthq.report.page import headline_metrics
 
 
 class Outline(HTMLParser):
@@ -135,14 +135,14 @@ def test_a_run_without_metrics_has_no_curves(make_run):
 
 def test_total_comes_first_where_it_exists(make_run):
     _, _, measured = make_run(likelihood="categorical")
-    figures = headline_figures(measured.evaluation)
-    assert (figures[0].name, figures[0].unit) == ("total", "bits/dim")
-    assert figures[0].value == f"{measured.evaluation.total_bits_per_dim:.3f}"
+    first = headline_metrics(measured.measurement)[0]
+    assert (first.name, first.unit) == ("total", "bits/dim")
+    assert first.value == f"{measured.measurement.total_bits_per_dim:.3f}"
 
 
 def test_l2_shows_reconstruction_and_rate(make_run):
     _, _, measured = make_run()
-    names = [figure.name for figure in headline_figures(measured.evaluation)]
+    names = [metric.name for metric in headline_metrics(measured.measurement)]
     assert names == ["PSNR", "SSIM", "L2", "codes", "codes per pixel"]
 
 

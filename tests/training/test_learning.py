@@ -25,6 +25,6 @@ def test_unseen_photos_are_reconstructed_far_better_than_by_their_mean_colour(tm
     assert main(["train", "--data", "bundled", "--out", run, *options]) == 0
     capsys.readouterr()
     assert main(["evaluate", run, "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures["psnr_db"] > figures["psnr_db_mean_colour"] + MARGIN_DB
-    assert min(usage for level in figures["levels"] for usage in level["usage"]) > 0.9  # no dead codes
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["psnr_db"] > metrics["psnr_db_mean_colour"] + MARGIN_DB
+    assert min(usage for level in metrics["levels"] for usage in level["usage"]) > 0.9  # no dead codes

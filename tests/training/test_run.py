@@ -1,6 +1,5 @@
 """Runs of `train` as a library: what stops them, what they learn, what they leave."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from depthq import DQAE
 from depthq.models import PRESETS
 from depthq.quantizers import NonFiniteLatentsError, health
-from depthq.runs import is_run, load_model, load_run_settings
+from depthq.runs import load_model, read_metrics
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, train
 from depthq.training.checkpoints import newest_checkpoint
 from depthq.training.module import DQAETraining
@@ -120,18 +119,6 @@ def test_training_holds_the_documented_schedule():
     assert schedule(100) == pytest.approx(0)
 
 
-def test_run_holds_its_settings_and_a_model_that_loads(trained_run):
-    settings = load_run_settings(trained_run)
-    assert settings["codebook_size"] == [8, 16]
-    assert settings["image_size"] == 16
-    assert is_run(trained_run)
-    model = load_model(trained_run)
-    assert not model.training
-    assert model.config.level_sizes == (8, 16)
-    again = load_model(trained_run / "model")
-    assert model.fingerprint() == again.fingerprint()
-
-
 def test_model_on_disk_is_that_of_the_last_checkpoint(trained_run):
     checkpoint = newest_checkpoint(trained_run / "checkpoints")
     assert checkpoint is not None
@@ -141,8 +128,8 @@ def test_model_on_disk_is_that_of_the_last_checkpoint(trained_run):
     assert all(torch.equal(state[f"model.{name}"], tensor) for name, tensor in model.items())
 
 
-def test_metrics_are_json_lines_of_finite_figures(trained_run):
-    rows = [json.loads(row) for row in (trained_run / "metrics.jsonl").read_text().splitlines()]
+def test_rows_hold_finite_metrics(trained_run):
+    rows = read_metrics(trained_run / "metrics.jsonl")
     assert [row["step"] for row in rows] == [5, 10, 10]
     assert {"loss", "nll_bits_per_dim", "commitment_loss", "usage", "perplexity", "images_per_second"} < rows[0].keys()
     assert {"validation_total_bits_per_dim", "validation_psnr_db", "validation_ssim"} < rows[-1].keys()
@@ -150,7 +137,7 @@ def test_metrics_are_json_lines_of_finite_figures(trained_run):
 
 
 def test_health_of_the_codebooks_is_logged(trained_run):
-    row = json.loads((trained_run / "metrics.jsonl").read_text().splitlines()[-1])
+    row = read_metrics(trained_run / "metrics.jsonl")[-1]
     found = load_model(trained_run).levels[0].quantizer.health()
     assert row["level_0_lowest_usage"] == found.usage.min().item()
     assert row["level_0_lowest_perplexity"] == found.perplexity.min().item()
@@ -167,16 +154,6 @@ def test_wrong_hardware_leaves_no_run(tmp_path, photos):
     with pytest.raises(ValueError, match="hardware must fit this machine"):
         train(tiny(photos), tmp_path / "run", hardware=Hardware(accelerator="cpu", devices="0"), progress=False)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("- a\n- b\n", "must map options to values; got list"), ("a: [1", "must be YAML")],
-)
-def test_damaged_config_of_a_run_is_named(tmp_path, content, message):
-    (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(ValueError, match=rf"{tmp_path / 'config.yaml'} {message}"):
-        load_run_settings(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class CodeCounts:
     Args:
         codebook_sizes: Sizes K_m per level, coarse to fine, as in `Codes`; of a single level just its sizes.
         device: Where the tables live; batches are moved there.
+        limit_bytes: If given, what the joint tables may take in all: where they would take more, they are left out,
+            and all else is counted.
 
     Raises:
         ValueError: If a size is no integer of at least 1, or the tables do not fit in memory.
@@ -49,7 +51,13 @@ class CodeCounts:
         [[0, 0, 2], [1, 0, 0]]
     """
 
-    def __init__(self, codebook_sizes: Sequence[int] | Sequence[Sequence[int]], device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        codebook_sizes: Sequence[int] | Sequence[Sequence[int]],
+        device: torch.device | str = "cpu",
+        *,
+        limit_bytes: int | None = None,
+    ):
         self.codebook_sizes = _as_sizes_per_level(codebook_sizes)
         self.grids: tuple[tuple[int, ...], ...] | None = None
         """Shape of the positions of each level, () for rows without positions; None until the first batch."""
@@ -59,6 +67,8 @@ class CodeCounts:
         # All joint tables lie in one buffer, so that merging and all-reducing are one operation.
         groups = [*combinations(self.codebooks, 2), *self._levels_counted_whole()]
         cells = [math.prod(self._sizes(group)) for group in groups]
+        if limit_bytes is not None and 8 * sum(cells) > limit_bytes:
+            groups, cells = [], []
         self._starts: dict[tuple[Codebook, ...], int] = dict(zip(groups, accumulate(cells, initial=0), strict=False))
         self._joint = _new_table((sum(cells),), self._device)
 

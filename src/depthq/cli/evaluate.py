@@ -6,19 +6,18 @@ examples:
 
 Protocol: all images of the split (or the first --limit), centre crops, float32. The headline is
 total_bits_per_dim = nll_bits_per_dim + code_bits_per_dim (uniform prior); nll_bits_per_dim alone is what the paper
-reports. Figures that do not exist for the model's likelihood are null. docs/metrics.md defines every figure.
+reports. Metrics that do not exist for the model's likelihood are null. docs/metrics.md defines each of them.
 """
 
 import json
 from dataclasses import asdict, dataclass
 
-import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.cli.show import show_figures
-from depthq.measure import Evaluator
+from depthq.cli.show import show_measurement
+from depthq.measure import measure
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 def run(settings: Settings) -> None:
     model, batches = load(settings.source, limit=settings.limit)
-    evaluator = Evaluator(model).to(model.device)
-    with torch.no_grad():
-        for images in batches:
-            evaluator.update(images, model(images))
-    figures = evaluator.compute()
+    measured = measure(model, batches)
     if settings.json:
-        print(json.dumps(asdict(figures)))
+        print(json.dumps(asdict(measured)))
     else:
-        show_figures(figures)
+        show_measurement(measured)

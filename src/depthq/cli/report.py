@@ -10,13 +10,12 @@ from them at random, the same ones every time. A report that is there already is
 
 from dataclasses import dataclass
 
-import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.analysis import CodeCounts, summarize_codes
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.measure import Evaluator, ImageSample
+from depthq.measure import ImageSample, measure
 from depthq.report import Measured, write_report
 from depthq.runs import is_run, load_run_settings
 
@@ -41,20 +40,13 @@ def run(settings: Settings) -> None:
     if not is_run(source.model):
         raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")
     model, batches = load(source, limit=settings.limit)
-    evaluator, sample = Evaluator(model).to(model.device), ImageSample(SAMPLE_SIZE)
-    counts = CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
-    with torch.no_grad():
-        for images in batches:
-            output = model(images)
-            evaluator.update(images, output)
-            sample.update(images)
-            if counts is not None:
-                counts.update(output.codes.to("cpu"))
+    sample, counts = ImageSample(SAMPLE_SIZE), CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
+    measurement = measure(model, batches, counts=counts, beside=[lambda images, _: sample.update(images)])
     measured = Measured(
         data=source.data or load_run_settings(source.model)["data"],
         split=source.split,
-        evaluation=evaluator.compute(),
+        measurement=measurement,
         codes=summarize_codes(counts) if counts is not None else None,
         sample=sample.images,
     )
-    print(f"{write_report(source.model, model, measured)}: {measured.evaluation.images} images; open it in a browser")
+    print(f"{write_report(source.model, model, measured)}: {measurement.images} images; open it in a browser")

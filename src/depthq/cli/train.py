@@ -18,9 +18,9 @@ from typing import TypeVar
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
-from depthq.cli.show import show_figures
+from depthq.cli.show import show_measurement
 from depthq.files import is_leftover
-from depthq.measure import Evaluation
+from depthq.measure import Measurement
 from depthq.models import PRESETS, DQAEConfig
 from depthq.runs import is_run, load_run_settings, load_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig, train
@@ -73,16 +73,16 @@ def run(settings: Settings) -> None:
     else:
         _check_is_new_or_empty(out)
     try:
-        figures = train(config, out, hardware=settings.hardware)
+        measured = train(config, out, hardware=settings.hardware)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; go on with: depthq train --out {out} --resume") from None
-    _report(config, out, figures)
+    _report(config, out, measured)
 
 
 @rank_zero_only
-def _report(config: RunConfig, out: Path, figures: Evaluation) -> None:
+def _report(config: RunConfig, out: Path, measured: Measurement) -> None:
     print(f"{out}: trained {config.training.steps} steps")
-    show_figures(figures)
+    show_measurement(measured)
 
 
 @rank_zero_only  # the others find what rank zero has begun

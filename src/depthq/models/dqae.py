@@ -27,16 +27,10 @@ from depthq.quantizers import QuantizerOutput
 class DQAEOutput:
     """One forward pass over B images."""
 
-    loss: Tensor
-    """Scalar: nll in nats per dim, plus the quantizers' losses (Eq. 5)."""
-    nll_nats: Tensor
-    """(B,) -log p(image | codes) in nats, summed over dims. For L2 a density's, comparable with no discrete one."""
-    commitment_loss: Tensor
-    """Scalar, summed over levels and codebooks, before its weight."""
+    parameters: Tensor
+    """(B, P, H, W) what the decoder says of the image: the parameters of `DQAE.likelihood`."""
     codes: Codes | None
     """The codes; None without a quantizer."""
-    parameters: Tensor
-    """(B, P, H, W) what the decoder says of the image: the parameters of the likelihood."""
     levels: tuple[QuantizerOutput, ...]
     """Each level's quantizer output, coarse to fine; empty without a quantizer."""
 
@@ -77,7 +71,7 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> DQAEOutput:
-        """Encode, quantize, decode and score.
+        """Encode, quantize and decode. What training makes of it is `depthq.training.paper_objective`, or your own.
 
         Args:
             images: uint8 (B, C, H, W).
@@ -94,15 +88,9 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
                 latents = outputs[-1].quantized
             decoding = level.next_decoding(latents, decoding)
             maps.append(level.upsampler(latents))
-        parameters = self._decode_maps(maps)
-        log_prob = self.likelihood.log_prob(parameters, images)
-        nll_nats = -log_prob.sum((1, 2, 3))
         return DQAEOutput(
-            loss=-log_prob.mean() + sum(out.loss for out in outputs),
-            nll_nats=nll_nats,
-            commitment_loss=sum((out.commitment_loss for out in outputs), nll_nats.new_zeros(())),
+            parameters=self._decode_maps(maps),
             codes=self._codes([out.codes for out in outputs]) if outputs else None,
-            parameters=parameters,
             levels=tuple(outputs),
         )
 

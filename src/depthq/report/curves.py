@@ -1,10 +1,8 @@
 """Training curves from a run's metrics.jsonl, placed for drawing."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 NUM_TICKS = 4
 MAX_POINTS = 400  # of one curve; of more, every so many-th is drawn
@@ -34,7 +32,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure over the steps of training."""
+    """One metric over the steps of training."""
 
     title: str
     unit: str
@@ -62,23 +60,6 @@ CHARTS = (
     ("Commitment loss", "", {"training": "commitment_loss"}),
 )
 """Title, unit, and the key of metrics.jsonl behind each curve."""
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.jsonl; a last row that a crash cut off is left out, and no file is no rows.
-
-    Raises:
-        ValueError: If another row is damaged.
-    """
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path} must hold one JSON object per line; got: {error} in line {number}") from error
-    return rows
 
 
 def charts_of(rows: Sequence[dict[str, float]]) -> list[Chart]:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from depthq.analysis.summary import CodeSummary
 from depthq.files import replacing
-from depthq.measure import Evaluation
+from depthq.measure import Measurement
 from depthq.models import DQAE
 from depthq.pixels import psnr_db, to_picture
-from depthq.report.curves import Chart, charts_of, read_metrics
+from depthq.report.curves import Chart, charts_of
 from depthq.report.heatmap import HeatMap, entropy_maps, information_map
 from depthq.report.mixing import decode_each_level
-from depthq.runs import load_run_settings
+from depthq.runs import RunFolder, load_run_settings, read_metrics
 
 PAIRS_SHOWN = 12
 STRIP_IMAGES = 6
@@ -35,7 +35,7 @@ class Measured:
     data: str
     """Where the images come from; the page says the last part of a path only, as it is meant for others."""
     split: str
-    evaluation: Evaluation
+    measurement: Measurement
     codes: CodeSummary | None
     """None without a quantizer."""
     sample: Tensor
@@ -43,8 +43,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A headline figure."""
+class Metric:
+    """A headline metric."""
 
     name: str
     value: str
@@ -100,7 +100,7 @@ class Page:
     parameters: int
     measured: Measured
     image_size: int
-    figures: Sequence[Figure]
+    metrics: Sequence[Metric]
     charts: Sequence[Chart]
     pairs: Sequence[Pair]
     strips: Sequence[Strip]
@@ -121,7 +121,7 @@ def write_report(run: Path, model: DQAE, measured: Measured) -> Path:
     Returns:
         The file.
     """
-    path = run / "report.html"
+    path = RunFolder(run).report
     with replacing(path) as file:
         file.write(render(_page(run, model, measured)).encode())
     return path
@@ -140,7 +140,7 @@ def render(page: Page) -> str:
 
 
 def _page(run: Path, model: DQAE, measured: Measured) -> Page:
-    rows, settings = read_metrics(run / "metrics.jsonl"), load_run_settings(run)
+    rows, settings = read_metrics(RunFolder(run).metrics), load_run_settings(run)
     codes, sample = measured.codes, _by_detail(measured.sample)
     return Page(
         run=run.resolve().name,
@@ -151,7 +151,7 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         parameters=sum(weight.numel() for weight in model.parameters()),
         measured=replace(measured, data=_last_part(measured.data)),
         image_size=sample.shape[-1],
-        figures=headline_figures(measured.evaluation),
+        metrics=headline_metrics(measured.measurement),
         charts=charts_of(rows),
         pairs=_pairs(model, sample[:PAIRS_SHOWN]),
         strips=_strips(model, sample) if codes and len(codes.levels) > 1 else (),
@@ -162,20 +162,20 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
     )
 
 
-def headline_figures(evaluation: Evaluation) -> list[Figure]:
+def headline_metrics(measurement: Measurement) -> list[Metric]:
     """Those that exist for the model's likelihood, the one that compares with other models first."""
     rows = [
-        ("total", evaluation.total_bits_per_dim, 3, "bits/dim", "image and codes: compare this one with other models"),
-        ("image given codes", evaluation.nll_bits_per_dim, 3, "bits/dim", "-log2 p(image | codes), without the codes"),
-        ("the same in nats", evaluation.nll_nats_per_dim, 3, "nats/dim", "as the paper prints it"),
-        ("PSNR", evaluation.psnr_db, 2, "dB", f"mean colour alone: {evaluation.psnr_db_mean_colour:.2f} dB"),
-        ("SSIM", evaluation.ssim, 3, "", "structural similarity, at most 1"),
-        ("L2", evaluation.mse_normalized, 4, "", "mean squared error in the normalised space, the paper's L2"),
-        ("codes", evaluation.code_bits_per_dim, 3, "bits/dim", "uniform prior"),
-        ("codes per pixel", evaluation.code_bits_per_pixel, 3, "bits/pixel", "uniform prior, all channels together"),
+        ("total", measurement.total_bits_per_dim, 3, "bits/dim", "image and codes: compare this one with other models"),
+        ("image given codes", measurement.nll_bits_per_dim, 3, "bits/dim", "-log2 p(image | codes), without the codes"),
+        ("the same in nats", measurement.nll_nats_per_dim, 3, "nats/dim", "as the paper prints it"),
+        ("PSNR", measurement.psnr_db, 2, "dB", f"mean colour alone: {measurement.psnr_db_mean_colour:.2f} dB"),
+        ("SSIM", measurement.ssim, 3, "", "structural similarity, at most 1"),
+        ("L2", measurement.mse_normalized, 4, "", "mean squared error in the normalised space, the paper's L2"),
+        ("codes", measurement.code_bits_per_dim, 3, "bits/dim", "uniform prior"),
+        ("codes per pixel", measurement.code_bits_per_pixel, 3, "bits/pixel", "uniform prior, all channels together"),
     ]
     return [
-        Figure(name, f"{value:.{digits}f}", unit, meaning)
+        Metric(name, f"{value:.{digits}f}", unit, meaning)
         for name, value, digits, unit, meaning in rows
         if value is not None
     ]

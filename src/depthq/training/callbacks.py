@@ -3,8 +3,10 @@
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from huggingface_hub import PyTorchModelHubMixin
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
@@ -14,9 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from depthq.files import folder_beside, replacing
-from depthq.models import DQAE
 from depthq.pixels import image_grid
-from depthq.training.module import DQAETraining
+from depthq.runs import read_metrics
 
 GRID_IMAGES = 8
 
@@ -37,9 +38,9 @@ class MetricsFile(Logger):
     @rank_zero_only
     def _drop_rows_behind(self, step: int) -> None:
         if self.path.exists():
-            rows = [row for row in self.path.read_text().splitlines() if _step(row) <= step]
+            rows = [row for row in read_metrics(self.path) if row["step"] <= step]
             with replacing(self.path) as file:
-                file.write("".join(row + "\n" for row in rows).encode())
+                file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
 
     @property
     def name(self) -> str:
@@ -64,23 +65,19 @@ class MetricsFile(Logger):
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
-def _step(row: str) -> float:
-    """The step of a row; infinity if a crash cut the row off."""
-    try:
-        return json.loads(row)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
-
-
 class TrainingRows(Callback):
-    """Writes the training step's figures, and the speed since the row before, every so many steps.
+    """Writes a training step's metrics, and the speed since the row before, every so many steps.
 
     Args:
         every: Steps between rows.
+        metrics: Those of the step just done.
     """
 
-    def __init__(self, every: int):
+    def __init__(self, every: int, metrics: Callable[[], Mapping[str, float]]):
         self.every = every
+        self.metrics = metrics
+        self.last: dict[str, float] = {}
+        """The last row written; empty before the first."""
 
     def on_train_start(self, *_) -> None:
         self._restart()
@@ -91,49 +88,79 @@ class TrainingRows(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch: Tensor, batch_idx: int) -> None:
         self.images += len(batch) * trainer.world_size
         if trainer.global_step % self.every == 0:
-            assert isinstance(pl_module, DQAETraining)
-            pl_module.figures["images_per_second"] = self.images / (time.perf_counter() - self.started)
-            write_row(trainer, pl_module.figures)
+            speed = self.images / (time.perf_counter() - self.started)
+            self.last = {**self.metrics(), "images_per_second": speed}
+            write_row(trainer, self.last)
             self._restart()
 
     def _restart(self) -> None:
         self.started, self.images = time.perf_counter(), 0
 
 
-class ValidationRows(Callback):
-    """At every validation: a row, the model as `save_pretrained` writes it, a grid, and word of collapsed codebooks.
+class ModelFolder(Callback):
+    """Keeps the model as it was at the last validation, as `save_pretrained` writes it.
 
     Args:
-        run: The run's folder.
-        images: uint8 (B, C, H, W), the images of the grid.
+        folder: RUN/model.
+        model: The model that is trained.
     """
 
-    def __init__(self, run: Path, images: Tensor):
-        self.run = run
+    def __init__(self, folder: Path, model: PyTorchModelHubMixin):
+        self.folder = folder
+        self.model = model
+
+    @rank_zero_only
+    def on_validation_end(self, *_) -> None:
+        save_model(self.model, self.folder)
+
+
+class Grids(Callback):
+    """Draws a grid at every validation: originals, and below them what the model makes of them.
+
+    Args:
+        folder: RUN/reconstructions.
+        images: uint8 (B, C, H, W), the originals.
+        reconstruct: What makes others of the same shape of them, on the device that trains.
+    """
+
+    def __init__(self, folder: Path, images: Tensor, reconstruct: Callable[[Tensor], Tensor]):
+        self.folder = folder
         self.images = images
+        self.reconstruct = reconstruct
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, DQAETraining)
-        save_model(pl_module.model, self.run / "model")
-        with replacing(self.run / "reconstructions" / f"step={trainer.global_step:08d}.png") as file:
-            ours = pl_module.model.reconstruct(self.images.to(pl_module.device)).cpu()
+        with replacing(self.folder / f"step={trainer.global_step:08d}.png") as file:
+            ours = self.reconstruct(self.images.to(pl_module.device)).cpu()
             image_grid(self.images.cpu(), ours).save(file, "PNG")
-        write_row(trainer, pl_module.validation_figures())
-        for level, health in pl_module.codebook_health().items():
-            if health.collapsed.any():
-                tqdm.write(
-                    f"step {trainer.global_step}: codebooks of level {level} have collapsed\n{health}", file=sys.stderr
-                )
 
 
-def write_row(trainer: Trainer, figures: dict[str, float]) -> None:
-    """Give figures of the step just done to all loggers."""
+class ValidationRows(Callback):
+    """Writes the metrics of every validation, and says on stderr what people should hear of.
+
+    Args:
+        metrics: Those of the validation just done.
+        warnings: What to say of it; nothing, if all is well.
+    """
+
+    def __init__(self, metrics: Callable[[], Mapping[str, float]], warnings: Callable[[], Iterable[str]]):
+        self.metrics = metrics
+        self.warnings = warnings
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, *_) -> None:
+        write_row(trainer, self.metrics())
+        for warning in self.warnings():
+            tqdm.write(f"step {trainer.global_step}: {warning}", file=sys.stderr)
+
+
+def write_row(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    """Give metrics of the step just done to all loggers."""
     for logger in trainer.loggers:
-        logger.log_metrics(figures, step=trainer.global_step)
+        logger.log_metrics(dict(metrics), step=trainer.global_step)
 
 
-def save_model(model: DQAE, folder: Path) -> None:
+def save_model(model: PyTorchModelHubMixin, folder: Path) -> None:
     """`save_pretrained` into `folder`, each file replaced whole."""
     with folder_beside(folder) as partial:
         try:
@@ -146,7 +173,14 @@ def save_model(model: DQAE, folder: Path) -> None:
 
 
 class ProgressBar(Callback):
-    """step 120/3000 [00:12<04:48] loss 0.61, mse_normalized 0.04, ..."""
+    """step 120/3000 [00:12<04:48] loss 0.61, mse_normalized 0.04, ...
+
+    Args:
+        metrics: The newest ones.
+    """
+
+    def __init__(self, metrics: Callable[[], Mapping[str, float]]):
+        self.metrics = metrics
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar = tqdm(
@@ -156,10 +190,9 @@ class ProgressBar(Callback):
             disable=not trainer.is_global_zero,
         )
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
-        assert isinstance(pl_module, DQAETraining)
-        figures = (f"{name} {value:.4g}" for name, value in pl_module.figures.items())
-        self.bar.set_postfix_str(", ".join(figures), refresh=False)
+    def on_train_batch_end(self, *_) -> None:
+        metrics = (f"{name} {value:.4g}" for name, value in self.metrics().items())
+        self.bar.set_postfix_str(", ".join(metrics), refresh=False)
         self.bar.update()
 
     def on_train_end(self, *_) -> None:

@@ -7,11 +7,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from depthq.measure import Evaluation, Evaluator
+from depthq.measure import Measurement, Measuring
 from depthq.models import DQAE, DQAEOutput
 from depthq.quantizers import CodebookHealth, NonFiniteLatentsError
 from depthq.training.config import TrainingConfig
-from depthq.units import nats_to_bits
+from depthq.training.objectives import Objective, paper_objective
 
 
 class DQAETraining(LightningModule):
@@ -20,17 +20,22 @@ class DQAETraining(LightningModule):
     Args:
         model: The model to train.
         config: How.
+        objective: What to minimise.
     """
 
-    def __init__(self, model: DQAE, config: TrainingConfig):
+    measuring: Measuring  # of the validation that goes on, or was the last
+
+    def __init__(self, model: DQAE, config: TrainingConfig, objective: Objective = paper_objective):
         super().__init__()
         self.model = model
         self.config = config
-        self.evaluator = Evaluator(model)
-        self.figures: dict[str, float] = {}
-        self.last_evaluation: Evaluation | None = None
+        self.objective = objective
+        self.step_metrics: dict[str, float] = {}
+        """Of the last step that was to be logged, each with its unit in the name."""
+        self.last_measurement: Measurement | None = None
         if config.compile:
             model.compile()  # in place: a wrapper would be a second module with the same weights
+            self.objective = torch.compile(objective)
 
     def training_step(self, images: Tensor, _batch_index: int) -> Tensor:
         step = self.global_step + 1
@@ -38,49 +43,45 @@ class DQAETraining(LightningModule):
             output: DQAEOutput = self.model(images)
         except NonFiniteLatentsError as error:
             raise NonFiniteLatentsError(f"training stopped at step {step}: {error}") from error
-        if not output.loss.isfinite():
-            raise NonFiniteLatentsError(f"training stopped at step {step}: loss must be finite; got {output.loss}")
+        terms = self.objective(self.model, images, output)
+        if not terms.loss.isfinite():
+            raise NonFiniteLatentsError(f"training stopped at step {step}: loss must be finite; got {terms.loss}")
         if step % self.config.log_every == 0:
-            self.figures = self._training_figures(output, images)
-        return output.loss
-
-    def _training_figures(self, output: DQAEOutput, images: Tensor) -> dict[str, float]:
-        """What the progress bar and metrics.jsonl show of a step, each with its unit in the name."""
-        figures = {"loss": output.loss.detach()}
-        nll_nats_per_dim = output.nll_nats.detach().mean() / images[0].numel()
-        if self.model.likelihood.is_discrete:
-            figures["nll_bits_per_dim"] = nats_to_bits(nll_nats_per_dim)
-        else:
-            figures["mse_normalized"] = nll_nats_per_dim - 0.5 * math.log(math.pi)
-        if output.levels:
-            figures["commitment_loss"] = output.commitment_loss.detach()
-            figures["usage"] = torch.stack([level.usage.mean() for level in output.levels]).mean()
-            figures["perplexity"] = torch.stack([level.perplexity.mean() for level in output.levels]).mean()
-        return {name: value.item() for name, value in figures.items()}
+            metrics = {"loss": terms.loss, **terms.metrics, **_usage_metrics(output)}
+            self.step_metrics = {name: value.item() for name, value in metrics.items()}
+        return terms.loss
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluator = Evaluator(self.model).to(self.device)
+        self.measuring = Measuring(self.model)
 
     def validation_step(self, images: Tensor, _batch_index: int) -> None:
         mine = images[self.global_rank :: self.trainer.world_size]
         if len(mine):
             with torch.autocast(self.device.type, enabled=False):  # as `depthq evaluate` does
-                self.evaluator.update(mine, self.model(mine))
+                self.measuring.update(mine, self.model(mine))
 
     def on_validation_epoch_end(self) -> None:
-        self.last_evaluation = self.evaluator.compute()
+        self.last_measurement = self.measuring.compute()
 
-    def validation_figures(self) -> dict[str, float]:
-        """What metrics.jsonl shows of the last validation; figures that the likelihood does not have are left out."""
+    def validation_metrics(self) -> dict[str, float]:
+        """What metrics.jsonl shows of the last validation; metrics that the likelihood does not have are left out."""
         shown = ("total_bits_per_dim", "nll_bits_per_dim", "mse_normalized", "psnr_db", "ssim")
-        figures = {f"validation_{name}": getattr(self.last_evaluation, name) for name in shown}
-        for level, health in self.codebook_health().items():
-            figures[f"level_{level}_lowest_usage"] = health.usage.min().item()
-            figures[f"level_{level}_lowest_perplexity"] = health.perplexity.min().item()
-            figures[f"level_{level}_redrawn"] = health.redrawn.sum().item()
-        return {name: value for name, value in figures.items() if value is not None}
+        metrics = {f"validation_{name}": getattr(self.last_measurement, name) for name in shown}
+        for level, health in self._codebook_health().items():
+            metrics[f"level_{level}_lowest_usage"] = health.usage.min().item()
+            metrics[f"level_{level}_lowest_perplexity"] = health.perplexity.min().item()
+            metrics[f"level_{level}_redrawn"] = health.redrawn.sum().item()
+        return {name: value for name, value in metrics.items() if value is not None}
 
-    def codebook_health(self) -> dict[int, CodebookHealth]:
+    def warnings(self) -> list[str]:
+        """What people should hear of after a validation: codebooks that have collapsed."""
+        return [
+            f"codebooks of level {level} have collapsed\n{health}"
+            for level, health in self._codebook_health().items()
+            if health.collapsed.any()
+        ]
+
+    def _codebook_health(self) -> dict[int, CodebookHealth]:
         """How the codebooks of each level fare, of those quantizers that can tell."""
         quantizers = enumerate(level.quantizer for level in self.model.levels)
         return {level: quantizer.health() for level, quantizer in quantizers if hasattr(quantizer, "health")}
@@ -115,3 +116,13 @@ class DQAETraining(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         torch.set_rng_state(checkpoint["torch_random_state"])
+
+
+def _usage_metrics(output: DQAEOutput) -> dict[str, Tensor]:
+    """Means over levels of how evenly their codebooks are used by this batch; nothing without codebooks."""
+    if not output.levels:
+        return {}
+    return {
+        name: torch.stack([getattr(level, name).mean() for level in output.levels]).mean()
+        for name in ("usage", "perplexity")
+    }

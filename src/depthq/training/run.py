@@ -12,18 +12,28 @@ from typing import Any, Literal
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader
 from depthq.files import is_leftover, remove_leftovers, replacing
-from depthq.measure import Evaluation
+from depthq.measure import Measurement
 from depthq.models import DQAE, DQAEConfig
-from depthq.training.callbacks import GRID_IMAGES, MetricsFile, ProgressBar, TrainingRows, ValidationRows
+from depthq.runs import RunFolder
+from depthq.training.callbacks import (
+    GRID_IMAGES,
+    Grids,
+    MetricsFile,
+    ModelFolder,
+    ProgressBar,
+    TrainingRows,
+    ValidationRows,
+)
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
 from depthq.training.config import TrainingConfig
 from depthq.training.module import DQAETraining
+from depthq.training.objectives import Objective, paper_objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +88,9 @@ def train(
     *,
     hardware: Hardware | None = None,
     start_from: DQAE | None = None,
+    objective: Objective = paper_objective,
     progress: bool = True,
-) -> Evaluation:
+) -> Measurement:
     """Train in the folder `run`, from its newest checkpoint if it has one, else from scratch.
 
     A run that was killed at any moment and is started again goes on to the same weights, on a CPU bit for bit, as one
@@ -91,10 +102,11 @@ def train(
         hardware: Where to train.
         start_from: A model of the same configuration, whose weights and codebooks a new run starts from; by default
             they are drawn from the seed. The model itself stays as it is.
+        objective: What to minimise. config.yaml does not hold it: a run that goes on must be given the same one.
         progress: Whether to show a progress bar.
 
     Returns:
-        The figures of the last validation.
+        The metrics of the last validation.
 
     Raises:
         DataError: If the data cannot be used.
@@ -103,30 +115,30 @@ def train(
     """
     data = ImageBatches(config.data, config.training)  # opened first: a wrong source leaves no folder behind
     config = _fitted_to(config, data.train_images)
-    checkpoint = newest_checkpoint(run / "checkpoints")
+    checkpoint = newest_checkpoint(RunFolder(run).checkpoints)
     if steps_done(run) >= config.training.steps:
         raise ValueError(
             f"{run} must have steps left to train; got all {config.training.steps} done; evaluate it"
             ", or start another run"
         )
     seed_everything(config.training.seed, verbose=False)
-    training = DQAETraining(_new_model(config.model, start_from), config.training)
+    training = DQAETraining(_new_model(config.model, start_from), config.training, objective)
     with warnings.catch_warnings():
         _ignore_lightning_advice()
         try:
-            trainer = _trainer(config.training, run, hardware or Hardware(), data, progress)
+            trainer = _trainer(training, RunFolder(run), hardware or Hardware(), data, progress)
         except MisconfigurationException as error:
             raise ValueError(f"hardware must fit this machine; got: {error}; leave it to auto") from error
         with _taken_back_if_it_fails(run):
             _write_config(config, run)
             _fit(trainer, training, data, checkpoint)
-    assert training.last_evaluation is not None
-    return training.last_evaluation
+    assert training.last_measurement is not None
+    return training.last_measurement
 
 
 def steps_done(run: Path) -> int:
     """How many steps the newest checkpoint of a run has behind it; 0 if there is none."""
-    checkpoint = newest_checkpoint(run / "checkpoints")
+    checkpoint = newest_checkpoint(RunFolder(run).checkpoints)
     return step_of(checkpoint) if checkpoint else 0
 
 
@@ -153,7 +165,7 @@ def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if is_new and newest_checkpoint(run / "checkpoints") is None and rank_zero_only.rank == 0:
+        if is_new and newest_checkpoint(RunFolder(run).checkpoints) is None and rank_zero_only.rank == 0:
             for path in run.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             if not was_there:
@@ -164,7 +176,7 @@ def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
 @rank_zero_only
 def _write_config(config: RunConfig, run: Path) -> None:
     remove_leftovers(run)
-    with replacing(run / "config.yaml") as file:
+    with replacing(RunFolder(run).config) as file:
         file.write(yaml.safe_dump(config.to_flat_dict(), sort_keys=False).encode())
 
 
@@ -235,12 +247,13 @@ def _open(data: DataConfig, split: Literal["train", "test"]) -> ImageDataset:
 
 
 def _trainer(
-    config: TrainingConfig,
-    run: Path,
+    training: DQAETraining,
+    run: RunFolder,
     hardware: Hardware,
     data: ImageBatches,
     progress: bool,
 ) -> Trainer:
+    config = training.config
     return Trainer(
         accelerator=hardware.accelerator,
         devices=_devices(hardware),
@@ -252,20 +265,29 @@ def _trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=config.gradient_clip or None,
-        logger=_loggers(run, steps_done(run)),
-        callbacks=[  # in this order: a checkpoint comes behind all that its step leaves behind
-            TrainingRows(config.log_every),
-            ValidationRows(run, data.grid_images()),
-            Checkpoints(run / "checkpoints", every=config.checkpoint_every, validate_every=config.validate_every),
-            *([ProgressBar()] if progress else []),
-        ],
+        logger=_loggers(run),
+        callbacks=_callbacks(training, run, data, progress),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO()],
-        default_root_dir=run,
+        default_root_dir=run.path,
     )
+
+
+def _callbacks(training: DQAETraining, run: RunFolder, data: ImageBatches, progress: bool) -> list[Callback]:
+    """In this order: a checkpoint comes behind all that its step leaves behind."""
+    config = training.config
+    rows = TrainingRows(config.log_every, lambda: training.step_metrics)
+    return [
+        rows,
+        ModelFolder(run.model, training.model),
+        Grids(run.reconstructions, data.grid_images(), training.model.reconstruct),
+        ValidationRows(training.validation_metrics, training.warnings),
+        Checkpoints(run.checkpoints, every=config.checkpoint_every, validate_every=config.validate_every),
+        *([ProgressBar(lambda: rows.last)] if progress else []),
+    ]
 
 
 def _devices(hardware: Hardware) -> str | int:
@@ -283,12 +305,12 @@ def default_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "16-mi
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
-def _loggers(run: Path, first_step: int) -> list[Logger]:
-    loggers: list[Logger] = [MetricsFile(run / "metrics.jsonl", first_step)]
+def _loggers(run: RunFolder) -> list[Logger]:
+    loggers: list[Logger] = [MetricsFile(run.metrics, first_step=steps_done(run.path))]
     try:
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        loggers.append(TensorBoardLogger(run, name="tensorboard", version=""))
+        loggers.append(TensorBoardLogger(run.path, name="tensorboard", version=""))
     except ModuleNotFoundError:  # TensorBoard is an extra
         pass
     return loggers
