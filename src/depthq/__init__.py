@@ -3,10 +3,19 @@
 from depthq import analysis, features
 from depthq.codes import Codes
 from depthq.models import DQAE, DQAEConfig, DQAEOutput
-from depthq.quantizers import CodebookHealth, DepthwiseQuantizer, QuantizerOutput, ResidualQuantizer, SharedQuantizer
+from depthq.quantizers import (
+    BinaryQuantizer,
+    CodebookHealth,
+    DepthwiseQuantizer,
+    QuantizerOutput,
+    ResidualQuantizer,
+    ScalarQuantizer,
+    SharedQuantizer,
+)
 
 __all__ = [
     "DQAE",
+    "BinaryQuantizer",
     "CodebookHealth",
     "Codes",
     "DQAEConfig",
@@ -14,6 +23,7 @@ __all__ = [
     "DepthwiseQuantizer",
     "QuantizerOutput",
     "ResidualQuantizer",
+    "ScalarQuantizer",
     "SharedQuantizer",
     "analysis",
     "features",

@@ -1,40 +1,37 @@
-"""The table of all quantizers, which every law runs through."""
+"""What the laws run on: each quantizer of the table, or of the test file's own."""
 
-from functools import partial
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from depthq import DepthwiseQuantizer, ResidualQuantizer, SharedQuantizer
+sys.path.insert(0, str(Path(__file__).parent))
+from quantizer_table import TABLE
 
-QUANTIZERS = {
-    "depthwise": partial(DepthwiseQuantizer, 12, 3, 8),
-    "depthwise-padded": partial(DepthwiseQuantizer, 10, 3, 8),  # 3 slices of 4
-    "depthwise-uneven-dims": partial(DepthwiseQuantizer, 12, 3, 8, codebook_dim=[3, 4, 5]),
-    "depthwise-uneven-sizes": partial(DepthwiseQuantizer, 12, 3, [4, 8, 6]),
-    "depthwise-gradient": partial(DepthwiseQuantizer, 12, 3, 8, codebook_update="gradient"),
-    "shared-concat": partial(SharedQuantizer, 5, 3, 8),
-    "shared-sum": partial(SharedQuantizer, 5, 3, [4, 8, 6], combine="sum"),
-    "residual": partial(ResidualQuantizer, 5, 3, [4, 8, 6]),
-    "residual-gradient": partial(ResidualQuantizer, 5, 3, 8, codebook_update="gradient"),
-    "residual-dropout": partial(ResidualQuantizer, 5, 3, 8, quantizer_dropout=1.0),
-}
+
+def pytest_generate_tests(metafunc):
+    """Each law of a file runs through the rows that the file's `APPLIES_TO` accepts, or all."""
+    if "row" in metafunc.fixturenames:
+        applies = getattr(metafunc.module, "APPLIES_TO", lambda row: True)
+        table = {name: row for name, row in getattr(metafunc.module, "TABLE", TABLE).items() if applies(row)}
+        metafunc.parametrize("row", table.values(), ids=table.keys())
 
 
 @pytest.fixture
-def quantizers():
-    return QUANTIZERS
-
-
-@pytest.fixture(params=QUANTIZERS)
-def make(request):
+def make(row):
     """Makes one quantizer of the table; takes further arguments."""
 
     def make(**options):
         torch.manual_seed(0)
-        return QUANTIZERS[request.param](**options)
+        return row.make(**options)
 
     return make
+
+
+@pytest.fixture(params=["train", "eval"])
+def mode(request):
+    return request.param == "train"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from depthq import DepthwiseQuantizer, ResidualQuantizer, SharedQuantizer
+from depthq import DepthwiseQuantizer, ResidualQuantizer, ScalarQuantizer, SharedQuantizer
 from depthq.quantizers import NonFiniteLatentsError
 
 KINDS = {
@@ -45,6 +45,17 @@ def states(kind: str, rank: int, world_size: int) -> list[dict[str, torch.Tensor
         quantizer(my_rows(joined_batch(step), step, rank, world_size))
         history.append({name: value.clone() for name, value in quantizer.state_dict().items()})
     return history
+
+
+def fixed_codebooks() -> ScalarQuantizer:
+    return ScalarQuantizer(6, 3, 12, axis=-1)
+
+
+def counts_of_fixed_codebooks(rank: int, world_size: int) -> torch.Tensor:
+    quantizer = fixed_codebooks()
+    for step in range(NUM_STEPS):
+        quantizer(my_rows(joined_batch(step), step, rank, world_size))
+    return quantizer.state.recent_count
 
 
 def raises_everywhere(rank: int) -> bool:
@@ -94,6 +105,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     results = {
         "states": {kind: states(kind, rank, world_size) for kind in KINDS},
+        "counts": counts_of_fixed_codebooks(rank, world_size),
         "raises": raises_everywhere(rank),
         "network": train_network(rank),
     }

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from quantizer_table import TABLE
 from torch import nn
 
 # Of third parties: the exporter's own deprecations, and what the compiler looks at when its graph breaks.
@@ -16,10 +17,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["depthwise-uneven-sizes", "depthwise-padded", "shared-sum", "residual"])
-def make(request, quantizers):
+@pytest.fixture(params=["depthwise-uneven-sizes", "depthwise-padded", "shared-sum", "residual", "scalar", "binary"])
+def make(request):
     """Those of the table whose paths differ."""
-    return quantizers[request.param]
+    return TABLE[request.param].make
 
 
 class Encoder(nn.Module):

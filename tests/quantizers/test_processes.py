@@ -9,7 +9,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from one_of_many_processes import KINDS, NUM_STEPS, joined_batch, make
+from one_of_many_processes import KINDS, NUM_STEPS, fixed_codebooks, joined_batch, make
 
 SCRIPT = Path(__file__).parent / "one_of_many_processes.py"
 
@@ -49,6 +49,13 @@ def test_codebooks_equal_those_of_one_process_with_the_joined_batch(results, kin
         assert torch.equal(state["state.recently_redrawn"], quantizer.state.recently_redrawn)
         torch.testing.assert_close(state["state.ema_count"], quantizer.state.ema_count, rtol=1e-6, atol=1e-6)
     assert quantizer.state.recently_redrawn[1:].sum() > 0  # or this would not have tested re-drawing
+
+
+def test_fixed_codebooks_count_the_codes_of_all_processes(results):
+    quantizer = fixed_codebooks()
+    for step in range(NUM_STEPS):
+        quantizer(joined_batch(step))
+    assert all(torch.equal(result["counts"], quantizer.state.recent_count) for result in results)
 
 
 def test_non_finite_latents_in_one_process_raise_in_all(results):

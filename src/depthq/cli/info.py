@@ -48,7 +48,7 @@ def run(settings: Settings) -> None:
 def _facts(model: DQAE, image_size: int) -> dict:
     image_shape = (model.config.image_channels, image_size, image_size)
     image = torch.zeros(1, *image_shape, dtype=torch.uint8)
-    codes = None if model.config.quantizer == "none" else model.encode(image)
+    codes = model.encode(image) if model.codebook_sizes else None
     bits = codes.num_bits() if codes else None
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),

@@ -17,9 +17,10 @@ def count_codes(codes: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
     Returns:
         int64 (M, max K_m); entries at or beyond K_m are zero.
     """
-    width = max(codebook_sizes)
-    per_codebook = codes.movedim(1, 0).flatten(1)  # (M, N)
-    return torch.stack([torch.bincount(row[row >= 0], minlength=width) for row in per_codebook])
+    counts = codes.new_zeros(len(codebook_sizes), max(codebook_sizes, default=0))
+    for count, row in zip(counts, codes.movedim(1, 0).flatten(1), strict=True):  # (N,) per codebook
+        count += torch.bincount(row[row >= 0], minlength=len(count))
+    return counts
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ class DQAEConfig:
     likelihood: LikelihoodName = "l2"
     """p(image | codes): l2, categorical (256-way) or logistic_mixture (10 components)."""
     quantizer: str = "depthwise"
-    """depthwise (the paper's DQ), shared (its baseline VQ), residual, none (a plain auto-encoder), or one of your own
-    that you have added to `depthq.models.QUANTIZERS`."""
+    """depthwise (the paper's DQ), shared (its baseline VQ), residual, scalar (FSQ), binary (BSQ), none (a plain
+    auto-encoder), or one of your own that you have added to `depthq.models.QUANTIZERS`."""
     num_codebooks: int = 5
     """M, the codebooks of each level."""
     codebook_size: int | tuple[int, ...] = 128
     """K: one number for a single level, or one per level, coarse to fine."""
     codebook_dim: int = 4
-    """D, the dimensions of a codeword."""
+    """D, the dimensions of a codeword; scalar and binary quantizers take as many as K needs."""
     channels: tuple[int, ...] = (64, 128)
     """Width of each encoder block of the finest level, each of stride 2; the decoder mirrors it."""
     num_residual_blocks: int = 1

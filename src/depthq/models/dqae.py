@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 
 from depthq.codes import Codes
 from depthq.likelihoods import make_likelihood
-from depthq.models.blocks import Upsample, residual_blocks
+from depthq.models.blocks import Downsample, Upsample, residual_blocks
 from depthq.models.config import DQAEConfig
 from depthq.models.level import Level
-from depthq.models.quantizer import NoQuantizer
+from depthq.models.quantizer import QUANTIZERS
 from depthq.pixels import normalize
-from depthq.quantizers import QuantizerOutput
+from depthq.quantizers import CodebookOptions, QuantizerOutput
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.config = config
         self.likelihood = make_likelihood(config.likelihood, config.image_channels)
-        self.levels = nn.ModuleList(Level(config, level) for level in range(config.num_levels))  # type: ignore[assignment]
+        self.levels = nn.ModuleList(_level(config, level) for level in range(config.num_levels))  # type: ignore[assignment]
         width, blocks = config.channels[-1], config.num_residual_blocks
         self.mix = nn.Conv2d(config.num_levels * width, width, 3, padding=1)
         self.decoder = nn.Sequential(residual_blocks(width, blocks), *_upsampling(config), nn.ReLU())
@@ -83,15 +84,13 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
         decoding, maps, outputs = None, [], []
         for level, feature in zip(self.levels, features, strict=True):
             latents = level.latents(feature, decoding)
-            if not isinstance(level.quantizer, NoQuantizer):
-                outputs.append(level.quantizer(latents))
-                latents = outputs[-1].quantized
-            decoding = level.next_decoding(latents, decoding)
-            maps.append(level.upsampler(latents))
+            outputs.append(level.quantizer(latents))
+            decoding = level.next_decoding(outputs[-1].quantized, decoding)
+            maps.append(level.upsampler(outputs[-1].quantized))
         return DQAEOutput(
             parameters=self._decode_maps(maps),
-            codes=self._codes([out.codes for out in outputs]) if outputs else None,
-            levels=tuple(outputs),
+            codes=self._codes([out.codes for out in outputs]) if self.codebook_sizes else None,
+            levels=tuple(out for out in outputs if out.codebook_sizes),
         )
 
     @torch.no_grad()
@@ -127,7 +126,7 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images uint8 (B, C, H, W) through the codes and back; without a quantizer, through the latents."""
-        if self.config.quantizer == "none":
+        if not self.codebook_sizes:
             with torch.no_grad():
                 return self.likelihood.mean(self(images).parameters).round().to(torch.uint8)
         return self.decode(self.encode(images))
@@ -160,9 +159,8 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
     @property
     def codebook_sizes(self) -> tuple[tuple[int, ...], ...]:
         """Per level, coarse to fine, K of each of its codebooks; empty without a quantizer."""
-        if self.config.quantizer == "none":
-            return ()
-        return tuple(level.quantizer.codebook_sizes for level in self.levels)
+        sizes = (level.quantizer.codebook_sizes for level in self.levels)
+        return tuple(filter(None, sizes))
 
     def fingerprint(self) -> str:
         """SHA-256 of all weights: tells whether codes were made by this very model."""
@@ -173,8 +171,8 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
         return digest.hexdigest()
 
     def _check_has_codes(self) -> None:
-        if self.config.quantizer == "none":
-            raise ValueError("quantizer must not be 'none' for codes to exist; got 'none'")
+        if not self.codebook_sizes:
+            raise ValueError(f"quantizer must not be 'none' for codes to exist; got {self.config.quantizer!r}")
 
     def _check_images(self, images: Tensor) -> None:
         channels, multiple = self.config.image_channels, self.config.image_multiple
@@ -247,6 +245,30 @@ def _read_config(path: Path) -> DQAEConfig:
         raise ValueError(f"{path.parent} must hold {path.name}; got none; is it a save_pretrained folder?") from None
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be a JSON object of config fields; got: {error}") from error
+
+
+def _level(config: DQAEConfig, level: int) -> Level:
+    width, num_finer = config.channels[-1], config.num_levels - 1 - level
+    options: CodebookOptions = {
+        "commitment_weight": config.commitment_weight,
+        "codebook_update": config.codebook_update,
+        "decay": config.decay,
+        "rare_code_threshold": config.rare_code_threshold,
+    }
+    make = QUANTIZERS[config.quantizer]
+    return Level(
+        Downsample(width, width, config.num_residual_blocks) if num_finer else _finest_encoder(config),
+        make(config.num_codebooks, config.level_sizes[level], config.codebook_dim, options),
+        width=width,
+        num_residual_blocks=config.num_residual_blocks,
+        num_coarser=level,
+        num_finer=num_finer,
+    )
+
+
+def _finest_encoder(config: DQAEConfig) -> nn.Sequential:
+    widths = [config.image_channels, *config.channels]
+    return nn.Sequential(*(Downsample(i, o, config.num_residual_blocks) for i, o in pairwise(widths)))
 
 
 def _upsampling(config: DQAEConfig) -> list[Upsample]:

@@ -1,41 +1,45 @@
 """One level of the hierarchy: the procedure DECODE of Algorithm 1."""
 
-from itertools import pairwise
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from depthq.models.blocks import Downsample, residual_blocks
-from depthq.models.config import DQAEConfig
-from depthq.models.quantizer import QUANTIZERS
+from depthq.models.blocks import residual_blocks
+from depthq.quantizers import Quantizer
 
 
 class Level(nn.Module):
     """Encodes finer features, quantizes them given the decoding of all coarser codes, and decodes for the next level.
 
-    Shapes: `features` (B, F, H_l, W_l) with F the width of the finest level's last encoder block; level 0 is the
-    coarsest, and its grid is 2^(num_levels - 1) times coarser than the finest.
+    Shapes: `features` (B, F, H_l, W_l) with F = `width`; level 0 is the coarsest, and the grid of a level is
+    2^num_finer times coarser than the finest.
 
     Args:
-        config: The model's.
-        level: Which one, 0 .. num_levels - 1.
+        encoder: What the finer level's features (the image, for the finest) go through; its output has F channels.
+        quantizer: Of this level; splits axis 1.
+        width: F, the channels of features and decodings.
+        num_residual_blocks: Residual blocks behind each change of resolution.
+        num_coarser: How many levels are coarser than this one.
+        num_finer: How many levels are finer than this one.
     """
 
-    quantizer: Any  # whatever keeps the contract of `depthq.quantizers.Quantizer`, or NoQuantizer
-
-    def __init__(self, config: DQAEConfig, level: int):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        quantizer: Quantizer,
+        *,
+        width: int,
+        num_residual_blocks: int,
+        num_coarser: int,
+        num_finer: int,
+    ):
         super().__init__()
-        width, blocks = config.channels[-1], config.num_residual_blocks
-        is_coarsest, is_finest = level == 0, level == config.num_levels - 1
-        self.encoder = _finest_encoder(config) if is_finest else Downsample(width, width, blocks)
-        self.quantizer = QUANTIZERS[config.quantizer](config, level)
-        self.projection = nn.Conv2d(width if is_coarsest else 2 * width, self.quantizer.dim, 1)
+        self.encoder = encoder
+        self.quantizer = quantizer
+        self.projection = nn.Conv2d(2 * width if num_coarser else width, quantizer.dim, 1)
         # The finest level's decoding would condition nothing.
-        self.decoder = None if is_finest else _decoder(self.quantizer.out_dim, width, blocks)
+        self.decoder = _decoder(quantizer.out_dim, width, num_residual_blocks) if num_finer else None
         self.upsampler = nn.Sequential(
-            nn.Conv2d(self.quantizer.out_dim, width, 1),
-            nn.Upsample(scale_factor=2 ** (config.num_levels - 1 - level), mode="nearest"),
+            nn.Conv2d(quantizer.out_dim, width, 1), nn.Upsample(scale_factor=2**num_finer, mode="nearest")
         )
 
     def latents(self, features: Tensor, decoding: Tensor | None) -> Tensor:
@@ -53,11 +57,6 @@ class Level(nn.Module):
         if decoding is not None:
             decoded = decoded + decoding
         return nn.functional.interpolate(decoded, scale_factor=2, mode="nearest")
-
-
-def _finest_encoder(config: DQAEConfig) -> nn.Sequential:
-    widths = [config.image_channels, *config.channels]
-    return nn.Sequential(*(Downsample(i, o, config.num_residual_blocks) for i, o in pairwise(widths)))
 
 
 def _decoder(in_channels: int, channels: int, num_residual_blocks: int) -> nn.Sequential:

@@ -1,50 +1,65 @@
-"""Which quantizer a configuration names."""
-
-from __future__ import annotations
+"""Which quantizer a name stands for."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
 
-from torch import nn
+from depthq.quantizers import (
+    BinaryQuantizer,
+    CodebookOptions,
+    DepthwiseQuantizer,
+    NoQuantizer,
+    Quantizer,
+    ResidualQuantizer,
+    ScalarQuantizer,
+    SharedQuantizer,
+)
+from depthq.quantizers.binary import bits_of
+from depthq.quantizers.scalar import values_of
 
-from depthq.quantizers import DepthwiseQuantizer, ResidualQuantizer, SharedQuantizer
-
-if TYPE_CHECKING:
-    from depthq.models.config import DQAEConfig
-
-
-class NoQuantizer(nn.Module):
-    """Passes latents through: the auto-encoder without its bottleneck, the limit for any quantizer."""
-
-    dim: int
-    out_dim: int
-
-    def __init__(self, config: DQAEConfig, level: int):
-        super().__init__()
-        self.dim = self.out_dim = config.num_codebooks * config.codebook_dim
+MakeQuantizer = Callable[[int, int, int, CodebookOptions], Quantizer]
+"""(M, K of the level, D, options of learned codebooks) -> the level's quantizer."""
 
 
-def _quantizer(kind: type, config: DQAEConfig, level: int) -> nn.Module:
-    """One of ours. Depthwise cuts M slices of D out of its input; the others give one vector of D to all codebooks."""
-    slices = config.num_codebooks if kind is DepthwiseQuantizer else 1
-    return kind(
-        dim=slices * config.codebook_dim,
-        num_codebooks=config.num_codebooks,
-        codebook_size=config.level_sizes[level],
-        commitment_weight=config.commitment_weight,
-        codebook_update=config.codebook_update,
-        decay=config.decay,
-        rare_code_threshold=config.rare_code_threshold,
-    )
+def _depthwise(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> Quantizer:
+    return DepthwiseQuantizer(num_codebooks * codebook_dim, num_codebooks, codebook_size, **options)
 
 
-QUANTIZERS: dict[str, Callable[[DQAEConfig, int], nn.Module]] = {
-    "depthwise": partial(_quantizer, DepthwiseQuantizer),
-    "shared": partial(_quantizer, SharedQuantizer),
-    "residual": partial(_quantizer, ResidualQuantizer),
-    "none": NoQuantizer,
+def _shared(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> Quantizer:
+    return SharedQuantizer(codebook_dim, num_codebooks, codebook_size, **options)
+
+
+def _residual(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> Quantizer:
+    return ResidualQuantizer(codebook_dim, num_codebooks, codebook_size, **options)
+
+
+def _scalar(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> Quantizer:
+    """K alone says how many dimensions a slice has."""
+    values = values_of(codebook_size)
+    return ScalarQuantizer(num_codebooks * len(values), num_codebooks, codebook_size, values_per_dim=values)
+
+
+def _binary(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> Quantizer:
+    """K alone says how many dimensions a slice has."""
+    dim = num_codebooks * bits_of(codebook_size)
+    weight = options.get("commitment_weight", 0.25)
+    return BinaryQuantizer(dim, num_codebooks, codebook_size, commitment_weight=weight)
+
+
+def _none(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> Quantizer:
+    return NoQuantizer(num_codebooks * codebook_dim)
+
+
+QUANTIZERS: dict[str, MakeQuantizer] = {
+    "depthwise": _depthwise,
+    "shared": _shared,
+    "residual": _residual,
+    "scalar": _scalar,
+    "binary": _binary,
+    "none": _none,
 }
-"""What makes the quantizer of a level, by the name in `DQAEConfig.quantizer`. Add your own under a new name: a function
-of (config, level) that returns any module with the contract of `depthq.quantizers.Quantizer`: `dim`, `out_dim`,
-`codebook_sizes`, `forward` to a `QuantizerOutput`, `encode` and `decode`."""
+"""What makes the quantizer of a level, by the name in `DQAEConfig.quantizer`.
+
+Add your own under a new name: a function of plain values (num_codebooks, codebook_size of the level, codebook_dim,
+options) that returns a `depthq.quantizers.Quantizer`, of whatever `dim` it likes. `options` holds what the
+configuration says on learned codebooks (`commitment_weight`, `codebook_update`, `decay`, `rare_code_threshold`); take
+from it what applies.
+"""

@@ -3,50 +3,55 @@
 import contextlib
 import math
 import operator
-from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Self, SupportsIndex
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from depthq.codes import check_codes
-from depthq.quantizers.codebooks import CodebookState, CodebookUpdate
-from depthq.quantizers.fitting import Features, fit
 from depthq.quantizers.health import CodebookHealth
-from depthq.quantizers.output import QuantizerOutput
+from depthq.quantizers.output import QuantizedRows, QuantizerOutput
 from depthq.quantizers.processes import GlobalRows
-from depthq.quantizers.straight_through import straight_through
 
 
 class NonFiniteLatentsError(ValueError):
     """Latents held NaN or infinity in training; no codebook was changed."""
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """Turns a feature tensor into M codes per position and back.
 
-    Shapes: B batch, C = `dim` on `axis`, N all positions of the batch together, M codebooks of K_m codewords of D_m
-    dimensions. Subclasses say how a row (N, dim) becomes codes (N, M) and codes become a row (N, `out_dim`).
+    Shapes: B batch, C = `dim` on `axis`, N all positions of the batch together, M codebooks of K_m codewords.
+    Subclasses say how a row (N, dim) becomes codes (N, M) and codes become a row (N, `out_dim`): `_quantize`, `_search`
+    and `_lookup`. Ranks, axes, masks, autocast, checks and the finiteness of latents are dealt with here.
 
     Laws: `decode(out.codes)` is `out.quantized` bit for bit, in training as in eval, once it is rounded to the dtype of
     x; ties go to the lowest code; all arithmetic is float32 whatever autocast says; nothing changes in eval.
 
-    A training step moves the codebooks, so keep the quantizer outside checkpointed regions
-    (`torch.utils.checkpoint`): run twice per step, it would learn twice, and may give other codes the second time.
-    With codebooks learned by gradient, a re-drawn codeword keeps the optimizer's moments (Adam's) of the one before.
-    A codebook with copies of codewords is searched slowly; see `depthq.ops.nearest_code`.
+    Args:
+        dim: Size of `axis` in the input.
+        out_dim: Size of `axis` in the output.
+        codebook_sizes: K_m of each of the M codebooks.
+        axis: The axis that holds the vector; any but the batch's (0).
+        commitment_weight: beta of Eq. 5, finite and at least 0.
+        check_finite: Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of one
+            synchronisation).
+
+    Raises:
+        ValueError: If `axis` or `commitment_weight` is out of range.
     """
 
-    axis: int
-    dim: int
-    out_dim: int
-    commitment_weight: float
-    check_finite: bool
-    state: CodebookState
-
     def __init__(
-        self, dim: int, out_dim: int, *, axis: int, commitment_weight: float, check_finite: bool, state: CodebookState
+        self,
+        dim: int,
+        out_dim: int,
+        codebook_sizes: Sequence[int],
+        *,
+        axis: int = 1,
+        commitment_weight: float = 0.0,
+        check_finite: bool = True,
     ):
         super().__init__()
         self.axis = as_int("axis", axis)
@@ -55,19 +60,13 @@ class Quantizer(nn.Module):
         if not 0 <= commitment_weight < math.inf:
             raise ValueError(f"commitment_weight must be finite and at least 0; got {commitment_weight}")
         self.dim, self.out_dim = dim, out_dim
+        self.codebook_sizes = tuple(codebook_sizes)
         self.commitment_weight = commitment_weight
         self.check_finite = check_finite
-        self.state = state
 
-    @property
-    def codebooks(self) -> Tensor | list[Tensor]:
-        """(M, K, D), or a list of (K_m, D_m) where sizes differ."""
-        return self.state.codewords
+    if TYPE_CHECKING:  # nn.Module's says nothing of what comes out
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """K_m of each codebook."""
-        return self.state.codebook_sizes
+        def __call__(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput: ...
 
     @property
     def num_codebooks(self) -> int:
@@ -75,7 +74,7 @@ class Quantizer(nn.Module):
         return len(self.codebook_sizes)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
-        """Quantize, and in training move the codebooks.
+        """Quantize, and in training learn, where there is something to learn.
 
         Args:
             x: Floating-point latents of any rank >= 2, batch first, `dim` on `axis`; computed with in float32.
@@ -90,14 +89,15 @@ class Quantizer(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             rows = self._rows(x, mask)
             global_rows = self._begin_step(rows) if self.training else None
-            quantized_rows, codes, commitment_loss, codebook_loss = self._quantize(rows, global_rows)
+            found = self._quantize(rows, global_rows)
         return QuantizerOutput(
-            quantized=self._positions(quantized_rows, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
-            codes=self._positions(codes, x, mask, fill=-1).movedim(-1, 1),
-            commitment_loss=commitment_loss,
-            codebook_loss=codebook_loss,
-            loss=codebook_loss + self.commitment_weight * commitment_loss,
-            codebook_sizes=self.codebook_sizes[: codes.shape[1]],
+            quantized=self._positions(found.quantized, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
+            codes=self._positions(found.codes, x, mask, fill=-1).movedim(-1, 1),
+            commitment_loss=found.commitment_loss,
+            codebook_loss=found.codebook_loss,
+            entropy_loss=found.entropy_loss,
+            loss=found.codebook_loss + self.commitment_weight * found.commitment_loss + found.entropy_loss,
+            codebook_sizes=self.codebook_sizes[: found.codes.shape[1]],
         )
 
     @torch.no_grad()
@@ -129,34 +129,19 @@ class Quantizer(nn.Module):
             quantized = quantized.where(mask.unsqueeze(-1), 0)
         return quantized.movedim(-1, self.axis)
 
-    def fit(
-        self, features: Features, *, steps: int, batch_size: int = 8192, seed: int = 0, progress: bool = True
-    ) -> Self:
-        """Learn the codebooks from features alone, without a network: mini-batch k-means, started by k-means++.
-
-        It starts anew whatever the codebooks were, and leaves the module in the mode it was in. See
-        `depthq.quantizers.fitting.fit` for arguments and errors.
-
-        Example:
-            >>> quantizer = DepthwiseQuantizer(dim=128, num_codebooks=8, codebook_size=256)
-            >>> codes = quantizer.fit(features, steps=500).encode(features)
-        """
-        fit(self, features, steps=steps, batch_size=batch_size, seed=seed, progress=progress)
-        return self
-
-    def health(self) -> CodebookHealth:
-        """How the codebooks have been used of late; print it for a table. Computed when called."""
-        return self.state.health()
+    def health(self) -> CodebookHealth | None:
+        """How the codebooks have been used of late in training; None of a quantizer that does not keep count."""
+        return None
 
     def extra_repr(self) -> str:
-        size, width = one_or_all(self.codebook_sizes), one_or_all(self.state.codebook_dims)
-        return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={size}, codebook_dim={width}"
+        size = one_or_all(self.codebook_sizes)
+        return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={size}"
 
     @abstractmethod
-    def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows (N, dim) to quantized rows (N, out_dim), codes (N, M), commitment loss, codebook loss.
+    def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
+        """Quantize rows, float32 (N, dim), with gradient.
 
-        `global_rows` is given in training, when the codebooks are to move.
+        `global_rows` is given in training: the rows of all processes, for those that keep statistics or learn.
         """
 
     @abstractmethod
@@ -166,10 +151,6 @@ class Quantizer(nn.Module):
     @abstractmethod
     def _lookup(self, codes: Tensor) -> Tensor:
         """Quantized rows (N, out_dim) of codes (N, M)."""
-
-    def _mean_squared_error(self, x: Tensor, out: QuantizerOutput) -> Tensor:
-        """Scalar: of the latents that the codebooks saw against their codewords; what `fit` shows."""
-        return out.commitment_loss / self.num_codebooks
 
     def _check_codes(self, codes: Tensor) -> None:
         if not torch.compiler.is_compiling():
@@ -213,56 +194,7 @@ class Quantizer(nn.Module):
                 "x must be finite in training; got NaN or infinity (no codebook was changed); "
                 "lower the learning rate, clip gradients, or look at the layer before the quantizer"
             )
-        if not global_rows.total:
-            return None
-        self.state.begin_step()
-        return global_rows
-
-
-class SingleStageQuantizer(Quantizer):
-    """A quantizer whose M codebooks search side by side: each row becomes M latents, each with its own codebook."""
-
-    @abstractmethod
-    def _slots(self, rows: Tensor) -> Tensor:
-        """Rows (N, dim) to latents (N, M, D), one slot per codebook, zero-padded."""
-
-    @abstractmethod
-    def _join(self, slots: Tensor) -> Tensor:
-        """Quantized slots (N, M, D) to (N, out_dim)."""
-
-    def _quantize(self, rows, global_rows):
-        slots = self._slots(rows)
-        latents = slots.detach().transpose(0, 1)  # (M, N, D), a view
-        if global_rows is not None:
-            self.state.refresh(latents, global_rows)
-        codes = self.state.search(latents)  # (M, N)
-        if global_rows is not None:
-            self.state.accumulate(latents, codes, global_rows)
-        codewords = self.state.lookup(codes.t())  # (N, M, D)
-        quantized, commitment_loss, codebook_loss = straight_through(slots, codewords, self.state.codebook_dims)
-        return self._join(quantized), codes.t(), commitment_loss, codebook_loss
-
-    def _search(self, rows):
-        return self.state.search(self._slots(rows).transpose(0, 1)).t()
-
-    def _lookup(self, codes):
-        return self._join(self.state.lookup(codes))
-
-
-def sum_in_order(codewords: Tensor) -> Tensor:
-    """(N, M, D) to (N, D), one codebook after the other: a reduction's order, hence its bits, may depend on N."""
-    total = torch.zeros_like(codewords[:, 0])
-    for codeword in codewords.unbind(1):
-        total = total + codeword
-    return total
-
-
-def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:
-    """`value` once per codebook: an int is repeated, a sequence must have one entry per codebook."""
-    values = tuple(value) if isinstance(value, Iterable) else (value,) * num_codebooks
-    if len(values) != num_codebooks:
-        raise ValueError(f"{name} must be an int or have one entry for each of {num_codebooks} codebooks; got {value}")
-    return tuple(as_size(name, entry) for entry in values)
+        return global_rows if global_rows.total else None
 
 
 def one_or_all(values: Sequence[int]) -> int | list[int]:
@@ -284,27 +216,6 @@ def as_size(name: str, value: SupportsIndex) -> int:
     if size < 1:
         raise ValueError(f"{name} must be at least 1; got {size}")
     return size
-
-
-def make_state(
-    num_codebooks: int,
-    codebook_size: int | Sequence[int],
-    codebook_dims: Sequence[int],
-    codebook_update: CodebookUpdate,
-    decay: float,
-    epsilon: float,
-    rare_code_threshold: float,
-    backend: str | None,
-) -> CodebookState:
-    return CodebookState(
-        per_codebook("codebook_size", codebook_size, num_codebooks),
-        codebook_dims,
-        update=codebook_update,
-        decay=decay,
-        epsilon=epsilon,
-        rare_code_threshold=rare_code_threshold,
-        backend=backend,
-    )
 
 
 def _check_mask(mask: Tensor, shape: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """The state of M codebooks and its upkeep: EMA statistics, initialisation from data, re-drawing of rare codes."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from depthq.ops import nearest_code, segment_sums
 from depthq.quantizers.counter_random import random_int32, random_uniform
 from depthq.quantizers.health import CodebookHealth
+from depthq.quantizers.kept_state import KeptState
 from depthq.quantizers.kmeans_plus_plus import kmeans_plus_plus
 from depthq.quantizers.processes import GlobalRows
 
@@ -18,11 +19,7 @@ RECENT_STEPS = 100
 NUM_TRIALS = 8  # candidates per codeword of k-means++
 
 
-class StateMismatchError(ValueError, RuntimeError):
-    """The state to load is that of other codebooks; also a RuntimeError, as all that `load_state_dict` raises."""
-
-
-class CodebookState(nn.Module):
+class CodebookState(KeptState):
     """M codebooks of K codewords of D dimensions, as one zero-padded tensor, with what keeps them alive.
 
     Codebooks of different sizes are padded: rows at or beyond K_m are never chosen, columns at or beyond D_m are zero
@@ -47,6 +44,8 @@ class CodebookState(nn.Module):
             (Sec. 4.2, "Uniform Prior"); in [0, 1). 0 re-draws only codes that were never set.
         backend: Of `depthq.ops.nearest_code`; None takes the fastest that runs.
     """
+
+    MUST_MATCH: ClassVar = {"codebook_sizes": "codebook_size", "codebook_dims": "codebook_dim"}
 
     weight: Tensor
     ema_count: Tensor
@@ -89,31 +88,6 @@ class CodebookState(nn.Module):
         self.register_buffer("recent_count", torch.zeros(shape[:2]))
         self.register_buffer("recently_redrawn", torch.zeros(RECENT_STEPS, num_codebooks, dtype=torch.int64))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
-
-    def _apply(self, fn, recurse=True):
-        """Codebooks follow their module to any device, but stay float32 through .half() and .bfloat16()."""
-
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_dtype, recurse)
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "codebook_sizes"] = torch.tensor(self.codebook_sizes)
-        destination[prefix + "codebook_dims"] = torch.tensor(self.codebook_dims)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        """Refuse the state of other codebooks; the shapes alone do not tell, since padding hides the sizes."""
-        for name, argument in (("codebook_sizes", "codebook_size"), ("codebook_dims", "codebook_dim")):
-            saved, ours = state_dict.pop(prefix + name, None), list(getattr(self, name))
-            if saved is not None and saved.tolist() != ours:
-                raise StateMismatchError(
-                    f"{argument} must be that of the state to load, {saved.tolist()}; got {ours}; "
-                    "construct the quantizer as the one that was saved"
-                )
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def is_code(self) -> Tensor:

@@ -1,12 +1,13 @@
 """Depthwise quantization (Sec. 4): each slice of the feature axis has its own codebook."""
 
 from collections.abc import Iterable, Sequence
+from typing import Unpack
 
 import torch
 from torch import nn
 
-from depthq.quantizers.base import SingleStageQuantizer, as_size, make_state, one_or_all, per_codebook
-from depthq.quantizers.codebooks import CodebookUpdate
+from depthq.quantizers.base import as_size, one_or_all
+from depthq.quantizers.learned import CodebookOptions, SingleStageQuantizer, per_codebook
 
 
 class DepthwiseQuantizer(SingleStageQuantizer):
@@ -21,18 +22,11 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         codebook_size: K, an int or one per codebook; at least 1.
         codebook_dim: D, an int or one per codebook; by default ceil(dim / M). An int may leave padding; the entries of
             a sequence must sum to `dim`.
-        axis: The axis that is split; any but the batch's (0).
-        commitment_weight: beta of Eq. 5, at least 0.
-        codebook_update: "ema" (App. A.4), or "gradient" for the second term of Eq. 5.
-        decay: EMA decay.
-        epsilon: Laplace smoothing of the EMA counts.
-        rare_code_threshold: Codes used less than this share of the mean are re-drawn from the batch (Sec. 4.2).
-        check_finite: Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of
-            one synchronisation).
-        backend: Of the search, as in `depthq.ops.nearest_code`; None takes the fastest that runs.
+        options: The others are those of `CodebookOptions`.
 
     Raises:
-        ValueError: If a size is out of range, or slices and `dim` do not fit.
+        ValueError: If a size or an option is out of range, or slices and `dim` do not fit.
+        TypeError: If there is no such option.
 
     Example:
         >>> quantizer = DepthwiseQuantizer(dim=640, num_codebooks=10, codebook_size=512)
@@ -48,23 +42,11 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         codebook_size: int | Sequence[int],
         *,
         codebook_dim: int | Sequence[int] | None = None,
-        axis: int = 1,
-        commitment_weight: float = 0.25,
-        codebook_update: CodebookUpdate = "ema",
-        decay: float = 0.99,
-        epsilon: float = 1e-5,
-        rare_code_threshold: float = 0.1,
-        check_finite: bool = True,
-        backend: str | None = None,
+        **options: Unpack[CodebookOptions],
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         dims = _slice_dims(dim, num_codebooks, codebook_dim)
-        state = make_state(
-            num_codebooks, codebook_size, dims, codebook_update, decay, epsilon, rare_code_threshold, backend
-        )
-        super().__init__(
-            dim, dim, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite, state=state
-        )
+        super().__init__(dim, dim, codebook_size, dims, **options)
         overhang = sum(dims) - dim
         self._widths = (*dims[:-1], dims[-1] - overhang)  # columns of x in each slice
 

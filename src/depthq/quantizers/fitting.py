@@ -11,12 +11,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from depthq.quantizers.base import Quantizer
+    from depthq.quantizers.learned import LearnedQuantizer
 
 Features = np.ndarray | Tensor | Iterable[np.ndarray | Tensor]
 
 
-def fit(quantizer: "Quantizer", features: Features, *, steps: int, batch_size: int, seed: int, progress: bool) -> None:
+def fit(
+    quantizer: "LearnedQuantizer", features: Features, *, steps: int, batch_size: int, seed: int, progress: bool
+) -> None:
     """Train a quantizer's codebooks on features, through the same upkeep as in a network.
 
     Each step is one batch of mini-batch k-means (Sculley, 2010): until 1 / (1 - decay) steps have passed, codewords are
@@ -61,7 +63,7 @@ def fit(quantizer: "Quantizer", features: Features, *, steps: int, batch_size: i
         quantizer.train(was_training)
 
 
-def _check(quantizer: "Quantizer", steps: int, batch_size: int) -> None:
+def _check(quantizer: "LearnedQuantizer", steps: int, batch_size: int) -> None:
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")

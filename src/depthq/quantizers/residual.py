@@ -1,19 +1,21 @@
 """Residual quantization: each codebook quantizes what the ones before left."""
 
 from collections.abc import Iterator, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from depthq.codes import check_codes
-from depthq.quantizers.base import Quantizer, as_size, make_state, sum_in_order
-from depthq.quantizers.codebooks import CodebookUpdate
+from depthq.quantizers.base import as_size
 from depthq.quantizers.counter_random import random_uniform
+from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, sum_in_order
+from depthq.quantizers.output import QuantizedRows
 from depthq.quantizers.processes import GlobalRows
 from depthq.quantizers.straight_through import StraightThrough, codebook_loss, column_weights, squared_distance
 
 
-class ResidualQuantizer(Quantizer):
+class ResidualQuantizer(LearnedQuantizer):
     """Approximates one D-dimensional vector by a sum of M codewords, found greedily one codebook after the other.
 
     Not in the paper: the strongest of today's common baselines, for comparisons at equal bits. Each stage has its own
@@ -24,20 +26,14 @@ class ResidualQuantizer(Quantizer):
         dim: D, the size of `axis` and of every codeword.
         num_codebooks: M, the number of stages.
         codebook_size: K, an int or one per codebook; at least 1.
-        axis: The axis that holds the vector; any but the batch's (0).
-        commitment_weight: beta of Eq. 5, at least 0.
-        codebook_update: "ema" (App. A.4), or "gradient" for the second term of Eq. 5.
-        decay: EMA decay.
-        epsilon: Laplace smoothing of the EMA counts.
-        rare_code_threshold: Codes used less than this share of the mean are re-drawn from the batch (Sec. 4.2).
         quantizer_dropout: Probability, 0..1, that a training step uses the first n codebooks alone, n uniform in 1..M:
             for decoding at several rates (SoundStream, Sec. III-C). Its codes are (B, n, *positions), and the codebooks
             left out do not learn.
-        check_finite: Refuse NaN and infinity in training.
-        backend: Of the search, as in `depthq.ops.nearest_code`; None takes the fastest that runs.
+        options: The others are those of `CodebookOptions`.
 
     Raises:
-        ValueError: If a size is out of range.
+        ValueError: If a size or an option is out of range.
+        TypeError: If there is no such option.
     """
 
     def __init__(
@@ -46,36 +42,20 @@ class ResidualQuantizer(Quantizer):
         num_codebooks: int,
         codebook_size: int | Sequence[int],
         *,
-        axis: int = 1,
-        commitment_weight: float = 0.25,
-        codebook_update: CodebookUpdate = "ema",
-        decay: float = 0.99,
-        epsilon: float = 1e-5,
-        rare_code_threshold: float = 0.1,
         quantizer_dropout: float = 0.0,
-        check_finite: bool = True,
-        backend: str | None = None,
+        **options: Unpack[CodebookOptions],
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         if not 0 <= quantizer_dropout <= 1:
             raise ValueError(f"quantizer_dropout must lie in [0, 1]; got {quantizer_dropout}")
-        state = make_state(
-            num_codebooks,
-            codebook_size,
-            (dim,) * num_codebooks,
-            codebook_update,
-            decay,
-            epsilon,
-            rare_code_threshold,
-            backend,
-        )
-        super().__init__(
-            dim, dim, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite, state=state
-        )
+        super().__init__(dim, dim, codebook_size, (dim,) * num_codebooks, **options)
         self.quantizer_dropout = quantizer_dropout
 
-    def _quantize(self, rows, global_rows):
-        num_kept = self.num_codebooks if global_rows is None else self._num_kept()
+    def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
+        num_kept = self.num_codebooks
+        if global_rows is not None:
+            self.state.begin_step()
+            num_kept = self._num_kept()
         latents = rows.unsqueeze(1)  # (N, 1, D)
         weights = column_weights(latents, (self.dim,))
         quantized, differences = torch.zeros_like(latents), torch.zeros_like(latents)
@@ -90,7 +70,7 @@ class ResidualQuantizer(Quantizer):
             # Each stage's residual is the latent less constants, so their gradients add up in the latent.
             differences = differences + difference
         quantized, commitment = StraightThrough.apply(latents, quantized, commitment, differences, weights)
-        return quantized.squeeze(1), torch.stack(codes, 1), commitment, codebook
+        return QuantizedRows(quantized.squeeze(1), torch.stack(codes, 1), commitment, codebook, rows.new_zeros(()))
 
     def _search(self, rows):
         return torch.stack([found for found, _, _ in self._stages(rows, self.num_codebooks)], 1)

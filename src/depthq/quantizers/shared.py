@@ -1,10 +1,10 @@
 """The paper's baseline "VQ": one vector, seen by all M codebooks."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
-from depthq.quantizers.base import SingleStageQuantizer, as_size, make_state, sum_in_order
-from depthq.quantizers.codebooks import CodebookUpdate
+from depthq.quantizers.base import as_size
+from depthq.quantizers.learned import CodebookOptions, SingleStageQuantizer, sum_in_order
 
 
 class SharedQuantizer(SingleStageQuantizer):
@@ -17,17 +17,11 @@ class SharedQuantizer(SingleStageQuantizer):
         num_codebooks: M.
         codebook_size: K, an int or one per codebook; at least 1.
         combine: "concat" gives M * D on `axis`, "sum" gives D; each codebook passes its gradient to the one vector.
-        axis: The axis that holds the vector; any but the batch's (0).
-        commitment_weight: beta of Eq. 5, at least 0.
-        codebook_update: "ema" (App. A.4), or "gradient" for the second term of Eq. 5.
-        decay: EMA decay.
-        epsilon: Laplace smoothing of the EMA counts.
-        rare_code_threshold: Codes used less than this share of the mean are re-drawn from the batch (Sec. 4.2).
-        check_finite: Refuse NaN and infinity in training.
-        backend: Of the search, as in `depthq.ops.nearest_code`; None takes the fastest that runs.
+        options: The others are those of `CodebookOptions`.
 
     Raises:
-        ValueError: If a size is out of range or `combine` is unknown.
+        ValueError: If a size or an option is out of range, or `combine` is unknown.
+        TypeError: If there is no such option.
     """
 
     def __init__(
@@ -37,32 +31,13 @@ class SharedQuantizer(SingleStageQuantizer):
         codebook_size: int | Sequence[int],
         *,
         combine: Literal["concat", "sum"] = "concat",
-        axis: int = 1,
-        commitment_weight: float = 0.25,
-        codebook_update: CodebookUpdate = "ema",
-        decay: float = 0.99,
-        epsilon: float = 1e-5,
-        rare_code_threshold: float = 0.1,
-        check_finite: bool = True,
-        backend: str | None = None,
+        **options: Unpack[CodebookOptions],
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         if combine not in ("concat", "sum"):
             raise ValueError(f"combine must be 'concat' or 'sum'; got {combine!r}")
         out_dim = dim * num_codebooks if combine == "concat" else dim
-        state = make_state(
-            num_codebooks,
-            codebook_size,
-            (dim,) * num_codebooks,
-            codebook_update,
-            decay,
-            epsilon,
-            rare_code_threshold,
-            backend,
-        )
-        super().__init__(
-            dim, out_dim, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite, state=state
-        )
+        super().__init__(dim, out_dim, codebook_size, (dim,) * num_codebooks, **options)
         self.combine = combine
 
     def extra_repr(self) -> str:

@@ -82,10 +82,10 @@ class CodebookRow:
     perplexity: float
     entropy_bits: float
     highest_bits: float
-    redrawn: int
-    """Codes re-drawn in the last 100 training steps."""
-    collapsed: bool
-    """Whether its perplexity was below a tenth of K when training ended."""
+    redrawn: int | None
+    """Codes re-drawn in the last 100 training steps; None if the quantizer keeps no count."""
+    collapsed: bool | None
+    """Whether its perplexity was below a tenth of K when training ended; None if the quantizer keeps no count."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ def _health(model: DQAE, codes: CodeSummary) -> list[CodebookRow]:
                     perplexity=counted.perplexity[index],
                     entropy_bits=counted.entropy_bits[index],
                     highest_bits=math.log2(size),
-                    redrawn=int(trained.redrawn[index]),
-                    collapsed=bool(trained.collapsed[index]),
+                    redrawn=None if trained is None else int(trained.redrawn[index]),
+                    collapsed=None if trained is None else bool(trained.collapsed[index]),
                 )
             )
     return rows

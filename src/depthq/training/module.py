@@ -83,8 +83,8 @@ class DQAETraining(LightningModule):
 
     def _codebook_health(self) -> dict[int, CodebookHealth]:
         """How the codebooks of each level fare, of those quantizers that can tell."""
-        quantizers = enumerate(level.quantizer for level in self.model.levels)
-        return {level: quantizer.health() for level, quantizer in quantizers if hasattr(quantizer, "health")}
+        health = {number: level.quantizer.health() for number, level in enumerate(self.model.levels)}
+        return {level: found for level, found in health.items() if found is not None}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """A step with a broken gradient would ruin weights that the next checkpoint keeps."""

@@ -1,0 +1,174 @@
+"""Quantizers with learned codebooks: what depthwise, shared and residual ones have in common."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Self, TypedDict
+
+import torch
+from torch import Tensor
+
+from depthq.quantizers.base import Quantizer, as_size, one_or_all
+from depthq.quantizers.codebooks import CodebookState, CodebookUpdate
+from depthq.quantizers.fitting import Features, fit
+from depthq.quantizers.health import CodebookHealth
+from depthq.quantizers.output import QuantizedRows, QuantizerOutput
+from depthq.quantizers.processes import GlobalRows
+from depthq.quantizers.straight_through import straight_through
+
+
+class CodebookOptions(TypedDict, total=False):
+    """What every quantizer with learned codebooks takes by keyword; the defaults stand in `LearnedQuantizer`."""
+
+    axis: int
+    """The axis that holds the vector; any but the batch's (0)."""
+    commitment_weight: float
+    """beta of Eq. 5, finite and at least 0."""
+    codebook_update: CodebookUpdate
+    """"ema" (App. A.4), or "gradient" for the second term of Eq. 5."""
+    decay: float
+    """EMA decay (gamma of App. A.4), in [0, 1)."""
+    epsilon: float
+    """Laplace smoothing of the EMA counts (App. A.4), positive."""
+    rare_code_threshold: float
+    """Codes used at most this share of their codebook's mean are re-drawn from the batch (Sec. 4.2); in [0, 1)."""
+    check_finite: bool
+    """Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of one
+    synchronisation)."""
+    backend: str | None
+    """Of the search, as in `depthq.ops.nearest_code`; None takes the fastest that runs."""
+
+
+class LearnedQuantizer(Quantizer):
+    """A quantizer that searches codebooks and learns them.
+
+    Shapes: as `Quantizer`; codewords of codebook m have D_m dimensions.
+
+    A training step moves the codebooks, so keep the quantizer outside checkpointed regions
+    (`torch.utils.checkpoint`): run twice per step, it would learn twice, and may give other codes the second time.
+    With codebooks learned by gradient, a re-drawn codeword keeps the optimizer's moments (Adam's) of the one before.
+    A codebook with copies of codewords is searched slowly; see `depthq.ops.nearest_code`.
+
+    Args:
+        dim: Size of `axis` in the input.
+        out_dim: Size of `axis` in the output.
+        codebook_size: K, an int or one per codebook; at least 1.
+        codebook_dims: D_m of each of the M codebooks, at least 1.
+        options: The others are those of `CodebookOptions`.
+
+    Raises:
+        ValueError: If a size or an option is out of range.
+        TypeError: If there is no such option.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int,
+        codebook_size: int | Sequence[int],
+        codebook_dims: Sequence[int],
+        *,
+        axis: int = 1,
+        commitment_weight: float = 0.25,
+        codebook_update: CodebookUpdate = "ema",
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        rare_code_threshold: float = 0.1,
+        check_finite: bool = True,
+        backend: str | None = None,
+    ):
+        state = CodebookState(
+            per_codebook("codebook_size", codebook_size, len(codebook_dims)),
+            codebook_dims,
+            update=codebook_update,
+            decay=decay,
+            epsilon=epsilon,
+            rare_code_threshold=rare_code_threshold,
+            backend=backend,
+        )
+        super().__init__(
+            dim,
+            out_dim,
+            state.codebook_sizes,
+            axis=axis,
+            commitment_weight=commitment_weight,
+            check_finite=check_finite,
+        )
+        self.state = state
+
+    @property
+    def codebooks(self) -> Tensor | list[Tensor]:
+        """(M, K, D), or a list of (K_m, D_m) where sizes differ."""
+        return self.state.codewords
+
+    def fit(
+        self, features: Features, *, steps: int, batch_size: int = 8192, seed: int = 0, progress: bool = True
+    ) -> Self:
+        """Learn the codebooks from features alone, without a network: mini-batch k-means, started by k-means++.
+
+        It starts anew whatever the codebooks were, and leaves the module in the mode it was in. See
+        `depthq.quantizers.fitting.fit` for arguments and errors.
+
+        Example:
+            >>> quantizer = DepthwiseQuantizer(dim=128, num_codebooks=8, codebook_size=256)
+            >>> codes = quantizer.fit(features, steps=500).encode(features)
+        """
+        fit(self, features, steps=steps, batch_size=batch_size, seed=seed, progress=progress)
+        return self
+
+    def health(self) -> CodebookHealth:
+        """How the codebooks have been used of late; print it for a table. Computed when called."""
+        return self.state.health()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, codebook_dim={one_or_all(self.state.codebook_dims)}"
+
+    def _mean_squared_error(self, x: Tensor, out: QuantizerOutput) -> Tensor:
+        """Scalar: of the latents that the codebooks saw against their codewords; what `fit` shows."""
+        return out.commitment_loss / self.num_codebooks
+
+
+class SingleStageQuantizer(LearnedQuantizer):
+    """A quantizer whose M codebooks search side by side: each row becomes M latents, each with its own codebook."""
+
+    @abstractmethod
+    def _slots(self, rows: Tensor) -> Tensor:
+        """Rows (N, dim) to latents (N, M, D), one slot per codebook, zero-padded."""
+
+    @abstractmethod
+    def _join(self, slots: Tensor) -> Tensor:
+        """Quantized slots (N, M, D) to (N, out_dim)."""
+
+    def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
+        slots = self._slots(rows)
+        latents = slots.detach().transpose(0, 1)  # (M, N, D), a view
+        if global_rows is not None:
+            self.state.begin_step()
+            self.state.refresh(latents, global_rows)
+        codes = self.state.search(latents)  # (M, N)
+        if global_rows is not None:
+            self.state.accumulate(latents, codes, global_rows)
+        codewords = self.state.lookup(codes.t())  # (N, M, D)
+        quantized, commitment_loss, codebook_loss = straight_through(slots, codewords, self.state.codebook_dims)
+        return QuantizedRows(self._join(quantized), codes.t(), commitment_loss, codebook_loss, rows.new_zeros(()))
+
+    def _search(self, rows: Tensor) -> Tensor:
+        return self.state.search(self._slots(rows).transpose(0, 1)).t()
+
+    def _lookup(self, codes: Tensor) -> Tensor:
+        return self._join(self.state.lookup(codes))
+
+
+def sum_in_order(codewords: Tensor) -> Tensor:
+    """(N, M, D) to (N, D), one codebook after the other: a reduction's order, hence its bits, may depend on N."""
+    total = torch.zeros_like(codewords[:, 0])
+    for codeword in codewords.unbind(1):
+        total = total + codeword
+    return total
+
+
+def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:
+    """`value` once per codebook: an int is repeated, a sequence must have one entry per codebook."""
+    values = tuple(value) if isinstance(value, Iterable) else (value,) * num_codebooks
+    if len(values) != num_codebooks:
+        raise ValueError(f"{name} must be an int or have one entry for each of {num_codebooks} codebooks; got {value}")
+    return tuple(as_size(name, entry) for entry in values)
