@@ -20,19 +20,30 @@ from filelock import FileLock, Timeout
 from depthq.data import evaluation_loader, open_images
 from depthq.pixels import psnr_db
 from depthq.runs import load_model
-from depthq.training.checkpoints import newest_checkpoint, step_of
+from depthq.training.checkpoints import newest_checkpoint
 from depthq.training.module import DQAETraining
 from studies.dq_paper import Outcome, ResultsStore, Task, run_tasks, runner
+from studies.dq_paper.trainings import Training
 
-STEPS = 60
+STEPS = 20
+HELD_AT = 12
 
-# A process with two jobs.
+# A process with two jobs, which stand still ahead of a step.
 CHILD = """
+import time
+from depthq.training.module import DQAETraining
+
+step = DQAETraining.training_step
+
+def training_step(self, images, index):
+    return time.sleep(600) if self.global_step == {held_at} else step(self, images, index)
+
+DQAETraining.training_step = training_step
+
 if __name__ == "__main__":
     from studies.dq_paper import Item, Row, command
 
-    options = {{"data": "bundled", "times_steps": {times_steps}}}
-    rows = (Row(name="tiny", kind="training", options=options, paper={{}}, seeds=2),)
+    rows = (Row(name="tiny", kind="training", options={{"data": "bundled"}}, paper={{}}, seeds=2),)
     command.find_item = lambda name: Item(name="test", title="", protocol="", rows=rows)
     folders = ["--results", {results!r}, "--runs", {runs!r}]
     command.main(["test", "--scale", "miniature", "--jobs", "2", *folders])
@@ -203,53 +214,68 @@ def is_free(lock) -> bool:
         return False
 
 
-@pytest.fixture
-def long_tasks(task):
-    return [task(seed=seed, times_steps=STEPS / 20) for seed in range(2)]
+@dataclass(frozen=True, kw_only=True)
+class Held(Training):
+    """A training that stands still ahead of a step; its result would be that of the training."""
+
+    def run(self, folder, sources, *, progress) -> Outcome:
+        original = DQAETraining.training_step
+
+        def training_step(self, images, index):
+            return time.sleep(600) if self.global_step == HELD_AT else original(self, images, index)
+
+        DQAETraining.training_step = training_step  # of this process, which is killed
+        return super().run(folder, sources, progress=progress)
 
 
 @pytest.fixture
-def wait_until_started(long_tasks, workplace):
-    """Waits until other processes have a checkpoint of both tasks."""
-    folders = [workplace.runs / task.key for task in long_tasks]
+def two_tasks(task):
+    return [task(seed=seed) for seed in range(2)]
 
-    def wait_until_started() -> None:
+
+@pytest.fixture
+def wait_until_held(two_tasks, workplace):
+    """Waits until other processes have the last checkpoint of both tasks ahead of where they stand still."""
+    checkpoints = [workplace.runs / task.key / "checkpoints" / "step=00000010.ckpt" for task in two_tasks]
+
+    def wait_until_held() -> None:
         started = time.monotonic()
-        while not all(newest_checkpoint(folder / "checkpoints") for folder in folders):
-            assert time.monotonic() < started + 120
+        while not all(checkpoint.exists() for checkpoint in checkpoints):
+            assert time.monotonic() < started + 300
             time.sleep(0.02)
-        assert not all(is_free(folder / ".lock") for folder in folders)
+        assert not any(is_free(workplace.runs / task.key / ".lock") for task in two_tasks)
 
-    return wait_until_started
+    return wait_until_held
 
 
-def test_jobs_do_what_one_does_and_end_with_ctrl_c(
-    task, long_tasks, workplace, wait_until_started, tmp_path, monkeypatch, capsys, set_num_threads
-):
-    set_num_threads(1)  # as the jobs have: the last bits of sums depend on it
+def test_jobs_do_what_one_does_and_end_with_ctrl_c(task, two_tasks, workplace, wait_until_held, tmp_path, capsys):
     failing = Task("test/failing", replace(task().experiment, data="mnist"))
     beside = replace(workplace, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
 
+    held = [Task(task.name, Held(**vars(task.experiment))) for task in two_tasks]
+    finished = task(seed=2)
+
     def press() -> None:
-        wait_until_started()
-        for process in [*active_children(), current_process()]:  # all of them, as a terminal does
-            os.kill(process.pid, signal.SIGINT)
+        try:
+            wait_until_held()
+        finally:
+            for process in [*active_children(), current_process()]:  # all of them, as a terminal does
+                os.kill(process.pid, signal.SIGINT)
 
     finger = Thread(target=press)
     finger.start()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = dict(os.environ)
     with pytest.raises(KeyboardInterrupt, match="run the same again: it goes on where it was"):
-        run_tasks([failing, task(), *long_tasks, task(seed=2)], beside)
+        run_tasks([failing, finished, *held, task(seed=3)], beside)
     finger.join()
     assert dict(os.environ) == before
     assert active_children() == []
-    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
-    assert None in [workplace.results.find(task.experiment) for task in long_tasks]
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in two_tasks)
+    assert [workplace.results.find(task.experiment) for task in two_tasks] == [None, None]
     assert "test/failing: failed: data set mnist must be readable" in capsys.readouterr().err
     alone = replace(workplace, results=ResultsStore(tmp_path / "alone"), runs=tmp_path / "alone-runs")
-    assert run_tasks([task()], alone) == 0
-    assert what_was_found(beside, task()) == what_was_found(alone, task())
+    assert run_tasks([finished], alone) == 0
+    assert what_was_found(beside, finished) == what_was_found(alone, finished)
 
 
 @pytest.fixture
@@ -257,11 +283,11 @@ def start(tmp_path, workplace):
     """Starts CHILD."""
     script = tmp_path / "child.py"
     folders = {"results": str(workplace.results.folder), "runs": str(workplace.runs)}
-    script.write_text(CHILD.format(times_steps=STEPS / 20, **folders))
+    script.write_text(CHILD.format(held_at=HELD_AT, **folders))
     children = []
 
     def start() -> subprocess.Popen:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
         options = {"stderr": subprocess.PIPE, "start_new_session": True, "env": environment}
         children.append(subprocess.Popen([sys.executable, script], **options))
         return children[-1]
@@ -273,19 +299,16 @@ def start(tmp_path, workplace):
 
 
 def test_killed_run_ends_with_its_workers_and_goes_on_to_the_same_result(
-    long_tasks, workplace, start, wait_until_started, count_steps, tmp_path, set_num_threads
+    two_tasks, workplace, start, wait_until_held, count_steps, tmp_path
 ):
-    set_num_threads(1)  # as the child's jobs have: the last bits of sums depend on it
     child = start()
-    wait_until_started()
+    wait_until_held()
     child.kill()
-    child.communicate(timeout=60)  # ends when the last process that holds stderr does
-    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
-    task = next(task for task in long_tasks if workplace.results.find(task.experiment) is None)
-    first_step = step_of(newest_checkpoint(workplace.runs / task.key / "checkpoints"))
+    child.communicate(timeout=300)  # ends when the last process that holds stderr does
+    assert all(is_free(workplace.runs / task.key / ".lock") for task in two_tasks)
+    task = two_tasks[0]
     assert run_tasks([task], workplace) == 0
-    assert count_steps == list(range(first_step, STEPS))
-    assert first_step > 0
+    assert count_steps == list(range(10, STEPS))
     whole = replace(workplace, results=ResultsStore(tmp_path / "whole"), runs=tmp_path / "whole-runs")
     assert run_tasks([task], whole) == 0
     assert what_was_found(workplace, task) == what_was_found(whole, task)
