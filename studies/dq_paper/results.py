@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from depthq.files import replacing
-from studies.dq_paper.experiment import Experiment, Outcome, content_of, key_of
+from studies.dq_paper.experiment import Experiment, Outcome
+from studies.dq_paper.keys import content_of, key_of
 
 _CIRCUMSTANCES = {"versions", "device", "threads", "cores", "seconds", "commit", "finished"}
 _DENSITY = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
