@@ -1,4 +1,4 @@
-"""Run rows of the paper's tables and figures, keep their results, and write the page that shows them.
+"""Run rows of the paper's tables and figures, keep their results, and write the pages that show them.
 
 examples:
   python -m studies.dq_paper table3 --scale cpu --rows M5-K128 --dry-run

@@ -20,7 +20,8 @@ from studies.dq_paper.comparison import (
 )
 from studies.dq_paper.findings import findings
 from studies.dq_paper.findings.page import HEADINGS
-from studies.dq_paper.page import cell, render, table, tables
+from studies.dq_paper.markdown import cell, table
+from studies.dq_paper.page import render, tables
 from studies.dq_paper.row_results import DeclaredResults, Measured
 
 CPU = SCALES["cpu"]
