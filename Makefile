@@ -27,8 +27,8 @@ demo: $(INSTALLED) ## train on real photos for about two minutes, then measure, 
 	$(BIN)/depthq decode $(DEMO)/run $(DEMO)/codes.parquet --out $(DEMO)/decoded
 	@echo "Look at $(DEMO)/grid.png: originals above, ours below."
 
-test: $(INSTALLED) ## the whole test suite
-	$(BIN)/python -m pytest -q
+test: $(INSTALLED) ## the whole test suite, on as many cores as there are, up to 8
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal
 
 check: $(INSTALLED) ## formatting, lint and types; never edits
 	$(BIN)/ruff format --check --quiet

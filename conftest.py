@@ -1,4 +1,9 @@
+import os
 from pathlib import Path
+
+# One thread, here and in every process that a test starts: the last bits of sums depend on their number, and parallel
+# workers share the cores. Before torch is loaded, which reads it once.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import numpy as np
 import pytest
@@ -6,6 +11,16 @@ import torch
 from PIL import Image
 
 from depthq.cli import main
+
+torch.set_num_threads(1)  # where a plugin has loaded torch already
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_cpu_without_bfloat16():
+    """`--precision auto` is then float32 on every machine, and tests that do not name a precision run the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,6 @@ from dataclasses import asdict
 from depthq import DQAE
 from depthq.measure import Measuring
 from depthq.models import PRESETS
-torch.set_num_threads(1)
 rank, world = {rank}, {world}
 if world > 1:
     torch.distributed.init_process_group("gloo", init_method="file://{meeting}", rank=rank, world_size=world)
@@ -219,7 +218,8 @@ model = DQAE(PRESETS["tiny"]).eval()
 images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)[rank::world]
 measuring = Measuring(model)
 with torch.no_grad():
-    measuring.update(images, model(images))
+    for image in images.split(1):  # how sums are rounded depends on the batch
+        measuring.update(image, model(image))
 metrics = asdict(measuring.compute())
 open("{result}" + str(rank), "w").write(json.dumps(metrics))
 if world > 1:
@@ -238,7 +238,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(300)
         assert child.exitcode == 0
     one, first, second = (json.loads((tmp_path / name).read_text()) for name in ("one0", "two0", "two1"))
     assert first == second

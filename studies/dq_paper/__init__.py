@@ -5,12 +5,13 @@ from studies.dq_paper.declared import ITEMS, Item, Row, choose_rows, find_item
 from studies.dq_paper.experiment import Experiment, Outcome
 from studies.dq_paper.probe import expected_seconds
 from studies.dq_paper.results import Result, ResultsStore
-from studies.dq_paper.runner import Task, Workplace, distinct, run_tasks, tasks_of
+from studies.dq_paper.runner import ExecutionSettings, Task, distinct, run_tasks, tasks_of
 from studies.dq_paper.scales import SCALES, Scale
 
 __all__ = [
     "ITEMS",
     "SCALES",
+    "ExecutionSettings",
     "Experiment",
     "Item",
     "Outcome",
@@ -19,7 +20,6 @@ __all__ = [
     "Row",
     "Scale",
     "Task",
-    "Workplace",
     "choose_rows",
     "distinct",
     "expected_seconds",

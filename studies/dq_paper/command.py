@@ -1,4 +1,4 @@
-"""Run rows of the paper's tables and figures, keep their results, and write the page that shows them.
+"""Run rows of the paper's tables and figures, keep their results, and write the pages that show them.
 
 examples:
   python -m studies.dq_paper table3 --scale cpu --rows M5-K128 --dry-run
@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from depthq.cli import run_command
 from studies.dq_paper import (
     ITEMS,
     SCALES,
+    ExecutionSettings,
     Item,
     ResultsStore,
     Row,
     Task,
-    Workplace,
     choose_rows,
     distinct,
     expected_seconds,
@@ -47,7 +47,7 @@ class Settings:
     rows: list[tuple[Item, Row]]
     scale: str
     tasks: list[Task]
-    workplace: Workplace
+    execution: ExecutionSettings
     dry_run: bool
     render: Path | None
 
@@ -62,9 +62,24 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--results", type=Path, default=STUDY / "results", help="the folder of results")
     parser.add_argument("--runs", type=Path, default=Path("runs/dq_paper"), help="the folder of unfinished work")
     parser.add_argument("--dry_run", action="store_true", help="only list rows, and how long they will take")
-    parser.add_argument("--render", action="store_true", help="write the page and its figures from all results")
+    parser.add_argument("--render", action="store_true", help="write the pages and their pictures from all results")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="where --render writes")
     options = parser.parse_args(arguments)
+    _check(options)
+    seeds = [int(seed) for seed in options.seeds or []]  # plain numbers: a run's config.yaml takes no other
+    rows = choose_rows([find_item(name) for name in options.item], options.rows)
+    return Settings(
+        rows=rows,
+        scale=options.scale,
+        tasks=tasks_of(rows, SCALES[options.scale], seeds),
+        execution=ExecutionSettings(ResultsStore(options.results), options.runs, _sources(options.data), options.jobs),
+        dry_run=options.dry_run,
+        render=options.docs if options.render else None,
+    )
+
+
+def _check(options: Namespace) -> None:
+    """Raise ValueError for what does not go together."""
     if options.scale not in SCALES:
         raise ValueError(f"--scale must be one of {', '.join(SCALES)}; got {options.scale!r}")
     if not options.item and not options.render:
@@ -73,29 +88,19 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
         raise ValueError("--rows must come with an ITEM, whose rows they are; got none")
     if options.render and options.dry_run:
         raise ValueError("--render must come without --dry-run, which writes nothing; leave one of them out")
-    seeds = [int(seed) for seed in options.seeds or []]  # plain numbers: a run's config.yaml takes no other
-    rows = choose_rows([find_item(name) for name in options.item], options.rows)
-    return Settings(
-        rows=rows,
-        scale=options.scale,
-        tasks=tasks_of(rows, SCALES[options.scale], seeds),
-        workplace=Workplace(ResultsStore(options.results), options.runs, _sources(options.data), options.jobs),
-        dry_run=options.dry_run,
-        render=options.docs if options.render else None,
-    )
 
 
 def run(settings: Settings) -> None:
     if settings.dry_run:
         _list(settings)
         return
-    failed = run_tasks(settings.tasks, settings.workplace)
+    failed = run_tasks(settings.tasks, settings.execution)
     from studies.dq_paper.page import render, tables  # draws: not before there is something to draw
 
     if settings.rows:
-        print(tables(settings.rows, settings.scale, settings.workplace.results))
+        print(tables(settings.rows, settings.scale, settings.execution.results))
     if settings.render:
-        for file in render(settings.workplace.results, settings.render):
+        for file in render(settings.execution.results, settings.render):
             print(file)
     if failed:
         raise ValueError(f"experiments must all succeed; got {failed} that failed, as told above; run them again")
@@ -119,8 +124,8 @@ def _sources(pairs: list[str]) -> Mapping[str, str]:
 
 def _list(settings: Settings) -> None:
     """Rows, what is there, and how long the rest will take."""
-    tasks, workplace = distinct(settings.tasks), settings.workplace
-    missing = [task for task in tasks if workplace.results.find(task.experiment) is None]
+    tasks, results = distinct(settings.tasks), settings.execution.results
+    missing = [task for task in tasks if results.find(task.experiment) is None]
     seconds = expected_seconds(missing)
     for task in tasks:
         if task not in missing:

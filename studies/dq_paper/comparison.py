@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from studies.dq_paper.book import Measured, ResultsBook
 from studies.dq_paper.declared import Item, Row
-from studies.dq_paper.scales import Scale
+from studies.dq_paper.results import Result
+from studies.dq_paper.row_results import Measured, RowResults
 
 Fraction = tuple[Measured, Measured]
 """Numerator and denominator."""
@@ -20,18 +20,18 @@ LOSSES = {
     "psnr_db": ("l2",),
     "nll_nats_per_dim": ("categorical", "logistic_mixture"),
 }
-"""Figures that are a loss, or tell the same, and the likelihoods that are trained on it: of other networks they
+"""Metrics that are a loss, or say the same, and the likelihoods that are trained on it: of other networks they
 compare nothing."""
 
 
 def sign_of_difference(a: Measured, b: Measured) -> int:
     """-1 if a is clearly lower than b, 1 if it is clearly higher, 0 if the runs cannot tell (Welch's t-test)."""
-    return _clear_sign(a.mean - b.mean, [(figure, figure.error) for figure in (a, b)])
+    return _clear_sign(a.mean - b.mean, [(metric, metric.error) for metric in (a, b)])
 
 
 def sign_of_change(a: Fraction, b: Fraction) -> int:
     """As `sign_of_difference`, of two ratios, each a numerator and a denominator; they are compared as logarithms."""
-    relative = [(figure, figure.error / abs(figure.mean)) for figure in (*a, *b)]
+    relative = [(metric, metric.error / abs(metric.mean)) for metric in (*a, *b)]
     return _clear_sign(math.log(ratio_of(a) / ratio_of(b)), relative)
 
 
@@ -46,8 +46,8 @@ def _clear_sign(difference: float, errors: Sequence[tuple[Measured, float]]) -> 
     if not all(math.isfinite(error) for _, error in errors):
         return 0
     variances: dict[tuple, float] = {}
-    for figure, error in errors:
-        key = figure.source, figure.degrees_of_freedom
+    for metric, error in errors:
+        key = metric.source, metric.degrees_of_freedom
         variances[key] = variances.get(key, 0.0) + error**2
     total = sum(variances.values())
     if total == 0:
@@ -59,16 +59,20 @@ def _clear_sign(difference: float, errors: Sequence[tuple[Measured, float]]) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A figure of the depthwise and the shared row of the same name, ours and the paper's; None where there is none."""
+    """A metric of a depthwise row and of the shared one like it, ours and the paper's; None where there is none."""
 
-    name: str
-    """The rows' name without the quantizer."""
+    row: Row
+    """The depthwise one."""
     depthwise: Measured | None
     shared: Measured | None
     paper_depthwise: float | None
     paper_shared: float | None
     is_same_network: bool
     """With one codebook there is nothing to share."""
+
+    @property
+    def name(self) -> str:
+        return pair_name(self.row)
 
     @property
     def ratio(self) -> float | None:
@@ -79,6 +83,12 @@ class Pair:
     def paper_ratio(self) -> float | None:
         """The paper's."""
         return self.paper_depthwise / self.paper_shared if self.paper_depthwise and self.paper_shared else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any of the four is there."""
+        papers = self.paper_depthwise, self.paper_shared
+        return bool(self.depthwise or self.shared) or any(metric is not None for metric in papers)
 
     @property
     def is_compared(self) -> bool:
@@ -107,108 +117,126 @@ class Pair:
         return self.direction == (1 if self.paper_ratio > 1 else -1)
 
 
-def pairs_of(item: Item, scale: Scale, book: ResultsBook, figure: str) -> Iterator[Pair]:
-    """The pairs of an item's rows that have the figure, ours or the paper's; a loss, of those trained on it alone."""
-    for depthwise, shared in row_pairs(item):
-        likelihood = depthwise.experiment(scale, 0).model.likelihood  # type: ignore[attr-defined]
-        if likelihood not in LOSSES.get(figure, [likelihood]):
+def pairs_of(item: Item, results: RowResults, metric: str) -> Iterator[Pair]:
+    """The pairs of an item's rows that have the metric, ours or the paper's; a loss, of those trained on it alone."""
+    for depthwise, shared in row_pairs(item.rows):
+        if depthwise.likelihood not in LOSSES.get(metric, [depthwise.likelihood]):
             continue
+        networks = [row.experiment(results.scale, seed=0) for row in (depthwise, shared) if row]
         pair = Pair(
-            name=base_of(depthwise),
-            depthwise=book.figure(depthwise, scale, figure),
-            shared=book.figure(shared, scale, figure) if shared else None,
-            paper_depthwise=depthwise.paper.get(figure),
-            paper_shared=shared.paper.get(figure) if shared else None,
-            is_same_network=shared is not None and depthwise.experiment(scale, 0) == shared.experiment(scale, 0),
+            row=depthwise,
+            depthwise=results.metric(depthwise, metric),
+            shared=results.metric(shared, metric) if shared else None,
+            paper_depthwise=depthwise.paper.get(metric),
+            paper_shared=shared.paper.get(metric) if shared else None,
+            is_same_network=shared is not None and networks[0] == networks[1],
         )
-        if pair.depthwise or pair.shared or pair.paper_depthwise is not None or pair.paper_shared is not None:
+        if pair.is_known:
             yield pair
 
 
-def compared_pairs(item: Item, scale: Scale, book: ResultsBook, figure: str) -> list[Pair]:
+def compared_pairs(item: Item, results: RowResults, metric: str) -> list[Pair]:
     """The pairs with both of ours; those of one network are left out."""
-    return [pair for pair in pairs_of(item, scale, book, figure) if pair.is_compared]
+    return [pair for pair in pairs_of(item, results, metric) if pair.is_compared]
 
 
-def row_pairs(item: Item) -> Iterator[tuple[Row, Row | None]]:
-    """Each depthwise row, and the shared one of the same name if there is one."""
-    rows = {row.name: row for row in item.rows}
-    for name, row in rows.items():
-        if name.endswith("depthwise"):
-            yield row, rows.get(name.removesuffix("depthwise") + "shared")
+def row_pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row | None]]:
+    """Each depthwise row, and the shared one that is like it in all else if there is one."""
+    for depthwise in rows:
+        if depthwise.quantizer == "depthwise":
+            shared = (row for row in rows if row.quantizer == "shared" and row.is_like(depthwise, but_for="quantizer"))
+            yield depthwise, next(shared, None)
 
 
-def base_of(row: Row) -> str:
+def with_partners(item: Item, chosen: Sequence[Row]) -> list[Row]:
+    """The item's rows that are chosen, or in a pair with one that is."""
+    pairs = [pair for pair in row_pairs(item.rows) if any(row in chosen for row in pair)]
+    return [row for row in item.rows if row in chosen or any(row in pair for pair in pairs)]
+
+
+def pair_name(row: Row) -> str:
     """A row's name without the quantizer."""
-    return row.name.removesuffix("depthwise").removesuffix("shared").removesuffix("-") or "all"
+    return row.name_without(row.quantizer or "") or "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Race:
+class StepsToMatch:
     """How soon a depthwise run measures what the shared one measures at its best, on the validation images."""
 
     name: str
-    figure: str
-    goal: float
+    metric: str
+    best: float
     """The shared run's lowest."""
-    goal_at: int
-    """Its step."""
-    reached_at: int | None
+    best_step: int
+    """When it was measured."""
+    matched_step: int | None
     """The first measured step at which the depthwise run is as low; None if it never is."""
-    every: int
+    interval: int
     """Steps between measurements."""
-    is_goal_at_end: bool
+    is_best_last: bool
     """Whether that lowest is the shared run's last."""
 
     @property
     def is_sooner(self) -> int:
         """Whether it took fewer steps than the shared run: 1 yes, -1 no, 0 if both are measured at the same step."""
-        return -1 if self.reached_at is None else int(np.sign(self.goal_at - self.reached_at))
+        return -1 if self.matched_step is None else int(np.sign(self.best_step - self.matched_step))
 
     def is_within(self, share: float) -> int:
         """Whether it took at most a share of the shared run's steps: 1 yes, -1 no, 0 if measurements are too sparse."""
-        if self.reached_at is None or self.reached_at - self.every >= share * self.goal_at:
+        if self.matched_step is None or self.matched_step - self.interval >= share * self.best_step:
             return -1
-        return 1 if self.reached_at <= share * self.goal_at else 0
+        return 1 if self.matched_step <= share * self.best_step else 0
 
 
-def convergence(item: Item, scale: Scale, book: ResultsBook) -> Iterator[Race]:
-    """The races that both sides of have been run, by their first seeds."""
-    for depthwise, shared in row_pairs(item):
-        ours = book.first(depthwise, scale)
-        theirs = book.first(shared, scale) if shared else None
-        if ours is None or theirs is None:
-            continue
-        figure = "nll_bits_per_dim" if "nll_bits_per_dim" in ours.curve else "mse_normalized"
-        best = int(np.argmin(theirs.curve[figure]))
-        goal = theirs.curve[figure][best]
-        low = [int(step) for step, value in zip(ours.curve["step"], ours.curve[figure], strict=True) if value <= goal]
-        yield Race(
-            name=base_of(depthwise),
-            figure=figure,
-            goal=goal,
-            goal_at=int(theirs.curve["step"][best]),
-            reached_at=min(low, default=None),
-            every=ours.experiment["training"]["validate_every"],
-            is_goal_at_end=best == len(theirs.curve[figure]) - 1,
-        )
+def steps_to_match(item: Item, results: RowResults) -> Iterator[StepsToMatch]:
+    """Of the pairs that have both been run, by their first seeds."""
+    for depthwise, shared in row_pairs(item.rows):
+        ours = results.first(depthwise)
+        theirs = results.first(shared) if shared else None
+        if ours and theirs:
+            yield _steps_to_match(pair_name(depthwise), ours, theirs)
 
 
-def rate_at_quality(item: Item, book: ResultsBook, scale: Scale, codec: str, psnr_db: float) -> float | None:
-    """Bits per pixel at which a codec has a PSNR, linear between the qualities measured; None outside of them."""
-    points = rate_distortion_points(item, book, scale, codec)
+def _steps_to_match(name: str, ours: Result, theirs: Result) -> StepsToMatch:
+    metric = "nll_bits_per_dim" if "nll_bits_per_dim" in ours.curve else "mse_normalized"
+    place = int(np.argmin(theirs.curve[metric]))
+    best = theirs.curve[metric][place]
+    low = [int(step) for step, value in zip(ours.curve["step"], ours.curve[metric], strict=True) if value <= best]
+    return StepsToMatch(
+        name=name,
+        metric=metric,
+        best=best,
+        best_step=int(theirs.curve["step"][place]),
+        matched_step=min(low, default=None),
+        interval=ours.experiment["training"]["validate_every"],
+        is_best_last=place == len(theirs.curve[metric]) - 1,
+    )
+
+
+def codec_rows(item: Item, codec: str, arrangement: str) -> list[Row]:
+    """A codec's rows, one per quality."""
+    return [row for row in item.rows if row.has(kind="codec", codec=codec, arrangement=arrangement)]
+
+
+def rate_at_quality(rows: Sequence[Row], results: RowResults, psnr_db: float) -> float | None:
+    """Bits per pixel at which a codec's rows have a PSNR, linear between them; None outside of what was measured."""
+    points = rate_distortion_points(rows, results)
     if not points or not points[0][1] <= psnr_db <= max(quality for _, quality in points):
         return None
     rates, qualities = zip(*points, strict=True)
     return float(np.interp(psnr_db, np.maximum.accumulate(qualities), rates))
 
 
-def rate_distortion_points(item: Item, book: ResultsBook, scale: Scale, name: str) -> list[tuple[float, float]]:
-    """(bits per pixel, PSNR in dB) of the rows whose names start with a quantizer or codec, in ascending order."""
+def rate_distortion_points(rows: Sequence[Row], results: RowResults) -> list[tuple[float, float]]:
+    """(bits per pixel, PSNR in dB) of those rows that have been run, in ascending order."""
     points = []
-    for row in item.rows:
-        rate = book.figure(row, scale, "bits_per_pixel" if row.kind == "codec" else "code_bits_per_pixel")
-        quality = book.figure(row, scale, "psnr_db")
-        if row.matches(name) and rate and quality:
+    for row in rows:
+        rate, quality = rate_of(row, results), results.metric(row, "psnr_db")
+        if rate and quality:
             points.append((rate.mean, quality.mean))
     return sorted(points)
+
+
+def rate_of(row: Row, results: RowResults) -> Measured | None:
+    """Bits per pixel, of a codec's files or of codes."""
+    return results.metric(row, "bits_per_pixel" if row.kind == "codec" else "code_bits_per_pixel")

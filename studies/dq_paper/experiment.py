@@ -1,9 +1,7 @@
 """What an experiment is, and what it finds."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -38,13 +36,3 @@ class Experiment(Protocol):
             progress: Whether to show a progress bar.
         """
         ...
-
-
-def content_of(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as JSON has it."""
-    return json.loads(json.dumps({"kind": experiment.kind} | asdict(experiment)))  # type: ignore[call-overload]
-
-
-def key_of(content: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits that change with anything that `content_of` an experiment says."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

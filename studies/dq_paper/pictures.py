@@ -1,4 +1,4 @@
-"""The figures of docs/reproduction.md, drawn from results."""
+"""The pictures and plots of docs/reproduction.md, drawn from results."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,40 +9,43 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from depthq.report.plots import new_figure
-from studies.dq_paper.book import ResultsBook
-from studies.dq_paper.comparison import base_of, rate_distortion_points, row_pairs
+from studies.dq_paper.comparison import codec_rows, pair_name, rate_distortion_points, row_pairs
 from studies.dq_paper.declared import Item, Row
-from studies.dq_paper.scales import Scale
+from studies.dq_paper.results import Result
+from studies.dq_paper.row_results import RowResults
 
 LABEL_PX = 26
+BAND_METRICS = {"l2": "mse_normalized", "categorical": "nll_nats_per_dim"}
 COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "fsq": "#8c5fa8"}
-CODECS = {"jpeg": "#7a7a7a", "webp": "#b0875a", "jxl": "#222222"}
+CODECS = {"JPEG": "#7a7a7a", "WEBP": "#b0875a", "JXL": "#222222"}
+LIKELIHOODS = {"l2": "l2", "categorical": "ce", "logistic_mixture": "mix"}
+"""What plots call them, in the order of panels."""
 
 
-def side_by_side(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+def side_by_side(item: Item, results: RowResults) -> Image.Image | None:
     """For each pair of rows: the first test images, what depthwise makes of them, and what shared makes of them."""
     blocks = []
-    for depthwise, shared in row_pairs(item):
-        ours = _strips(depthwise, scale, book)
-        theirs = _strips(shared, scale, book) if shared else []
+    for depthwise, shared in row_pairs(item.rows):
+        ours = _strips(depthwise, results)
+        theirs = _strips(shared, results) if shared else []
         if ours and theirs:
-            blocks.append(_labelled([*ours[:2], theirs[1]], f"{base_of(depthwise)}: original, depthwise, shared"))
+            blocks.append(_labelled([*ours[:2], theirs[1]], f"{pair_name(depthwise)}: original, depthwise, shared"))
     return _stacked(blocks) if blocks else None
 
 
-def levels_alone(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+def levels_alone(item: Item, results: RowResults) -> Image.Image | None:
     """For each row: the first test images, what becomes of them, and of each level's codes alone."""
     blocks = []
     for row in item.rows:
-        if strips := _strips(row, scale, book):
+        if strips := _strips(row, results):
             alone = ", ".join(f"level {level} alone" for level in range(len(strips) - 2))
             blocks.append(_labelled(strips, f"{row.name}: original, all levels, {alone} (the other zero)"))
     return _stacked(blocks) if blocks else None
 
 
-def _strips(row: Row, scale: Scale, book: ResultsBook) -> list[Image.Image]:
+def _strips(row: Row, results: RowResults) -> list[Image.Image]:
     """The rows of images in a row's stored picture, see `Outcome.picture`; none if there is no picture."""
-    result = book.first(row, scale)
+    result = results.first(row)
     if not (result and result.picture):
         return []
     num_levels = len(result.codes["levels"]) if result.codes else 1
@@ -53,9 +56,9 @@ def _strips(row: Row, scale: Scale, book: ResultsBook) -> list[Image.Image]:
     return [whole.crop((0, top, whole.width, bottom)) for top, bottom in pairwise(edges)]
 
 
-def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+def decoupling(item: Item, results: RowResults) -> Image.Image | None:
     """Entropy at each position, and plug-in mutual information of codebooks, a line per row, on common scales."""
-    codes = {row.name: result.codes for row in item.rows if (result := book.first(row, scale)) and result.codes}
+    codes = {row.name: result.codes for row in item.rows if (result := results.first(row)) and result.codes}
     if not codes:
         return None
     maps = [np.array(summary["levels"][-1]["position_entropy_nats"]) for summary in codes.values()]
@@ -75,27 +78,25 @@ def decoupling(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | Non
     return _image(figure)
 
 
-def loss_bands(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+def loss_bands(item: Item, results: RowResults) -> Image.Image | None:
     """Loss against M, one band per quantizer between its smallest and its largest K; the paper's bands dotted."""
-    panels = [
-        (word, figure, rows)
-        for word, figure in (("l2", "mse_normalized"), ("ce", "nll_nats_per_dim"))
-        if (rows := [row for row in item.rows if f"-{word}-" in row.name and book.of(row, scale)])
-    ]
+    panels = {
+        likelihood: rows
+        for likelihood in ("l2", "categorical")
+        if (rows := [row for row in item.rows if row.likelihood == likelihood and results.of(row)])
+    }
     if not panels:
         return None
     figure = new_figure(4.6 * len(panels), 3.8)
-    for axes, (word, name, rows) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+    for axes, (likelihood, rows) in zip(_axes_side_by_side(figure, len(panels)), panels.items(), strict=True):
         for quantizer in ("depthwise", "shared"):
-            own = [row for row in rows if row.name.endswith(quantizer)]
-            ours = [(row, measured.mean) for row in own if (measured := book.figure(row, scale, name))]
-            papers = [(row, row.paper[name]) for row in own if name in row.paper]
+            own, metric = [row for row in rows if row.quantizer == quantizer], BAND_METRICS[likelihood]
+            ours = [(row, measured.mean) for row in own if (measured := results.metric(row, metric))]
+            papers = [(row, row.paper[metric]) for row in own if metric in row.paper]
             _draw_band(axes, _edges(ours), COLOURS[quantizer], quantizer)
             _draw_band(axes, _edges(papers), COLOURS[quantizer], f"{quantizer}, paper", is_papers=True)
         axes.set_xticks(sorted({row.options["num_codebooks"] for row in rows}))
-        axes.set(xlabel="codebooks M", ylabel={"l2": "L2, normalised space", "ce": "nats/dim"}[word], title=word)
-        _scale_axis(axes, is_log=word == "l2")
-        axes.legend(frameon=False)
+        _finish_panel(axes, likelihood, "codebooks M", "nats/dim")
     return _image(figure)
 
 
@@ -120,40 +121,45 @@ def _draw_band(
     axes.plot(list(edges), lowest, color=colour, linewidth=1, **style)
 
 
-def curves(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
-    """Validation figures during training, a panel per likelihood; the shared run's best as a dotted line."""
-    shown = [(row, result) for row in item.rows if (result := book.first(row, scale))]
-    words = sorted({row.name.split("-")[-2] for row, _ in shown}, key=["l2", "ce", "mix"].index)
-    if not words:
+def curves(item: Item, results: RowResults) -> Image.Image | None:
+    """Validation metrics during training, a panel per likelihood; the shared run's best as a dotted line."""
+    shown = [(row, result) for row in item.rows if (result := results.first(row))]
+    panels = {
+        likelihood: own
+        for likelihood in LIKELIHOODS
+        if (own := [pair for pair in shown if pair[0].has(likelihood=likelihood)])
+    }
+    if not panels:
         return None
-    figure = new_figure(4.2 * len(words), 3.4)
-    for axes, word in zip(np.atleast_1d(figure.subplots(1, len(words))), words, strict=True):
-        for row, result in shown:
-            if row.name.split("-")[-2] != word:
-                continue
-            name = "mse_normalized" if word == "l2" else "nll_bits_per_dim"
-            quantizer = row.name.split("-")[-1]
-            axes.plot(result.curve["step"], result.curve[name], color=COLOURS[quantizer], label=quantizer)
-            if quantizer == "shared":
-                axes.axhline(min(result.curve[name]), color=COLOURS[quantizer], linestyle=":", linewidth=1)
-        axes.set(xlabel="step", ylabel="L2, normalised space" if word == "l2" else "image, bits/dim", title=word)
-        _scale_axis(axes, is_log=word == "l2")
-        axes.legend(frameon=False)
+    figure = new_figure(4.2 * len(panels), 3.4)
+    for axes, (likelihood, own) in zip(_axes_side_by_side(figure, len(panels)), panels.items(), strict=True):
+        for row, result in own:
+            _draw_curve(
+                axes, str(row.quantizer), result, "mse_normalized" if likelihood == "l2" else "nll_bits_per_dim"
+            )
+        _finish_panel(axes, likelihood, "step", "image, bits/dim")
     return _image(figure)
 
 
-def rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Image.Image | None:
+def _draw_curve(axes, quantizer: str, result: Result, metric: str) -> None:
+    axes.plot(result.curve["step"], result.curve[metric], color=COLOURS[quantizer], label=quantizer)
+    if quantizer == "shared":
+        axes.axhline(min(result.curve[metric]), color=COLOURS[quantizer], linestyle=":", linewidth=1)
+
+
+def rate_distortion(item: Item, results: RowResults) -> Image.Image | None:
     """PSNR against bits per pixel, quantizers and codecs."""
     figure = new_figure(7.0, 5.0)
     axes = figure.add_subplot()
     for quantizer, colour in COLOURS.items():
-        for name, style in ((quantizer, "-"), (f"{quantizer}3x", "--")):
-            points = rate_distortion_points(item, book, scale, name)
+        for times, name, style in ((1, quantizer, "-"), (3, f"{quantizer}3x", "--")):
+            rows = [row for row in item.rows if row.has(quantizer=quantizer, times_steps=times)]
+            points = rate_distortion_points(rows, results)
             _draw_line(axes, points, name, color=colour, marker="o", linestyle=style)
     for codec, colour in CODECS.items():
         for arrangement, style in (("mosaic", "-"), ("files", ":")):
-            points = rate_distortion_points(item, book, scale, f"{codec}-{arrangement}")
-            _draw_line(axes, points, f"{codec}, {arrangement}", color=colour, linestyle=style, linewidth=1)
+            points = rate_distortion_points(codec_rows(item, codec, arrangement), results)
+            _draw_line(axes, points, f"{codec.lower()}, {arrangement}", color=colour, linestyle=style, linewidth=1)
     if not axes.lines:
         return None
     axes.set(xlabel="bits per pixel", ylabel="PSNR, dB", xscale="log")
@@ -165,13 +171,20 @@ def rate_distortion(item: Item, scale: Scale, book: ResultsBook) -> Image.Image 
     return _image(figure)
 
 
-def _scale_axis(axes, *, is_log: bool) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5, where wanted."""
-    if is_log:
+def _axes_side_by_side(figure, count: int) -> np.ndarray:
+    return np.atleast_1d(figure.subplots(1, count))
+
+
+def _finish_panel(axes, likelihood: str, xlabel: str, ylabel: str) -> None:
+    """Names and scales of a likelihood's panel; that of L2 is logarithmic, and `ylabel` is of the others."""
+    is_l2 = likelihood == "l2"
+    axes.set(xlabel=xlabel, ylabel="L2, normalised space" if is_l2 else ylabel, title=LIKELIHOODS[likelihood])
+    if is_l2:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False)
 
 
 def _draw_line(axes, points: Sequence[tuple[float, float]], label: str, **style) -> None:

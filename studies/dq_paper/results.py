@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
+from functools import cache, reduce
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from depthq.files import replacing
-from studies.dq_paper.experiment import Experiment, Outcome, content_of, key_of
+from studies.dq_paper.experiment import Experiment, Outcome
+from studies.dq_paper.keys import content_of, key_of
 
 _CIRCUMSTANCES = {"versions", "device", "threads", "cores", "seconds", "commit", "finished"}
 _DENSITY = ("mse", "mse_standardized", "entropy_nats", "entropy_miller_madow_nats")
@@ -241,6 +242,7 @@ def _circumstances(seconds: float, commit: str | None) -> dict[str, Any]:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     installed = {
         distribution.metadata["Name"].lower(): distribution.version for distribution in metadata.distributions()

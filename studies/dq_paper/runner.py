@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from studies.dq_paper.declared import Item, Row
-from studies.dq_paper.experiment import Experiment, content_of, key_of
+from studies.dq_paper.experiment import Experiment
+from studies.dq_paper.keys import content_of, key_of
 from studies.dq_paper.results import ResultsStore
 from studies.dq_paper.scales import Scale
 
@@ -41,8 +42,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where experiments run."""
+class ExecutionSettings:
+    """Where experiments run, and how many at a time."""
 
     results: ResultsStore
     runs: Path
@@ -70,10 +71,10 @@ def distinct(tasks: Sequence[Task]) -> list[Task]:
     return list(first.values())
 
 
-def run_tasks(tasks: Sequence[Task], workplace: Workplace) -> int:
+def run_tasks(tasks: Sequence[Task], settings: ExecutionSettings) -> int:
     """Run what has no result yet, and save each result when it is there.
 
-    An experiment that fails is told of, and does not stop the others.
+    An experiment that fails is reported, and does not stop the others.
 
     Returns:
         How many failed.
@@ -82,10 +83,10 @@ def run_tasks(tasks: Sequence[Task], workplace: Workplace) -> int:
         OSError: If the system kills a process of several jobs.
         KeyboardInterrupt: On Ctrl+C, at once; what was running goes on from its checkpoints another time.
     """
-    missing = [task for task in distinct(tasks) if workplace.results.find(task.experiment) is None]
-    run = _in_turn if workplace.jobs == 1 else _side_by_side
+    missing = [task for task in distinct(tasks) if settings.results.find(task.experiment) is None]
+    run = _in_turn if settings.jobs == 1 else _side_by_side
     try:
-        with closing(run(missing, workplace)) as runs:
+        with closing(run(missing, settings)) as runs:
             bar = tqdm(runs, total=len(missing), unit="experiment", disable=not missing)
             return sum(not _succeeds(task, outcome) for task, outcome in bar)
     except BrokenProcessPool as error:
@@ -98,19 +99,19 @@ def run_tasks(tasks: Sequence[Task], workplace: Workplace) -> int:
 
 
 def _succeeds(task: Task, outcome: Callable[[], str]) -> bool:
-    """Whether a task comes to its result; either way it is told of."""
+    """Whether a task comes to its result; either way that is reported."""
     try:
         tqdm.write(outcome(), file=sys.stderr)
     except BrokenProcessPool:
         raise
     except Exception as error:  # whatever it is: a night's other experiments must not suffer from it
-        tqdm.write(f"{task.name}: failed: {_told(error)}", file=sys.stderr)
+        tqdm.write(f"{task.name}: failed: {_message(error)}", file=sys.stderr)
         return False
     return True
 
 
-def _told(error: Exception) -> str:
-    """The message of an error that is told to users; of any other, all that helps to find the defect."""
+def _message(error: Exception) -> str:
+    """What an error for users says; of any other, all that helps to find the defect."""
     return str(error) if isinstance(error, (ValueError, OSError)) else "".join(traceback.format_exception(error))
 
 
@@ -118,19 +119,19 @@ _Runs = Generator[tuple[Task, Callable[[], str]]]
 """Tasks, each with a function that gives the line to say of it, or raises what it failed of."""
 
 
-def _in_turn(tasks: Sequence[Task], workplace: Workplace) -> _Runs:
+def _in_turn(tasks: Sequence[Task], settings: ExecutionSettings) -> _Runs:
     """One after the other, in this process."""
     for task in tasks:
-        yield task, partial(_run, task, workplace)
+        yield task, partial(_run, task, settings)
 
 
-def _side_by_side(tasks: Sequence[Task], workplace: Workplace) -> _Runs:
+def _side_by_side(tasks: Sequence[Task], settings: ExecutionSettings) -> _Runs:
     """In several processes, in the order in which they end. Closing the generator kills what still runs."""
     strangers = set(active_children())
-    pool = ProcessPoolExecutor(workplace.jobs, mp_context=get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
-        with _environment(OMP_NUM_THREADS=_threads_each(workplace.jobs), TQDM_DISABLE="1"):
-            futures = {pool.submit(_run, task, workplace): task for task in tasks}
+        with _environment(OMP_NUM_THREADS=_threads_each(settings.jobs), TQDM_DISABLE="1"):
+            futures = {pool.submit(_run, task, settings): task for task in tasks}
             for future in as_completed(futures):
                 yield futures[future], future.result
     except BaseException:
@@ -173,19 +174,19 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(task: Task, workplace: Workplace) -> str:
+def _run(task: Task, settings: ExecutionSettings) -> str:
     """Run one experiment in its own folder, unless another process has meanwhile; returns a line to say."""
-    folder = workplace.runs / task.key
+    folder = settings.runs / task.key
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, task.name), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # doubts about figures are stored with them
-        if workplace.results.find(task.experiment) is not None:
+        if settings.results.find(task.experiment) is not None:
             _tidy(folder)
             return f"{task.name}: there already"
         started = time.perf_counter()
-        outcome = task.experiment.run(folder, workplace.sources, progress=workplace.jobs == 1)
+        outcome = task.experiment.run(folder, settings.sources, progress=settings.jobs == 1)
         seconds = time.perf_counter() - started
-        file = workplace.results.save(task.experiment, outcome, seconds=seconds)
+        file = settings.results.save(task.experiment, outcome, seconds=seconds)
         _tidy(folder)
         return f"{task.name}: {file} after {seconds:.0f} s"
 

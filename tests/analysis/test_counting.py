@@ -175,7 +175,7 @@ def test_all_reduce_gives_each_process_the_counts_of_all(tmp_path):
     for rank in range(3):
         torch.save(batches[rank], tmp_path / f"batches{rank}")
     workers = [subprocess.Popen([sys.executable, "-c", WORKER, tmp_path, str(rank)]) for rank in range(3)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0]
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0, 0]
     expected = CodeCounts(codes.codebook_sizes).update(codes)
     for rank in range(3):
         for reduced, table in zip(torch.load(tmp_path / f"tables{rank}"), tables(expected), strict=True):
@@ -205,7 +205,7 @@ def test_all_reduce_refuses_other_sizes_on_every_process(tmp_path):
         for rank in range(2)
     ]
     message = "codebook_sizes must be the same on all processes; got [((2, 3),), ((2, 4),)]\n"
-    assert [worker.communicate(timeout=120)[0] for worker in workers] == [message, message]
+    assert [worker.communicate(timeout=300)[0] for worker in workers] == [message, message]
 
 
 def test_all_reduce_without_processes_changes_nothing():

@@ -306,9 +306,9 @@ def test_ctrl_c_at_the_terminal_exits_130(tmp_path, photos):
     process = subprocess.Popen([sys.executable, "-m", "depthq", *command], stderr=subprocess.PIPE, text=True)
     while not list(run.glob("checkpoints/*.ckpt")):
         assert process.poll() is None
-        time.sleep(0.1)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "--resume" in err

@@ -5,30 +5,28 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, geometric_mean
 
 from depthq.units import nats_to_bits
-from studies.dq_paper.book import Measured, ResultsBook
 from studies.dq_paper.comparison import (
     Fraction,
     Pair,
-    Race,
+    StepsToMatch,
     compared_pairs,
-    convergence,
     pairs_of,
     ratio_of,
     sign_of_change,
     sign_of_difference,
+    steps_to_match,
 )
-from studies.dq_paper.declared import find_item
+from studies.dq_paper.declared import Row, find_item, row_with
 from studies.dq_paper.findings.finding import (
     NATS,
     SQUARED_ERROR,
     Finding,
-    against,
-    present,
-    rows_of,
-    told_sides,
+    all_or_none,
+    count_sides,
+    in_numbers,
     verdict,
 )
-from studies.dq_paper.scales import SCALES
+from studies.dq_paper.row_results import Measured, RowResults
 
 QUARTER = 0.25
 NOT_COUNTED = (
@@ -37,23 +35,23 @@ NOT_COUNTED = (
 )
 
 
-def reconstruct_better(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    pairs = _of_tables_3_and_4(scale, book, SQUARED_ERROR)
+def reconstruct_better(results: RowResults) -> Iterator[Finding]:
+    pairs = _of_tables_3_and_4(results, SQUARED_ERROR)
     if pairs:
         ours = geometric_mean(pair.ratio for pair in pairs if pair.ratio)
         papers = geometric_mean(pair.paper_ratio for pair in pairs if pair.paper_ratio)
         yield Finding(
             "Depthwise codes reconstruct better than as many shared ones",
             verdict([-pair.sign for pair in pairs]),
-            f"Tables 3 and 4: the squared error is {told_sides(pairs, 'lower')}. It is "
+            f"Tables 3 and 4: the squared error is {count_sides(pairs, 'lower')}. It is "
             f"{ours:.2f} times that of shared codes (geometric mean); the paper's in the same rows: {papers:.2f}. "
             f"{NOT_COUNTED}",
             'table3 table4 --rows "*-l2-*"',
         )
 
 
-def explain_better(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    pairs = _of_tables_3_and_4(scale, book, NATS)
+def explain_better(results: RowResults) -> Iterator[Finding]:
+    pairs = _of_tables_3_and_4(results, NATS)
     if pairs:
         ours = fmean(pair.shared.mean - pair.depthwise.mean for pair in pairs if pair.shared and pair.depthwise)
         papers = fmean(
@@ -62,26 +60,29 @@ def explain_better(scale: str, book: ResultsBook) -> Iterator[Finding]:
         yield Finding(
             "Depthwise codes explain images better than as many shared ones",
             verdict([-pair.sign for pair in pairs]),
-            f"Tables 3 and 4: -log p(image | codes) is {told_sides(pairs, 'lower')}, "
+            f"Tables 3 and 4: -log p(image | codes) is {count_sides(pairs, 'lower')}, "
             f"on average by {ours:.2f} nats/dim ({nats_to_bits(ours):.2f} bits/dim); the paper's in the same rows: "
             f"{papers:.2f} nats/dim. {NOT_COUNTED}",
             'table3 table4 --rows "*-ce-*" "*-mix-*"',
         )
 
 
-def _of_tables_3_and_4(scale: str, book: ResultsBook, figure: str) -> list[Pair]:
+def _of_tables_3_and_4(results: RowResults, metric: str) -> list[Pair]:
     items = map(find_item, ("table3", "table4"))
-    return [pair for item in items for pair in compared_pairs(item, SCALES[scale], book, figure)]
+    return [pair for item in items for pair in compared_pairs(item, results, metric)]
 
 
-def shared_gains_from_more(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def _table3_row(m: int, k: int, quantizer: str, likelihood: str = "l2") -> Row:
+    return row_with("table3", num_codebooks=m, codebook_size=k, quantizer=quantizer, likelihood=likelihood)
+
+
+def shared_gains_from_more(results: RowResults) -> Iterator[Finding]:
     """The baseline, looked at by itself: what its other codebooks add to its first."""
-    rows = rows_of("table3") | rows_of("equal_bits")
-    names = ("M1-K128-l2-shared", "M10-K128-l2-shared", "M5-K128-l2-shared", "shared-wide")
-    found = present(book.figure(rows[name], SCALES[scale], SQUARED_ERROR) for name in names)
-    if len(found) == len(names):
+    rows = [_table3_row(m, 128, "shared") for m in (1, 10, 5)]
+    rows.append(row_with("equal_bits", quantizer="shared", times_codebook_dim=5))
+    if found := all_or_none(results.metric(row, SQUARED_ERROR) for row in rows):
         one, ten, narrow, wide = found
-        papers = rows[names[1]].paper[SQUARED_ERROR] / rows[names[0]].paper[SQUARED_ERROR]
+        papers = rows[1].paper[SQUARED_ERROR] / rows[0].paper[SQUARED_ERROR]
         words = {-1: "clearly less", 0: "not clearly another error", 1: "clearly more"}
         yield Finding(
             "The shared quantizer gains from more codebooks",
@@ -94,20 +95,21 @@ def shared_gains_from_more(scale: str, book: ResultsBook) -> Iterator[Finding]:
         )
 
 
-def gain_grows(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    pairs = {pair.name: pair for pair in pairs_of(find_item("table3"), SCALES[scale], book, SQUARED_ERROR)}
-    told, signs = [], []
+def gain_grows(results: RowResults) -> Iterator[Finding]:
+    pairs = pairs_of(find_item("table3"), results, SQUARED_ERROR)
+    by_size = {(pair.row.options["num_codebooks"], pair.row.options["codebook_size"]): pair for pair in pairs}
+    ratios, signs = [], []
     for size in (32, 128, 512):
-        fractions = [_fraction(pairs[f"M{m}-K{size}-l2"]) for m in (3, 5, 10)]
+        fractions = [_fraction(by_size[m, size]) for m in (3, 5, 10)]
         known = [fraction for fraction in fractions if fraction]
         if len(known) == len(fractions):
-            told.append(f"K = {size}: {', '.join(f'{ratio_of(fraction):.2f}' for fraction in known)}")
+            ratios.append(f"K = {size}: {', '.join(f'{ratio_of(fraction):.2f}' for fraction in known)}")
             signs.append(-sign_of_change(known[-1], known[0]))
     if signs:
         yield Finding(
             "The gain over shared codes grows with the number of codebooks",
             verdict(signs),
-            f"Squared error, depthwise over shared, for M = 3, 5, 10 (M = 1 is one network). {'; '.join(told)}. From "
+            f"Squared error, depthwise over shared, for M = 3, 5, 10 (M = 1 is one network). {'; '.join(ratios)}. From "
             f"M = 3 to 10 it clearly falls for {sum(sign > 0 for sign in signs)} of {len(signs)} K.",
             'table3 --rows "*-l2-*"',
         )
@@ -117,9 +119,9 @@ def _fraction(pair: Pair) -> Fraction | None:
     return (pair.depthwise, pair.shared) if pair.depthwise and pair.shared else None
 
 
-def number_before_size(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def number_before_size(results: RowResults) -> Iterator[Finding]:
     """App. A.3: it is M that limits the capacity, more than K. It grows M tenfold, and log K by 1.8."""
-    found = _depthwise_errors(scale, book, ((1, 32), (1, 512), (1, 128), (10, 128)))
+    found = _depthwise_errors(results, ((1, 32), (1, 512), (1, 128), (10, 128)))
     if found:
         (small, large, one, ten), _ = found
         by_size, by_number = (large, small), (ten, one)
@@ -133,8 +135,8 @@ def number_before_size(scale: str, book: ResultsBook) -> Iterator[Finding]:
         )
 
 
-def number_at_equal_bits(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    found = _depthwise_errors(scale, book, ((5, 32), (3, 128), (3, 512)))
+def number_at_equal_bits(results: RowResults) -> Iterator[Finding]:
+    found = _depthwise_errors(results, ((5, 32), (3, 128), (3, 512)))
     if found:
         (five, *others), (papers_five, *papers_others) = found
         three, papers_three = _at_25_bits(others), _interpolated(papers_others)
@@ -164,14 +166,13 @@ def _interpolated(errors: Sequence[float]) -> float:
     return math.exp((1 - share) * math.log(errors[0]) + share * math.log(errors[1]))
 
 
-def sizes_converge(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def sizes_converge(results: RowResults) -> Iterator[Finding]:
     """App. A.3, of Fig. 5: as M grows, it matters less and less how large K is."""
-    found = _depthwise_errors(scale, book, ((1, 512), (1, 32), (10, 512), (10, 32)))
+    found = _depthwise_errors(results, ((1, 512), (1, 32), (10, 512), (10, 32)))
     if found:
         ours, papers = found
         gain_of_one, gain_of_ten = (ours[0], ours[1]), (ours[2], ours[3])
-        nats = {name: row.paper[NATS] for name, row in rows_of("table3").items() if "-ce-depthwise" in name}
-        one, ten = (nats[f"M{m}-K32-ce-depthwise"] - nats[f"M{m}-K512-ce-depthwise"] for m in (1, 10))
+        one, ten = (_papers_nats(m, 32) - _papers_nats(m, 512) for m in (1, 10))
         yield Finding(
             "The loss of all K converges as M grows",
             verdict([sign_of_change(gain_of_ten, gain_of_one)]),
@@ -183,94 +184,100 @@ def sizes_converge(scale: str, book: ResultsBook) -> Iterator[Finding]:
         )
 
 
+def _papers_nats(m: int, k: int) -> float:
+    return _table3_row(m, k, "depthwise", "categorical").paper[NATS]
+
+
 def _depthwise_errors(
-    scale: str, book: ResultsBook, sizes: Sequence[tuple[int, int]]
+    results: RowResults, sizes: Sequence[tuple[int, int]]
 ) -> tuple[list[Measured], list[float]] | None:
     """Squared errors, ours and the paper's, of depthwise rows of Table 3 by (M, K); None if one has not been run."""
-    rows = [rows_of("table3")[f"M{m}-K{k}-l2-depthwise"] for m, k in sizes]
-    ours = present(book.figure(row, SCALES[scale], SQUARED_ERROR) for row in rows)
-    return (ours, [row.paper[SQUARED_ERROR] for row in rows]) if len(ours) == len(rows) else None
+    rows = [_table3_row(m, k, "depthwise") for m, k in sizes]
+    ours = all_or_none(results.metric(row, SQUARED_ERROR) for row in rows)
+    return (ours, [row.paper[SQUARED_ERROR] for row in rows]) if ours else None
 
 
-def share_less(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def share_less(results: RowResults) -> Iterator[Finding]:
     words = {
         "mean_mutual_information_nats": "plug-in",
         "mean_mutual_information_shuffle_nats": "shuffle",
         "mean_mutual_information_miller_madow_nats": "Miller-Madow",
     }
-    found = {name: compared_pairs(find_item("decoupling"), SCALES[scale], book, name) for name in words}
+    found = {name: compared_pairs(find_item("decoupling"), results, name) for name in words}
     if any(found.values()):
         yield Finding(
             "Depthwise codebooks share less information than shared ones",
             verdict([-pair.sign for pairs in found.values() for pair in pairs]),
             "Mean over pairs of codebooks, nats, depthwise against shared. "
-            + " ".join(f"By {words[name]}: {'; '.join(map(against, pairs))}." for name, pairs in found.items()),
+            + " ".join(f"By {words[name]}: {'; '.join(map(in_numbers, pairs))}." for name, pairs in found.items()),
             "decoupling",
         )
 
 
-def entropy_is_higher(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    pairs = compared_pairs(find_item("decoupling"), SCALES[scale], book, "mean_entropy_nats")
+def entropy_is_higher(results: RowResults) -> Iterator[Finding]:
+    pairs = compared_pairs(find_item("decoupling"), results, "mean_entropy_nats")
     if pairs:
         yield Finding(
             "A depthwise code says more than a shared one: its entropy is higher",
             verdict([pair.sign for pair in pairs]),
-            f"Nats, depthwise against shared. {'; '.join(map(against, pairs))}. It is "
-            f"{told_sides(pairs, 'higher')}. Rare codes are re-drawn with both.",
+            f"Nats, depthwise against shared. {'; '.join(map(in_numbers, pairs))}. It is "
+            f"{count_sides(pairs, 'higher')}. Rare codes are re-drawn with both.",
             "decoupling",
         )
 
 
-def is_there_sooner(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    races = list(convergence(find_item("convergence"), SCALES[scale], book))
-    if races:
-        at_end = sum(race.is_goal_at_end for race in races)
+def is_there_sooner(results: RowResults) -> Iterator[Finding]:
+    pairs = list(steps_to_match(find_item("convergence"), results))
+    if pairs:
+        at_end = sum(steps.is_best_last for steps in pairs)
         yield Finding(
             "Depthwise reaches the best of shared sooner",
-            verdict([race.is_sooner for race in races]),
-            f"{_told(races)}. Measured every {races[0].every} steps, by the runs of the first seed; the true step is "
-            "up to so many earlier.",
+            verdict([steps.is_sooner for steps in pairs]),
+            f"{_in_steps(pairs)}. Measured every {pairs[0].interval} steps, by the runs of the first seed; the true "
+            "step is up to so many earlier.",
             "convergence",
         )
         yield Finding(
             "It does so in a quarter of the steps",
-            verdict([race.is_within(QUARTER) for race in races]),
-            f"{_told(races)}. Both runs have the same schedule, which ends at a learning rate of zero; {at_end} of "
-            f"{len(races)} shared runs are at their best only there.",
+            verdict([steps.is_within(QUARTER) for steps in pairs]),
+            f"{_in_steps(pairs)}. Both runs have the same schedule, which ends at a learning rate of zero; {at_end} of "
+            f"{len(pairs)} shared runs are at their best only there.",
             "convergence",
         )
 
 
-def _told(races: Sequence[Race]) -> str:
+def _in_steps(pairs: Sequence[StepsToMatch]) -> str:
     return "; ".join(
-        f"{race.name}: step {race.reached_at} against {race.goal_at}" if race.reached_at else f"{race.name}: never"
-        for race in races
+        f"{steps.name}: step {steps.matched_step} against {steps.best_step}"
+        if steps.matched_step
+        else f"{steps.name}: never"
+        for steps in pairs
     )
 
 
-def coarse_holds_structure(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def coarse_holds_structure(results: RowResults) -> Iterator[Finding]:
     """Fig. 4: which level the image is in."""
-    told, signs = [], []
+    measured, signs = [], []
     for row in find_item("figure4").rows:
-        for result in book.of(row, SCALES[scale]):
+        for result in results.of(row):
             if alone := result.figures.get("level_alone_psnr_db"):
                 coarse, fine = alone
                 seed = result.experiment["training"]["seed"]
-                told.append(f"{row.name} {seed}: {result.figures['psnr_db']:.1f}, {coarse:.1f}, {fine:.1f} dB")
+                measured.append(f"{row.name} {seed}: {result.figures['psnr_db']:.1f}, {coarse:.1f}, {fine:.1f} dB")
                 signs.append(1 if coarse > fine else -1)
     if signs:
         yield Finding(
             "The coarse level holds the structure, the fine one the details (Fig. 4)",
             verdict(signs),
             f"PSNR of all test images from both levels, the coarse alone, the fine alone, by row and seed: "
-            f"{'; '.join(told)}. An image without its structure should lose more than one without its details. The "
-            "maps of a level left out are zero, which the decoder has never seen.",
+            f"{'; '.join(measured)}. An image without its structure should lose more than one without its details. "
+            "The maps of a level left out are zero, which the decoder has never seen.",
             "figure4",
         )
 
 
-def digits_too(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    for pair in compared_pairs(find_item("mnist"), SCALES[scale], book, SQUARED_ERROR):
+def digits_too(results: RowResults) -> Iterator[Finding]:
+    for pair in compared_pairs(find_item("mnist"), results, SQUARED_ERROR):
         yield Finding(
             "MNIST: depthwise reconstructs better than shared",
             verdict([-pair.sign]),

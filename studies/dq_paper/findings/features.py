@@ -4,93 +4,102 @@ from collections.abc import Iterator, Mapping
 from math import sqrt
 from typing import Any
 
-from studies.dq_paper.book import Measured, ResultsBook
 from studies.dq_paper.comparison import sign_of_difference
-from studies.dq_paper.findings.finding import Finding, counted, rows_of, verdict
-from studies.dq_paper.scales import SCALES
+from studies.dq_paper.declared import Row, find_item, row_with
+from studies.dq_paper.findings.finding import Finding, count_signs, verdict
+from studies.dq_paper.row_results import Measured, RowResults
 
-NETWORK = "lite0"
-COMMAND = f"table2 --rows {NETWORK} --data imagenet-sample=FOLDER efficientnet-lite0-weights=FILE"
+WEIGHTS = "efficientnet-lite0-weights"
+"""Those of the network that ours are of."""
+COMMAND = f"table2 --rows lite0 --data imagenet-sample=FOLDER {WEIGHTS}=FILE"
 CAVEAT = (
     "EfficientNet-lite0 on 400 images, not the paper's VGG-16. Deviations are of ten quantizers on the same 100 "
     "held-out images: they say how far training varies, not what other images would show."
 )
-Figures = Mapping[str, Any]
+Density = Mapping[str, Any]
+"""What a row of Table 2 found, see `depthq.features.density`."""
 
 
-def channel_errs_less(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    yield from _by_channel(scale, book, "mse", -1, "describe features with less error", "squared error")
+def channel_errs_less(results: RowResults) -> Iterator[Finding]:
+    claim = "Codebooks by channel describe features with less error than codebooks by row"
+    yield from _by_channel(results, "mse", -1, claim, "squared error")
 
 
-def channel_has_more_entropy(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    words = "entropy, nats, Miller-Madow"
-    yield from _by_channel(scale, book, "entropy_miller_madow_nats", 1, "have the higher entropy", words)
+def channel_has_more_entropy(results: RowResults) -> Iterator[Finding]:
+    claim = "Codebooks by channel have the higher entropy"
+    yield from _by_channel(results, "entropy_miller_madow_nats", 1, claim, "entropy, nats, Miller-Madow")
 
 
-def _by_channel(scale: str, book: ResultsBook, figure: str, sign: int, claim: str, what: str) -> Iterator[Finding]:
-    pairs = _partners(_measured(scale, book), "row", "channel")
-    if pairs:
-        compared = {
-            name: (_over_seeds(channel, figure), _over_seeds(row, figure)) for name, (row, channel) in pairs.items()
-        }
+def _by_channel(results: RowResults, metric: str, sign: int, claim: str, what: str) -> Iterator[Finding]:
+    compared = {
+        name: (_over_seeds(channel, metric), _over_seeds(row, metric))
+        for name, (row, channel) in _partners(results, "axis", "row", "channel").items()
+    }
+    if compared:
         signs = [sign * sign_of_difference(channel, row) for channel, row in compared.values()]
         words = ("higher", "lower") if sign > 0 else ("lower", "higher")
-        told = "; ".join(
+        means = "; ".join(
             f"{name}: {channel.mean:.4g} against {row.mean:.4g}" for name, (channel, row) in compared.items()
         )
         yield Finding(
-            f"Codebooks by channel {claim} than codebooks by row" if sign < 0 else f"Codebooks by channel {claim}",
+            claim,
             verdict(signs),
-            f"By channel against by row ({what}, held-out maps). {told}. It is {counted(signs, *words)}. {CAVEAT}",
+            f"By channel against by row ({what}, held-out maps). {means}. It is {count_signs(signs, *words)}. {CAVEAT}",
             COMMAND,
         )
 
 
-def error_grows(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    grown = _partners(_measured(scale, book), "K32", "K1024")
+def error_grows(results: RowResults) -> Iterator[Finding]:
+    grown = _partners(results, "codebook_size", 32, 1024)
     if grown:
-        told, signs = [], []
-        for on, words in (("training", "on the maps trained on"), ("held_out", "held out")):
-            pairs = {
-                name: tuple(figures[on]["mse_standardized"]["mean"] for figures in pair) for name, pair in grown.items()
-            }
-            told.append(
-                f"{words}, " + ", ".join(f"{name} {few:.3g} to {many:.3g}" for name, (few, many) in pairs.items())
-            )
-            signs += [1 if many > few else -1 for few, many in pairs.values()]
-        paper = {size: rows_of("table2")[f"vgg16-512-K{size}-channel"].paper["mse"] for size in (32, 1024)}
+        on_training, on_held_out = (
+            {name: (_standardized(few, on), _standardized(many, on)) for name, (few, many) in grown.items()}
+            for on in ("training", "held_out")
+        )
+        signs = [1 if many > few else -1 for few, many in (*on_training.values(), *on_held_out.values())]
+        few, many = (row_with("table2", weights="", axis="channel", codebook_size=size) for size in (32, 1024))
         yield Finding(
             "The error grows from K = 32 to K = 1024 (Table 2)",
             verdict(signs),
-            f"Standardised: {'; '.join(told)}. In the paper, by channel, {paper[32]} to {paper[1024]}. On the maps "
+            f"Standardised: on the maps trained on, {_in_numbers(on_training)}; held out, {_in_numbers(on_held_out)}. "
+            f"In the paper, by channel, {few.paper['mse']} to {many.paper['mse']}. On the maps "
             "that it was trained on, a converged quantizer of more codes cannot err more: the paper's were not "
             f"converged, or its two errors are on different scales. {CAVEAT}",
             COMMAND,
         )
 
 
-def _measured(scale: str, book: ResultsBook) -> dict[str, Figures]:
-    """What our network's rows found, by their names."""
+def _in_numbers(pairs: Mapping[str, tuple[float, float]]) -> str:
+    return ", ".join(f"{name} {few:.3g} to {many:.3g}" for name, (few, many) in pairs.items())
+
+
+def _standardized(density: Density, on: str) -> float:
+    return density[on]["mse_standardized"]["mean"]
+
+
+def _partners(results: RowResults, setting: str, value: Any, other: Any) -> dict[str, tuple[Density, Density]]:
+    """What our network's rows found that differ in one setting alone, by the name without it."""
+    ours = [row for row in find_item("table2").rows if row.has(weights=WEIGHTS) and results.first(row)]
     return {
-        name: result.figures
-        for name, row in rows_of("table2").items()
-        if name.startswith(NETWORK) and (result := book.first(row, SCALES[scale]))
+        row.name_without(f"K{value}" if setting == "codebook_size" else value): (
+            _density(row, results),
+            _density(partner, results),
+        )
+        for row in ours
+        for partner in ours
+        if row.has(**{setting: value}) and partner.has(**{setting: other}) and row.is_like(partner, but_for=setting)
     }
 
 
-def _partners(figures: Mapping[str, Figures], word: str, other: str) -> dict[str, tuple[Figures, Figures]]:
-    """The figures of rows whose names differ in one word, by what is left of the name."""
-    names = {name: name.replace(word, other) for name in figures if word in name.split("-")}
-    return {
-        name.replace(f"-{word}", ""): (figures[name], figures[partner])
-        for name, partner in names.items()
-        if partner in figures
-    }
+def _density(row: Row, results: RowResults) -> Density:
+    result = results.first(row)
+    assert result
+    return result.figures
 
 
-def _over_seeds(figures: Figures, name: str) -> Measured:
-    """A held-out figure, over the quantizers of one row."""
-    mean, deviation, seeds = *(figures["held_out"][name][part] for part in ("mean", "deviation")), figures["seeds"]
+def _over_seeds(density: Density, name: str) -> Measured:
+    """A held-out metric, over the quantizers of one row."""
+    mean, deviation, seeds = *(density["held_out"][name][part] for part in ("mean", "deviation")), density["seeds"]
     if deviation is None:
         return Measured(mean)
     return Measured(mean, deviation, seeds, deviation / sqrt(seeds), seeds - 1, source=object())

@@ -1,12 +1,11 @@
-"""What a finding is, and the words that the rooms beside this one tell it in."""
+"""What a finding is, and the words that evidence is put in."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from studies.dq_paper.book import Measured, ResultsBook
 from studies.dq_paper.comparison import Pair
-from studies.dq_paper.declared import Row, find_item
+from studies.dq_paper.row_results import Measured, RowResults
 
 SQUARED_ERROR, NATS = "mse_normalized", "nll_nats_per_dim"
 
@@ -23,8 +22,8 @@ class Finding:
     """What measures it, behind "python -m studies.dq_paper"; "" where the paper's own figures are all it takes."""
 
 
-Test = Callable[[str, ResultsBook], Iterator[Finding]]
-"""Looks at one claim at a scale, by its name, and yields nothing where its rows have not been run."""
+Test = Callable[[RowResults], Iterator[Finding]]
+"""Looks at one claim at a scale, and yields nothing where its rows have not been run."""
 
 
 def verdict(signs: Sequence[int]) -> str:
@@ -36,7 +35,7 @@ def verdict(signs: Sequence[int]) -> str:
     return "failed" if any(sign < 0 for sign in signs) else "undecided"
 
 
-def counted(signs: Iterable[int], positive: str, negative: str) -> str:
+def count_signs(signs: Iterable[int], positive: str, negative: str) -> str:
     """How many signs are 1, -1 and 0, in words: "clearly lower in 3 of 5 rows, higher in 1, too close to tell in 1"."""
     count = Counter(signs)
     words = f"clearly {positive} in {count[1]} of {count.total()} rows"
@@ -44,7 +43,7 @@ def counted(signs: Iterable[int], positive: str, negative: str) -> str:
     return words + (f", too close to tell in {count[0]}" if count[0] else "")
 
 
-def told_sides(pairs: Sequence[Pair], word: str) -> str:
+def count_sides(pairs: Sequence[Pair], word: str) -> str:
     """On which side of shared depthwise is, and how clearly: "lower in 5 of 5 rows, clearly so in 3"."""
     wanted = 1 if word == "higher" else -1
     so = sum(pair.direction == wanted for pair in pairs)
@@ -53,19 +52,16 @@ def told_sides(pairs: Sequence[Pair], word: str) -> str:
     return words + (f", clearly not so in {clear[-1]}" if clear[-1] else "")
 
 
-def rows_of(item: str) -> dict[str, Row]:
-    """An item's rows by their names."""
-    return {row.name: row for row in find_item(item).rows}
-
-
-def against(pair: Pair) -> str:
-    """Depthwise against shared, in figures."""
+def in_numbers(pair: Pair) -> str:
+    """A pair's means, ours and the paper's: "M5-K128-l2: 0.020 against 0.080"."""
     assert pair.depthwise
     assert pair.shared
     ours = f"{pair.name}: {pair.depthwise.mean:.3f} against {pair.shared.mean:.3f}"
     return ours + (f" (paper: {pair.paper_depthwise} against {pair.paper_shared})" if pair.paper_ratio else "")
 
 
-def present(figures: Iterable[Measured | None]) -> list[Measured]:
-    """Those that there are."""
-    return [figure for figure in figures if figure is not None]
+def all_or_none(metrics: Iterable[Measured | None]) -> list[Measured]:
+    """The metrics; none of them if any is not there."""
+    measured = list(metrics)
+    known = [metric for metric in measured if metric is not None]
+    return known if len(known) == len(measured) else []

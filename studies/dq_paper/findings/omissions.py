@@ -8,10 +8,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from depthq.units import bits_per_dim, nats_to_bits
-from studies.dq_paper.book import ResultsBook
-from studies.dq_paper.declared import Row
-from studies.dq_paper.findings.finding import NATS, SQUARED_ERROR, Finding, rows_of
-from studies.dq_paper.scales import SCALES
+from studies.dq_paper.declared import Row, find_item, row_with
+from studies.dq_paper.findings.finding import NATS, SQUARED_ERROR, Finding
+from studies.dq_paper.row_results import RowResults
 
 TABLE1_PARAMETERS = 22, (39, 59, 119, 125, 152)
 """The paper's model's and the others', in millions, as printed."""
@@ -22,11 +21,10 @@ CIFAR10_SHAPE = 3, 32, 32
 FINEST_SIDE = 8
 
 
-def headline(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def headline(results: RowResults) -> Iterator[Finding]:
     """Table 1's 2.52 is Table 4's, of K = [128, 256]."""
-    printed = rows_of("table4")["K128x256-mix-depthwise"].paper[NATS]
-    as_captioned = rows_of("table4")["K256x128-mix-depthwise"].paper[NATS]
-    row = rows_of("table1")["cifar10-depthwise"]
+    printed, as_captioned = _mixture_nats(128, 256), _mixture_nats(256, 128)
+    row = row_with("table1", data="cifar10", quantizer="depthwise")
     bits, code_bits, capacity = nats_to_bits(printed), _code_bits_per_dim(row), nats_to_bits(CAPACITY_NATS)
     yield Finding(
         f"{printed} bits/dim on CIFAR-10 (Table 1)",
@@ -40,20 +38,26 @@ def headline(scale: str, book: ResultsBook) -> Iterator[Finding]:
         "saying how that was estimated, and Sec. 6 itself calls comparisons with models of another prior possibly "
         f"flawed. What compares with VD-VAE's 2.80 or with a PNG file is {bits + capacity:.2f} to "
         f"{bits + code_bits:.2f} bits/dim: the lead over likelihood models is one of units and omissions."
-        f"{_ours(row, scale, book)}",
+        f"{_ours(row, results)}",
         "table1 --rows cifar10",
     )
 
 
-def _ours(row: Row, scale: str, book: ResultsBook) -> str:
+def _mixture_nats(*sizes: int) -> float:
+    """The paper's, of depthwise codes and a mixture of logistics, by K of each level as we read Table 4."""
+    row = row_with("table4", codebook_size=list(sizes), likelihood="logistic_mixture", quantizer="depthwise")
+    return row.paper[NATS]
+
+
+def _ours(row: Row, results: RowResults) -> str:
     names = {
         NATS: "nats/dim for the image",
         "nll_bits_per_dim": "bits/dim",
         "total_bits_per_dim": "bits/dim with the codes",
     }
-    found = {words: book.figure(row, SCALES[scale], name) for name, words in names.items()}
-    told = ", ".join(f"{figure.mean:.2f} {words}" for words, figure in found.items() if figure)
-    return f" Ours at scale {scale}: {told}." if told else ""
+    found = {words: results.metric(row, name) for name, words in names.items()}
+    means = ", ".join(f"{metric.mean:.2f} {words}" for words, metric in found.items() if metric)
+    return f" Ours at scale {results.scale_name}: {means}." if means else ""
 
 
 def _code_bits_per_dim(row: Row) -> float:
@@ -66,34 +70,36 @@ def _code_bits_per_dim(row: Row) -> float:
     return bits_per_dim(bits, CIFAR10_SHAPE)
 
 
-def order_of_levels(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def order_of_levels(results: RowResults) -> Iterator[Finding]:
     """Table 4's K, "from top to bottom" by its caption: do the losses follow the codes' bits?"""
-    rows = rows_of("table4")
-    nats = {name: rows[f"{name}-mix-depthwise"].paper[NATS] for name in ("K32x128", "K128x32", "K128x128", "K256x128")}
-    three, equal = rows["K32x32x32-mix-depthwise"].paper[NATS], rows["K256x256-mix-depthwise"].paper[NATS]
-    told = "; ".join(
-        f"{words} {_rank_correlation(word, figure, flipped=False):.2f} as captioned, "
-        f"{_rank_correlation(word, figure, flipped=True):.2f} the other way round"
-        for word, figure, words in (("ce", NATS, "ce"), ("mix", NATS, "mix"), ("l2", SQUARED_ERROR, "L2"))
+    correlations = "; ".join(
+        f"{words} {_rank_correlation(likelihood, metric, flipped=False):.2f} as captioned, "
+        f"{_rank_correlation(likelihood, metric, flipped=True):.2f} the other way round"
+        for likelihood, metric, words in (
+            ("categorical", NATS, "ce"),
+            ("logistic_mixture", NATS, "mix"),
+            ("l2", SQUARED_ERROR, "L2"),
+        )
     )
     yield Finding(
         "Table 4's levels are from top to bottom",
         "units",
-        f"Its figures say the opposite. [32, 128] has {nats['K32x128']} nats/dim (mix), as [32, 32, 32] with {three}; "
-        f"[128, 32] has {nats['K128x32']}, as [128, 128] with {nats['K128x128']}; [256, 128] has {nats['K256x128']}, "
-        f"as [256, 256] with {equal}: the first K decides, though a coarse level has a quarter of the positions. The "
-        f"rank correlation of loss and bits of the codes, which should be near -1, is: {told}. In the "
+        f"Its figures say the opposite. [32, 128] has {_mixture_nats(32, 128)} nats/dim (mix), as [32, 32, 32] with "
+        f"{_mixture_nats(32, 32, 32)}; [128, 32] has {_mixture_nats(128, 32)}, as [128, 128] with "
+        f"{_mixture_nats(128, 128)}; [256, 128] has {_mixture_nats(256, 128)}, as [256, 256] with "
+        f"{_mixture_nats(256, 256)}: the first K decides, though a coarse level has a quarter of the positions. The "
+        f"rank correlation of loss and bits of the codes, which should be near -1, is: {correlations}. In the "
         f"[public code]({CODE}/dq.py) the first entry is the bottom level's. Then [128, 256] is the model of Table 1, "
         "which explains that both have 2.52, and the paper's values of [128, 256], [256, 128], [128, 32] and "
         "[32, 128] stand in our tables beside the mirrored configuration: we follow the caption.",
     )
 
 
-def _rank_correlation(word: str, figure: str, *, flipped: bool) -> float:
+def _rank_correlation(likelihood: str, metric: str, *, flipped: bool) -> float:
     """Spearman's, of code bits and the paper's depthwise losses in Table 4."""
-    rows = [row for name, row in rows_of("table4").items() if name.endswith(f"-{word}-depthwise")]
+    rows = [row for row in find_item("table4").rows if row.has(likelihood=likelihood, quantizer="depthwise")]
     bits = [_code_bits_per_dim(_flipped(row) if flipped else row) for row in rows]
-    ranks = rankdata(bits), rankdata([row.paper[figure] for row in rows])
+    ranks = rankdata(bits), rankdata([row.paper[metric] for row in rows])
     return float(np.corrcoef(*ranks)[0, 1])
 
 
@@ -101,9 +107,9 @@ def _flipped(row: Row) -> Row:
     return replace(row, options=row.options | {"codebook_size": row.options["codebook_size"][::-1]})
 
 
-def two_places(scale: str, book: ResultsBook) -> Iterator[Finding]:
-    rows = rows_of("table3")
-    nats = [rows[f"M10-K512-ce-{quantizer}"].paper[NATS] for quantizer in ("depthwise", "shared")]
+def two_places(results: RowResults) -> Iterator[Finding]:
+    same = {"num_codebooks": 10, "codebook_size": 512, "likelihood": "categorical"}
+    nats = [row_with("table3", quantizer=quantizer, **same).paper[NATS] for quantizer in ("depthwise", "shared")]
     yield Finding(
         "3.14 against 4.36 bits/dim (Sec. 5.2)",
         "units",
@@ -113,7 +119,7 @@ def two_places(scale: str, book: ResultsBook) -> Iterator[Finding]:
     )
 
 
-def fewer_parameters(scale: str, book: ResultsBook) -> Iterator[Finding]:
+def fewer_parameters(results: RowResults) -> Iterator[Finding]:
     own, others = TABLE1_PARAMETERS
     saved = ", ".join(f"{1 - own / size:.0%}" for size in others)
     yield Finding(

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from studies.dq_paper.book import ResultsBook
 from studies.dq_paper.findings.beyond import BEYOND
 from studies.dq_paper.findings.claims import CLAIMS
 from studies.dq_paper.findings.features import FEATURES
 from studies.dq_paper.findings.finding import Finding, Test
 from studies.dq_paper.findings.omissions import OMISSIONS
-from studies.dq_paper.scales import SCALES
+from studies.dq_paper.row_results import RowResults
 
 HEADINGS = {
     "held": "What held up",
@@ -24,12 +23,11 @@ ONCE: tuple[Test, ...] = (*FEATURES, *OMISSIONS)
 """The same at every scale."""
 
 
-def findings(book: ResultsBook, scale_names: Sequence[str]) -> str:
+def findings(results_by_scale: Sequence[RowResults]) -> str:
     """The page: claims without results are left out.
 
     Args:
-        book: The results.
-        scale_names: Keys of `SCALES`, in the order to show. What has no scale is told with the first.
+        results_by_scale: In the order to show. What has no scale is shown with the first.
     """
     lines = [
         "# Findings",
@@ -38,28 +36,29 @@ def findings(book: ResultsBook, scale_names: Sequence[str]) -> str:
         "included; not to be edited. All rows are in [reproduction.md](reproduction.md), which also says when a "
         "difference counts as clear; how to read the figures is in [metrics.md](metrics.md).",
     ]
-    for number, name in enumerate(scale_names):
+    for number, results in enumerate(results_by_scale):
         tests = (*AT_EACH_SCALE, *ONCE) if number == 0 else AT_EACH_SCALE
-        lines += _at_scale(book, name, tests, suffix="" if len(scale_names) == 1 else f", scale {name}")
+        suffix = "" if len(results_by_scale) == 1 else f", scale {results.scale_name}"
+        lines += _at_scale(results, tests, suffix)
     return "\n".join(lines) + "\n"
 
 
-def _at_scale(book: ResultsBook, scale_name: str, tests: Sequence[Test], suffix: str) -> list[str]:
-    scale = SCALES[scale_name]
-    found = [finding for test in tests for finding in test(scale_name, book)]
+def _at_scale(results: RowResults, tests: Sequence[Test], suffix: str) -> list[str]:
+    found = [finding for test in tests for finding in test(results)]
+    scale = results.scale
     lines = [
         "",
-        f"Scale `{scale_name}`: {scale.protocol}. A claim about many rows holds if it clearly does in every row that "
-        f"was run. {scale.caveat}".strip(),
+        f"Scale `{results.scale_name}`: {scale.protocol}. A claim about many rows holds if it clearly does in every "
+        f"row that was run. {scale.caveat}".strip(),
     ]
     for verdict, heading in HEADINGS.items():
         of_this_kind = [finding for finding in found if finding.verdict == verdict]
         lines += ["", f"## {heading}{suffix}"] if of_this_kind else []
         for finding in of_this_kind:
-            lines += _told(finding, scale_name)
+            lines += _section(finding, results.scale_name)
     return lines
 
 
-def _told(finding: Finding, scale_name: str) -> list[str]:
+def _section(finding: Finding, scale_name: str) -> list[str]:
     command = f"python -m studies.dq_paper {finding.command} --scale {scale_name}"
     return ["", f"### {finding.claim}", "", finding.evidence, *(["", f"`{command}`"] if finding.command else [])]

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from depthq.data import open_images
-from studies.dq_paper import SCALES, ResultsStore, Row, Task, Workplace
+from studies.dq_paper import SCALES, ExecutionSettings, ResultsStore, Row, Task
 from studies.dq_paper.data_sets import DATA_SETS, DataSet
 
 
@@ -21,15 +21,16 @@ def task():
     """Makes a task on the bundled photos that trains in a second."""
 
     def task(seed: int = 0, kind: str = "training", **options) -> Task:
-        row = Row(name="tiny", kind=kind, options={"data": "bundled"} | options, paper={}, seeds=1)
+        named = {name: options.pop(name, None) for name in ("quantizer", "likelihood")}
+        row = Row(name="tiny", kind=kind, options={"data": "bundled"} | options, paper={}, seeds=1, **named)
         return Task(f"test/tiny seed {seed}", row.experiment(SCALES["miniature"], seed))
 
     return task
 
 
 @pytest.fixture
-def workplace(tmp_path) -> Workplace:
-    return Workplace(ResultsStore(tmp_path / "results"), tmp_path / "runs", sources={}, jobs=1)
+def execution(tmp_path) -> ExecutionSettings:
+    return ExecutionSettings(ResultsStore(tmp_path / "results"), tmp_path / "runs", sources={}, jobs=1)
 
 
 @pytest.fixture(scope="session")

@@ -34,14 +34,14 @@ main(sys.argv[1:])
 
 
 @pytest.fixture
-def reproduce(tmp_path):
+def study(tmp_path):
     """Run the study at the miniature scale in a folder of its own; returns the exit code."""
 
-    def reproduce(*arguments: str, scale="miniature", run=main) -> int:
+    def study(*arguments: str, scale="miniature", run=main) -> int:
         folders = [word for name in ("results", "runs", "docs") for word in (f"--{name}", str(tmp_path / name))]
         return run([*arguments, "--scale", scale, *folders])
 
-    return reproduce
+    return study
 
 
 @pytest.fixture
@@ -55,24 +55,24 @@ def no_training(monkeypatch):
     monkeypatch.setattr(DQAETraining, "training_step", None)
 
 
-def test_row_is_run_and_its_result_stored_once(reproduce, tmp_path, bundled_cifar10, capsys):
+def test_row_is_run_and_its_result_stored_once(study, tmp_path, bundled_cifar10, capsys):
     row = [*ROW, "--seeds", "1"]
-    assert reproduce(*row) == 0
+    assert study(*row) == 0
     (file,) = (tmp_path / "results").glob("*.json")
     assert re.search(rf"table3/M5-K32-l2-depthwise seed 1: {re.escape(str(file))} after \d+ s", capsys.readouterr().err)
     result = json.loads(file.read_text())
     assert (result["figures"]["images"], result["experiment"]["training"]["seed"]) == (598, 1)
     before = file.read_bytes()
-    assert reproduce(*row) == 0
+    assert study(*row) == 0
     assert file.read_bytes() == before
-    assert reproduce(*row, "--dry-run") == 0
+    assert study(*row, "--dry-run") == 0
     assert re.search(
         r"table3/M5-K32-l2-depthwise seed 1 +there already\n1 experiments, 1 there", capsys.readouterr().out
     )
 
 
-def test_dry_run_lists_rows_and_times_and_needs_no_data(reproduce, tmp_path, no_training, capsys):
-    assert reproduce("table3", "--rows", "M5-K128", "--dry-run", "--data", "cifar10=/nowhere") == 0
+def test_dry_run_lists_rows_and_times_and_needs_no_data(study, tmp_path, no_training, capsys):
+    assert study("table3", "--rows", "M5-K128", "--dry-run", "--data", "cifar10=/nowhere") == 0
     *rows, total = capsys.readouterr().out.splitlines()
     assert len(rows) == 4 * 2  # both seeds of depthwise and shared, l2 and ce
     assert all(re.fullmatch(r"[0-9a-f]{12}  table3/M5-K128-\S+ seed [01] +about \d+\.\d (min|h)", row) for row in rows)
@@ -80,17 +80,17 @@ def test_dry_run_lists_rows_and_times_and_needs_no_data(reproduce, tmp_path, no_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_names_each_experiment_once_and_does_not_time_codecs(reproduce, capsys):
-    assert reproduce("rate_distortion", "table3", "--rows", "jpeg-mosaic-q5", "M1-K32-l2", "--dry-run") == 0
+def test_dry_run_names_each_experiment_once_and_does_not_time_codecs(study, capsys):
+    assert study("rate_distortion", "table3", "--rows", "jpeg-mosaic-q5", "M1-K32-l2", "--dry-run") == 0
     first, second, _ = capsys.readouterr().out.splitlines()
     assert re.search(r"rate_distortion/jpeg-mosaic-q5 +not timed$", first)
     assert re.search(r"table3/M1-K32-l2-depthwise seed 0 +about", second)  # with M = 1, shared is the same
 
 
 @pytest.mark.parametrize("scale", ["cpu", "gpu"])
-def test_dry_run_at_the_scales_of_the_page(reproduce, scale, monkeypatch, capsys):
+def test_dry_run_at_the_scales_of_the_page(study, scale, monkeypatch, capsys):
     monkeypatch.setattr(probe, "_seconds_per_step", lambda experiment: 0.03)
-    assert reproduce(*ROW, "--dry-run", scale=scale) == 0
+    assert study(*ROW, "--dry-run", scale=scale) == 0
     expected = {"cpu": "about 0.5 min", "gpu": "about 78.1 min"}[scale]  # 1,000 and 156,250 steps
     assert expected in capsys.readouterr().out
 
@@ -109,21 +109,21 @@ def test_dry_run_at_the_scales_of_the_page(reproduce, scale, monkeypatch, capsys
         (["mnist", "--epochs", "3"], "--epochs"),
     ],
 )
-def test_wrong_arguments_are_usage_errors_that_leave_nothing(reproduce, tmp_path, capsys, arguments, message):
-    assert reproduce(*arguments) == 2
+def test_wrong_arguments_are_usage_errors_that_leave_nothing(study, tmp_path, capsys, arguments, message):
+    assert study(*arguments) == 2
     err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_scale_lists_the_scales(reproduce, capsys):
-    assert reproduce(*ROW, scale="tpu") == 2
+def test_unknown_scale_lists_the_scales(study, capsys):
+    assert study(*ROW, scale="tpu") == 2
     assert "--scale must be one of cpu, gpu, miniature; got 'tpu'" in capsys.readouterr().err
 
 
-def test_missing_data_fails_with_the_remedy(reproduce, tmp_path, capsys):
-    assert reproduce(*ROW, "--data", f"cifar10={tmp_path / 'nowhere'}") == 1
+def test_missing_data_fails_with_the_remedy(study, tmp_path, capsys):
+    assert study(*ROW, "--data", f"cifar10={tmp_path / 'nowhere'}") == 1
     err = capsys.readouterr().err
     assert "table3/M5-K32-l2-depthwise seed 0: failed: data set cifar10 must be readable; got: " in err
     assert "get it (uoft-cs/cifar10 on the Hugging Face hub) and give --data cifar10=FOLDER" in err
@@ -133,25 +133,25 @@ def test_missing_data_fails_with_the_remedy(reproduce, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("default")
-def test_damaged_result_is_named_and_counts_as_missing(reproduce, tmp_path, capsys):
-    assert reproduce(*ROW, "--dry-run") == 0
+def test_damaged_result_is_named_and_counts_as_missing(study, tmp_path, capsys):
+    assert study(*ROW, "--dry-run") == 0
     (name,) = re.findall(r"^[0-9a-f]{12}", capsys.readouterr().out)
     file = tmp_path / "results" / f"training-cifar10-l2-depthwise-M5-K32-seed0-{name}.json"
     file.parent.mkdir()
     file.write_text("{")
-    assert reproduce(*ROW, "--dry-run") == 0
+    assert study(*ROW, "--dry-run") == 0
     out, err = capsys.readouterr()
     assert f"python -m studies.dq_paper: warning: {file} must be a whole result; got: " in err
     assert "1 experiments, 0 there already" in out
     assert file.read_text() == "{"
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(reproduce, tmp_path, bundled_cifar10, monkeypatch, capsys):
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(study, tmp_path, bundled_cifar10, monkeypatch, capsys):
     def training_step(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(DQAETraining, "training_step", training_step)
-    assert reproduce(*ROW) == 130
+    assert study(*ROW) == 130
     assert (
         "python -m studies.dq_paper: interrupted; run the same again: it goes on where it was"
         in capsys.readouterr().err
@@ -160,9 +160,9 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(reproduce, tmp_path, bundled
 
 
 def test_row_is_declared_trained_killed_resumed_stored_and_rendered(
-    reproduce, tmp_path, bundled_cifar10, monkeypatch, capsys
+    study, tmp_path, bundled_cifar10, monkeypatch, capsys
 ):
-    killed = reproduce(*ROW, run=lambda words: subprocess.run([sys.executable, "-c", KILLED, *words]).returncode)
+    killed = study(*ROW, run=lambda words: subprocess.run([sys.executable, "-c", KILLED, *words]).returncode)
     assert killed == -9
     assert not (tmp_path / "results").exists()
     steps, step = [], DQAETraining.training_step
@@ -172,13 +172,13 @@ def test_row_is_declared_trained_killed_resumed_stored_and_rendered(
         return step(self, images, index)
 
     monkeypatch.setattr(DQAETraining, "training_step", training_step)
-    assert reproduce(*ROW) == 0
+    assert study(*ROW) == 0
     assert 0 < steps[0] <= KILLED_AT
     assert steps == list(range(steps[0], 20))
     (file,) = (tmp_path / "results").glob("*.json")
     error = json.loads(file.read_text())["figures"]["mse_normalized"]
     assert f"| M5-K32-l2 | {error:.4g} |" in capsys.readouterr().out
-    assert reproduce("--render") == 0
+    assert study("--render") == 0
     page = (tmp_path / "docs" / "reproduction.md").read_text()
     assert "## Table 3: codebooks, codes and likelihoods, one level, scale miniature" in page
     assert f"| M5-K32-l2 | {error:.4g} |" in page
@@ -192,6 +192,6 @@ def test_row_is_declared_trained_killed_resumed_stored_and_rendered(
         (["--render", "table3", "--dry-run"], "--render must come without --dry-run"),
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(reproduce, capsys, arguments, message):
-    assert reproduce(*arguments) == 2
+def test_arguments_that_do_not_go_together_are_refused(study, capsys, arguments, message):
+    assert study(*arguments) == 2
     assert message in capsys.readouterr().err

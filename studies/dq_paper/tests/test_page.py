@@ -1,17 +1,28 @@
 """What is written of results: every number comes from them, and every verdict turns with them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from studies.dq_paper import ITEMS, SCALES, Outcome, ResultsStore, find_item
-from studies.dq_paper.book import Measured, ResultsBook
-from studies.dq_paper.comparison import Race, convergence, pairs_of, rate_at_quality, sign_of_change, sign_of_difference
+from studies.dq_paper.comparison import (
+    StepsToMatch,
+    codec_rows,
+    pairs_of,
+    rate_at_quality,
+    sign_of_change,
+    sign_of_difference,
+    steps_to_match,
+    with_partners,
+)
 from studies.dq_paper.findings import findings
 from studies.dq_paper.findings.page import HEADINGS
-from studies.dq_paper.page import cell, render, table, tables
+from studies.dq_paper.markdown import cell, table
+from studies.dq_paper.page import render, tables
+from studies.dq_paper.row_results import DeclaredResults, Measured
 
 CPU = SCALES["cpu"]
 LIKELIHOOD = {
@@ -28,23 +39,27 @@ def store(tmp_path):
     return ResultsStore(tmp_path / "results")
 
 
+def at_cpu(store):
+    return DeclaredResults(store).at("cpu")
+
+
 def save(store, item, row, *, seed=0, scale=CPU, curve=None, codes=None, **figures):
     """Keep what a row is said to have found."""
     (declared,) = [declared for declared in find_item(item).rows if declared.name == row]
     if declared.has_scale:
         figures = {"mse_normalized": 0.5, "psnr_db": 20.0} | figures
-        if declared.options["likelihood"] != "l2":
+        if declared.likelihood != "l2":
             figures = LIKELIHOOD | figures
     curve = curve or {"step": [1000], "mse_normalized": [0.1], "nll_bits_per_dim": [3.0]}
     store.save(declared.experiment(scale, seed), Outcome(figures, codes, curve, PICTURE), seconds=3600)
 
 
-def save_errors(store, depthwise, shared, row="table3/M5-K128-l2", figure="mse_normalized"):
+def save_errors(store, depthwise, shared, row="table3/M5-K128-l2", metric="mse_normalized"):
     """Of two seeds each, whose standard deviation is 2.8 % of their mean, and 2 % the mean's standard error."""
     item, _, name = row.partition("/")
     for quantizer, mean in (("depthwise", depthwise), ("shared", shared)):
         for seed, value in enumerate((0.98 * mean, 1.02 * mean)):
-            save(store, item, f"{name}-{quantizer}", seed=seed, **{figure: value})
+            save(store, item, f"{name}-{quantizer}", seed=seed, **{metric: value})
 
 
 def pages(store, tmp_path):
@@ -56,7 +71,7 @@ def test_spread_is_over_seeds(store):
     save(store, "table3", "M5-K128-l2-depthwise", seed=0, mse_normalized=0.03)
     save(store, "table3", "M5-K128-l2-depthwise", seed=1, mse_normalized=0.05)
     (row,) = [row for row in find_item("table3").rows if row.name == "M5-K128-l2-depthwise"]
-    measured = ResultsBook(store).figure(row, CPU, "mse_normalized")
+    measured = at_cpu(store).metric(row, "mse_normalized")
     assert (measured.mean, measured.seeds) == (pytest.approx(0.04), 2)
     assert measured.deviation == pytest.approx(0.02 / 2**0.5)
     assert cell(measured) == "0.040 ± 0.014 (2)"
@@ -82,17 +97,34 @@ def test_mean_has_the_digits_that_its_spread_leaves(mean, deviation, text):
 
 def test_pair_has_both_ratios(store):
     save_errors(store, 0.02, 0.08)
-    (pair,) = [pair for pair in pairs_of(find_item("table3"), CPU, ResultsBook(store), "mse_normalized") if pair.ratio]
+    (pair,) = [pair for pair in pairs_of(find_item("table3"), at_cpu(store), "mse_normalized") if pair.ratio]
     assert pair.name == "M5-K128-l2"
     assert pair.ratio == pytest.approx(0.25)
     assert pair.paper_ratio == pytest.approx(0.0115 / 0.0552)
 
 
+def test_rows_pair_by_what_they_declare_and_not_by_their_names(store):
+    item = find_item("table3")
+    renamed = replace(item, rows=tuple(replace(row, name=f"row {place}") for place, row in enumerate(item.rows)))
+    save_errors(store, 0.02, 0.08)
+    by_name, by_place = (
+        [pair.ratio for pair in pairs_of(each, at_cpu(store), "mse_normalized")] for each in (item, renamed)
+    )
+    assert by_name == by_place
+    assert len(by_name) == 12
+
+
+def test_partners_are_shown_with_the_rows_asked_for():
+    item = find_item("decoupling")
+    chosen = [row for row in item.rows if row.name == "M5-K128-l2-3x-shared"]
+    assert [row.name for row in with_partners(item, chosen)] == ["M5-K128-l2-3x-depthwise", "M5-K128-l2-3x-shared"]
+    codecs = [row for row in find_item("rate_distortion").rows if row.name == "jpeg-files-q5"]
+    assert with_partners(find_item("rate_distortion"), codecs) == codecs
+
+
 def test_one_codebook_is_one_network_for_both_quantizers(store):
     save(store, "table3", "M1-K32-l2-depthwise", mse_normalized=0.1)
-    (pair,) = [
-        pair for pair in pairs_of(find_item("table3"), CPU, ResultsBook(store), "mse_normalized") if pair.depthwise
-    ]
+    (pair,) = [pair for pair in pairs_of(find_item("table3"), at_cpu(store), "mse_normalized") if pair.depthwise]
     assert pair.is_same_network
     assert pair.ratio == 1
 
@@ -135,14 +167,14 @@ def test_page_tells_of_each_row_who_is_lower_and_counts(depthwise, side, counted
 
 
 def test_entropy_is_claimed_to_be_higher(store, tmp_path):
-    save_errors(store, 6.0, 4.0, figure="mean_entropy_nats", row="decoupling/M10-K512-ce")
+    save_errors(store, 6.0, 4.0, metric="mean_entropy_nats", row="decoupling/M10-K512-ce")
     page, _ = pages(store, tmp_path)
     assert "Depthwise is the higher in 1 of 1 rows that both quantizers were run for, clearly so in 1" in page
 
 
 def test_a_loss_is_compared_between_networks_that_were_trained_on_it(store, tmp_path):
     save_errors(store, 0.02, 0.08)
-    save_errors(store, 3.0, 2.0, figure="nll_nats_per_dim", row="table3/M5-K128-ce")
+    save_errors(store, 3.0, 2.0, metric="nll_nats_per_dim", row="table3/M5-K128-ce")
     page, found = pages(store, tmp_path)
     errors, nats = page.split("**L2, normalised space**")[1].split("**image given codes, nats/dim**")[:2]
     assert "M5-K128-l2" in errors
@@ -181,7 +213,7 @@ def test_rows_that_were_not_run_are_named(store, tmp_path):
     assert "M1-K32-l2-depthwise, M1-K32-l2-shared" in page
 
 
-def test_every_figure_of_the_page_is_written(store, tmp_path):
+def test_every_picture_of_the_page_is_written(store, tmp_path):
     save_errors(store, 0.02, 0.08)
     written = render(store, tmp_path / "docs")
     assert all(file.is_file() for file in written)
@@ -202,11 +234,11 @@ def test_scales_are_kept_apart(store, tmp_path):
 def test_a_claim_holds_or_not_as_the_results_say(store):
     save_errors(store, 0.02, 0.08)
     claim = "### Depthwise codes reconstruct better than as many shared ones"
-    held = findings(ResultsBook(store), ["cpu"])
+    held = findings([at_cpu(store)])
     assert held.index("## What held up") < held.index(claim)
     assert "It is 0.25 times that of shared codes" in held
     save_errors(store, 0.12, 0.08)
-    failed = findings(ResultsBook(store), ["cpu"])
+    failed = findings([at_cpu(store)])
     assert failed.index("## What did not") < failed.index(claim)
     assert "## What held up\n" not in failed
 
@@ -214,7 +246,7 @@ def test_a_claim_holds_or_not_as_the_results_say(store):
 def test_a_claim_about_many_rows_may_hold_in_part(store):
     save_errors(store, 0.02, 0.08)
     save_errors(store, 0.12, 0.08, row="table3/M3-K128-l2")
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     assert "## What held up in part" in text
     assert "the squared error is lower in 1 of 2 rows, clearly so in 1, clearly not so in 1" in text
 
@@ -224,14 +256,14 @@ def test_capacity_is_compared_at_equal_bits(store):
     bits = {"M1-K32": 5, "M1-K128": 7, "M1-K512": 9, "M10-K128": 70, "M5-K32": 25, "M3-K128": 21, "M3-K512": 27}
     for row, count in bits.items():
         save(store, "table3", f"{row}-l2-depthwise", mse_normalized=0.95**count)
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     assert "the three err by 0.2774 and the five by 0.2774, +0%" in text  # 0.95^25
     assert text.index("## What our runs cannot tell") < text.index("### At equal bits, more small codebooks")
 
 
 def test_figure_4_is_told_by_what_each_level_alone_decodes_to(store):
     save(store, "table4", "K256x128-l2-depthwise", psnr_db=25.0, level_alone_psnr_db=[20.0, 9.0])
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     assert "K256x128-l2-depthwise 0: 25.0, 20.0, 9.0 dB" in text
     assert text.index("## What held up") < text.index("### The coarse level holds the structure")
 
@@ -270,9 +302,9 @@ def test_ratios_are_compared_by_the_spread_of_all_they_are_made_of():
     assert sign_of_change(fraction(0.81), fraction(1.0)) == 0
 
 
-def errors_of(store, row, item="table3", figure="mse_normalized"):
+def errors_of(store, row, item="table3", metric="mse_normalized"):
     (declared,) = [declared for declared in find_item(item).rows if declared.name == row]
-    found = ResultsBook(store).figure(declared, CPU, figure)
+    found = at_cpu(store).metric(declared, metric)
     return found.error, found.degrees_of_freedom
 
 
@@ -297,7 +329,7 @@ def test_spread_of_nats_is_the_same_at_any_mean(store):
     for seed, nats in enumerate((2.9, 3.1)):
         save(store, "table3", "M5-K128-ce-depthwise", seed=seed, nll_nats_per_dim=nats)
     save(store, "table3", "M1-K128-ce-depthwise", nll_nats_per_dim=6.0)
-    assert errors_of(store, "M1-K128-ce-depthwise", figure="nll_nats_per_dim") == (pytest.approx(0.02**0.5), 1)
+    assert errors_of(store, "M1-K128-ce-depthwise", metric="nll_nats_per_dim") == (pytest.approx(0.02**0.5), 1)
 
 
 def test_many_seeds_go_by_their_own_spread(store):
@@ -307,21 +339,27 @@ def test_many_seeds_go_by_their_own_spread(store):
     assert errors_of(store, "M5-K128-l2-depthwise") == (pytest.approx(0.2), 4)
 
 
-@pytest.mark.parametrize(("reached_at", "answer"), [(200, 1), (300, 0), (400, -1), (None, -1)])
-def test_a_race_is_decided_as_finely_as_it_is_measured(reached_at, answer):
-    race = Race(name="", figure="", goal=0.1, goal_at=1000, reached_at=reached_at, every=100, is_goal_at_end=True)
-    assert race.is_within(0.25) == answer
+def pair_of_runs(matched_step):
+    return StepsToMatch(
+        name="", metric="", best=0.1, best_step=1000, matched_step=matched_step, interval=100, is_best_last=True
+    )
 
 
-@pytest.mark.parametrize(("reached_at", "answer"), [(900, 1), (1000, 0), (None, -1)])
-def test_a_race_is_won_by_fewer_steps(reached_at, answer):
-    race = Race(name="", figure="", goal=0.1, goal_at=1000, reached_at=reached_at, every=100, is_goal_at_end=True)
-    assert race.is_sooner == answer
+@pytest.mark.parametrize(("matched_step", "answer"), [(200, 1), (300, 0), (400, -1), (None, -1)])
+def test_share_of_steps_is_decided_as_finely_as_it_is_measured(matched_step, answer):
+    steps = pair_of_runs(matched_step)
+    assert steps.is_within(0.25) == answer
+
+
+@pytest.mark.parametrize(("matched_step", "answer"), [(900, 1), (1000, 0), (None, -1)])
+def test_sooner_is_in_fewer_steps(matched_step, answer):
+    steps = pair_of_runs(matched_step)
+    assert steps.is_sooner == answer
 
 
 def test_a_difference_too_small_to_tell_is_undecided(store):
     save_errors(store, 0.0795, 0.08)
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     assert text.index("## What our runs cannot tell") < text.index("### Depthwise codes reconstruct better")
 
 
@@ -345,21 +383,22 @@ def test_any_single_row_can_be_rendered(item, store, tmp_path):
     assert f"## {find_item(item).title}" in page
 
 
-def test_race_ends_at_the_first_measurement_as_good_as_the_others_best(store):
+def test_best_is_matched_at_the_first_measurement_as_good(store):
     steps = [100, 200, 300]
     save(store, "table3", "M5-K128-l2-depthwise", curve={"step": steps, "mse_normalized": [0.3, 0.1, 0.05]})
     save(store, "table3", "M5-K128-l2-shared", curve={"step": steps, "mse_normalized": [0.4, 0.12, 0.15]})
-    (race,) = convergence(find_item("convergence"), CPU, ResultsBook(store))
-    assert (race.name, race.goal, race.goal_at, race.reached_at, race.every) == ("M5-K128-l2", 0.12, 200, 200, 100)
+    (found,) = steps_to_match(find_item("convergence"), at_cpu(store))
+    assert (found.name, found.best, found.best_step) == ("M5-K128-l2", 0.12, 200)
+    assert (found.matched_step, found.interval, found.is_best_last) == (200, 100, False)
 
 
 def test_codecs_are_compared_at_the_same_psnr(store):
     for quality, (rate, psnr) in {10: (1.0, 20.0), 40: (3.0, 30.0)}.items():
         save(store, "rate_distortion", f"jxl-mosaic-q{quality}", bits_per_pixel=rate, psnr_db=psnr)
-    book, item = ResultsBook(store), find_item("rate_distortion")
-    assert rate_at_quality(item, book, CPU, "jxl-mosaic", 25.0) == pytest.approx(2.0)
-    assert rate_at_quality(item, book, CPU, "jxl-mosaic", 35.0) is None
-    assert rate_at_quality(item, book, CPU, "jxl-files", 25.0) is None
+    mosaic, files = (codec_rows(find_item("rate_distortion"), "JXL", how) for how in ("mosaic", "files"))
+    assert rate_at_quality(mosaic, at_cpu(store), 25.0) == pytest.approx(2.0)
+    assert rate_at_quality(mosaic, at_cpu(store), 35.0) is None
+    assert rate_at_quality(files, at_cpu(store), 25.0) is None
 
 
 def test_results_of_no_declared_row_are_named_and_left_out(store, tmp_path):
@@ -502,14 +541,14 @@ def save_twice(store, rows):
 @pytest.mark.parametrize(("claim", "verdict"), [(claim, verdict) for claim in CLAIMS for verdict in CLAIMS[claim]])
 def test_each_claim_goes_where_the_results_put_it(claim, verdict, store):
     save_twice(store, CLAIMS[claim][verdict])
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     headings = {section.split("\n")[0]: section for section in text.split("\n## ")[1:]}
     assert f"### {claim}" in headings[HEADINGS[verdict]]
 
 
 def test_growing_is_compared_with_both_ways_from_scratch(store):
     save_twice(store, totals(5.0, 6.0, 4.0))
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     assert "ends at 5.000 bits/dim in all" in text
     assert "Growing is clearly better than the former and clearly worse than the latter" in text
 
@@ -517,7 +556,7 @@ def test_growing_is_compared_with_both_ways_from_scratch(store):
 def test_other_quantizers_are_ranked_after_as_many_steps_each(store):
     errors = {"residual": 0.3, "fsq": 0.1, "residual3x": 0.05, "fsq3x": 0.2}
     save_twice(store, {f"equal_bits/{name}": {SQUARED: error} for name, error in errors.items()})
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     assert (
         "after 1,000 steps\n\nSquared error, lowest first: fsq 0.1000, residual 0.3000. Clearly above fsq: residual"
         in text
@@ -529,13 +568,13 @@ def test_codes_stand_beside_what_codecs_need_for_their_psnr(store):
     for quality, (rate, psnr) in {10: (1.0, 20.0), 40: (3.0, 30.0)}.items():
         save(store, "rate_distortion", f"webp-mosaic-q{quality}", bits_per_pixel=rate, psnr_db=psnr)
     save(store, "rate_distortion", "depthwise-M1", psnr_db=25.0, code_bits_per_pixel=0.44)
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     assert "depthwise-M1 (25.0 dB) 0.44, webp 2.00." in text
 
 
 def test_papers_own_figures_need_no_run(store):
     save(store, "rate_distortion", "jpeg-mosaic-q5", bits_per_pixel=1.0, psnr_db=20.0)
-    text = findings(ResultsBook(store), ["cpu"])
+    text = findings([at_cpu(store)])
     # Spearman's correlation by scipy.stats.spearmanr.
     assert "mix -0.77 as captioned, -0.94 the other way round" in text
     assert "3.07 and 4.96 bits/dim" in text

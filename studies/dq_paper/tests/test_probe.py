@@ -1,6 +1,7 @@
 """How long experiments will take: told from a few steps on noise."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,14 +56,19 @@ def test_steps_are_really_taken(task):
     assert 0 < seconds < 2 * elapsed  # 20 steps were timed for 20: most of them took that or longer
 
 
-def test_probe_stops_early_where_a_step_takes_long(monkeypatch):
-    monkeypatch.setattr(probe, "_LONGEST_SECONDS", 0.02)
-    steps = []
-    seconds = probe._typical_seconds(lambda: steps.append(time.sleep(0.03)))
-    assert len(steps) == 1
-    assert seconds >= 0.03
+@pytest.fixture
+def seconds_passed(monkeypatch):
+    """All that the probe's clock knows of time: append to it."""
+    passed = []
+    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: sum(passed)))
+    return passed
 
 
-def test_first_steps_do_not_count():
-    pauses = iter([0.1, 0.1, 0.1] + 17 * [0.001])
-    assert probe._typical_seconds(lambda: time.sleep(next(pauses))) < 0.05
+def test_probe_stops_early_where_a_step_takes_long(seconds_passed):
+    assert probe._typical_seconds(lambda: seconds_passed.append(30)) == 30
+    assert seconds_passed == [30]
+
+
+def test_first_steps_do_not_count(seconds_passed):
+    pauses = iter([4, 4, 4] + 17 * [0.25])
+    assert probe._typical_seconds(lambda: seconds_passed.append(next(pauses))) == 0.25

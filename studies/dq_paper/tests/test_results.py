@@ -11,7 +11,7 @@ from PIL import Image
 
 from studies.dq_paper import SCALES, Outcome, ResultsStore, find_item, results
 from studies.dq_paper.codecs import Codec
-from studies.dq_paper.experiment import content_of
+from studies.dq_paper.keys import content_of
 from studies.dq_paper.results import name_of
 
 EXPERIMENT = Codec(data="cifar10", codec="JPEG", quality=40, arrangement="files")

@@ -10,7 +10,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import active_children, current_process
-from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
@@ -20,31 +19,42 @@ from filelock import FileLock, Timeout
 from depthq.data import evaluation_loader, open_images
 from depthq.pixels import psnr_db
 from depthq.runs import load_model
-from depthq.training.checkpoints import newest_checkpoint, step_of
+from depthq.training.checkpoints import newest_checkpoint
 from depthq.training.module import DQAETraining
 from studies.dq_paper import Outcome, ResultsStore, Task, run_tasks, runner
+from studies.dq_paper.trainings import Training
 
-STEPS = 60
+STEPS = 20
+HELD_AT = 12
 
-# A process with two jobs.
+# A process with two jobs, which stand still ahead of a step.
 CHILD = """
+import time
+from depthq.training.module import DQAETraining
+
+step = DQAETraining.training_step
+
+def training_step(self, images, index):
+    return time.sleep(600) if self.global_step == {held_at} else step(self, images, index)
+
+DQAETraining.training_step = training_step
+
 if __name__ == "__main__":
     from studies.dq_paper import Item, Row, command
 
-    options = {{"data": "bundled", "times_steps": {times_steps}}}
-    rows = (Row(name="tiny", kind="training", options=options, paper={{}}, seeds=2),)
+    rows = (Row(name="tiny", kind="training", options={{"data": "bundled"}}, paper={{}}, seeds=2),)
     command.find_item = lambda name: Item(name="test", title="", protocol="", rows=rows)
     folders = ["--results", {results!r}, "--runs", {runs!r}]
     command.main(["test", "--scale", "miniature", "--jobs", "2", *folders])
 """
 
 
-def results_of(workplace):
-    return sorted(workplace.results.folder.glob("*.json")) if workplace.results.folder.exists() else []
+def results_of(execution):
+    return sorted(execution.results.folder.glob("*.json")) if execution.results.folder.exists() else []
 
 
-def what_was_found(workplace, task):
-    result = workplace.results.find(task.experiment)
+def what_was_found(execution, task):
+    result = execution.results.find(task.experiment)
     return result.figures, result.codes, result.curve
 
 
@@ -74,9 +84,9 @@ def interrupt(monkeypatch, errors, step):
     monkeypatch.setattr(DQAETraining, "training_step", training_step)
 
 
-def test_result_is_stored_with_all_that_the_page_needs(task, workplace):
-    assert run_tasks([task()], workplace) == 0
-    result = workplace.results.find(task().experiment)
+def test_result_is_stored_with_all_that_the_page_needs(task, execution):
+    assert run_tasks([task()], execution) == 0
+    result = execution.results.find(task().experiment)
     assert result.figures["images"] == 598
     assert 0 < result.figures["mse_normalized"] < 10
     assert result.figures["mean_entropy_nats"] > 0
@@ -84,53 +94,53 @@ def test_result_is_stored_with_all_that_the_page_needs(task, workplace):
     assert result.curve["step"] == [10, 20]
     assert len(result.curve["mse_normalized"]) == len(result.curve["psnr_db"]) == 2
     assert result.picture is not None
-    left = {path.name for path in (workplace.runs / task().key).iterdir()}
+    left = {path.name for path in (execution.runs / task().key).iterdir()}
     assert left == {"config.yaml", "metrics.jsonl", "model", "reconstructions", ".lock"}  # and no checkpoints
 
 
-def test_figures_are_those_of_the_model_that_stays(task, workplace):
-    assert run_tasks([task()], workplace) == 0
-    model = load_model(workplace.runs / task().key)
+def test_figures_are_those_of_the_model_that_stays(task, execution):
+    assert run_tasks([task()], execution) == 0
+    model = load_model(execution.runs / task().key)
     (images,) = evaluation_loader(open_images("bundled", "test"), batch_size=598)
     expected = psnr_db(model.reconstruct(images).float(), images.float()).mean().item()
-    assert workplace.results.find(task().experiment).figures["psnr_db"] == pytest.approx(expected, abs=1e-3)
+    assert execution.results.find(task().experiment).figures["psnr_db"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_each_level_alone_is_measured_on_all_images(task, workplace):
+def test_each_level_alone_is_measured_on_all_images(task, execution):
     two_levels = task(codebook_size=(8, 8))
-    assert run_tasks([two_levels], workplace) == 0
-    model = load_model(workplace.runs / two_levels.key)
+    assert run_tasks([two_levels], execution) == 0
+    model = load_model(execution.runs / two_levels.key)
     (images,) = evaluation_loader(open_images("bundled", "test"), batch_size=598)
     codes = model.encode(images)
     expected = [psnr_db(model.decode(codes, levels=[level]).float(), images.float()).mean().item() for level in (0, 1)]
-    figures = workplace.results.find(two_levels.experiment).figures
+    figures = execution.results.find(two_levels.experiment).figures
     assert figures["level_alone_psnr_db"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_finished_experiment_is_not_run_again(task, workplace, count_steps):
-    assert run_tasks([task()], workplace) == 0
-    (file,) = results_of(workplace)
+def test_finished_experiment_is_not_run_again(task, execution, count_steps):
+    assert run_tasks([task()], execution) == 0
+    (file,) = results_of(execution)
     before = file.stat().st_mtime_ns
     count_steps.clear()
-    assert run_tasks([task(), task()], workplace) == 0
+    assert run_tasks([task(), task()], execution) == 0
     assert count_steps == []
     assert file.stat().st_mtime_ns == before
 
 
-def test_damaged_result_is_run_again(task, workplace, count_steps):
-    run_tasks([task()], workplace)
-    before = what_was_found(workplace, task())
-    (file,) = results_of(workplace)
+def test_damaged_result_is_run_again(task, execution, count_steps):
+    run_tasks([task()], execution)
+    before = what_was_found(execution, task())
+    (file,) = results_of(execution)
     file.write_text("{")
     count_steps.clear()
     with pytest.warns(UserWarning, match="must be a whole result"):
-        assert run_tasks([task()], workplace) == 0
+        assert run_tasks([task()], execution) == 0
     assert count_steps == list(range(20))  # its checkpoints are gone: from the start
-    assert what_was_found(workplace, task()) == before
+    assert what_was_found(execution, task()) == before
 
 
-def test_experiment_that_another_process_has_finished_meanwhile_is_not_run(task, workplace, monkeypatch, capsys):
-    other = replace(workplace, runs=workplace.runs.with_name("others"))
+def test_experiment_that_another_process_has_finished_meanwhile_is_not_run(task, execution, monkeypatch, capsys):
+    other = replace(execution, runs=execution.runs.with_name("others"))
     original = runner.FileLock
 
     def lock(path):
@@ -139,40 +149,40 @@ def test_experiment_that_another_process_has_finished_meanwhile_is_not_run(task,
         return original(path)
 
     monkeypatch.setattr(runner, "FileLock", lock)
-    assert run_tasks([task()], workplace) == 0
+    assert run_tasks([task()], execution) == 0
     assert "test/tiny seed 0: there already" in capsys.readouterr().err
 
 
-def test_result_that_cannot_be_saved_is_measured_again_without_training(task, workplace, count_steps, monkeypatch):
+def test_result_that_cannot_be_saved_is_measured_again_without_training(task, execution, count_steps, monkeypatch):
     with monkeypatch.context() as full:
 
         def save(*_, **__):
             raise OSError("No space left on device")
 
         full.setattr(ResultsStore, "save", save)
-        assert run_tasks([task()], workplace) == 1
+        assert run_tasks([task()], execution) == 1
     assert len(count_steps) == 20
-    assert run_tasks([task()], workplace) == 0
+    assert run_tasks([task()], execution) == 0
     assert len(count_steps) == 20
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(task, workplace, monkeypatch, capsys):
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(task, execution, monkeypatch, capsys):
     tasks = [task(seed=seed) for seed in range(3)]
     interrupt(monkeypatch, {1: KeyboardInterrupt()}, step=12)
     with pytest.raises(KeyboardInterrupt, match="run the same again: it goes on where it was"):
-        run_tasks(tasks, workplace)
-    (file,) = results_of(workplace)
+        run_tasks(tasks, execution)
+    (file,) = results_of(execution)
     assert f"test/tiny seed 0: {file} after" in capsys.readouterr().err
-    assert newest_checkpoint(workplace.runs / tasks[1].key / "checkpoints").name == "step=00000010.ckpt"
-    assert not (workplace.runs / tasks[2].key).exists()
+    assert newest_checkpoint(execution.runs / tasks[1].key / "checkpoints").name == "step=00000010.ckpt"
+    assert not (execution.runs / tasks[2].key).exists()
 
 
-def test_failures_are_told_and_do_not_stop_the_others(task, workplace, monkeypatch, capsys):
+def test_failures_are_told_and_do_not_stop_the_others(task, execution, monkeypatch, capsys):
     errors = {0: ValueError("latents must be finite"), 1: OSError("disk full"), 2: RuntimeError("a defect")}
     interrupt(monkeypatch, errors, step=2)
-    assert run_tasks([task(seed=seed) for seed in range(4)], workplace) == 3
-    assert workplace.results.find(task(seed=3).experiment) is not None
-    assert len(results_of(workplace)) == 1
+    assert run_tasks([task(seed=seed) for seed in range(4)], execution) == 3
+    assert execution.results.find(task(seed=3).experiment) is not None
+    assert len(results_of(execution)) == 1
     err = capsys.readouterr().err
     assert "test/tiny seed 0: failed: latents must be finite\n" in err
     assert "test/tiny seed 1: failed: disk full\n" in err
@@ -190,9 +200,9 @@ class Dying:
         raise BrokenProcessPool
 
 
-def test_process_killed_by_the_system_is_told_with_the_remedy(workplace):
+def test_process_killed_by_the_system_is_told_with_the_remedy(execution):
     with pytest.raises(OSError, match=r"got a process that was killed, perhaps for want of memory; .* fewer jobs"):
-        run_tasks([Task("dying", Dying())], workplace)
+        run_tasks([Task("dying", Dying())], execution)
 
 
 def is_free(lock) -> bool:
@@ -203,65 +213,79 @@ def is_free(lock) -> bool:
         return False
 
 
-@pytest.fixture
-def long_tasks(task):
-    return [task(seed=seed, times_steps=STEPS / 20) for seed in range(2)]
+@dataclass(frozen=True, kw_only=True)
+class Held(Training):
+    """A training that stands still ahead of a step; its result would be that of the training."""
+
+    def run(self, folder, sources, *, progress) -> Outcome:
+        original = DQAETraining.training_step
+
+        def training_step(self, images, index):
+            return time.sleep(600) if self.global_step == HELD_AT else original(self, images, index)
+
+        DQAETraining.training_step = training_step  # of this process, which is killed
+        return super().run(folder, sources, progress=progress)
 
 
 @pytest.fixture
-def wait_until_started(long_tasks, workplace):
-    """Waits until other processes have a checkpoint of both tasks."""
-    folders = [workplace.runs / task.key for task in long_tasks]
+def two_tasks(task):
+    return [task(seed=seed) for seed in range(2)]
 
-    def wait_until_started() -> None:
+
+@pytest.fixture
+def wait_until_held(two_tasks, execution):
+    """Waits until other processes have the last checkpoint of both tasks ahead of where they stand still."""
+    checkpoints = [execution.runs / task.key / "checkpoints" / "step=00000010.ckpt" for task in two_tasks]
+
+    def wait_until_held() -> None:
         started = time.monotonic()
-        while not all(newest_checkpoint(folder / "checkpoints") for folder in folders):
-            assert time.monotonic() < started + 120
+        while not all(checkpoint.exists() for checkpoint in checkpoints):
+            assert time.monotonic() < started + 300
             time.sleep(0.02)
-        assert not all(is_free(folder / ".lock") for folder in folders)
+        assert not any(is_free(execution.runs / task.key / ".lock") for task in two_tasks)
 
-    return wait_until_started
+    return wait_until_held
 
 
-def test_jobs_do_what_one_does_and_end_with_ctrl_c(
-    task, long_tasks, workplace, wait_until_started, tmp_path, monkeypatch, capsys, set_num_threads
-):
-    set_num_threads(1)  # as the jobs have: the last bits of sums depend on it
+def test_jobs_do_what_one_does_and_end_with_ctrl_c(task, two_tasks, execution, wait_until_held, tmp_path, capsys):
     failing = Task("test/failing", replace(task().experiment, data="mnist"))
-    beside = replace(workplace, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
+    beside = replace(execution, jobs=2, sources={"mnist": str(tmp_path / "nowhere")})
+    held = [Task(task.name, Held(**vars(task.experiment))) for task in two_tasks]
+    finished = task(seed=2)
 
     def press() -> None:
-        wait_until_started()
-        for process in [*active_children(), current_process()]:  # all of them, as a terminal does
-            os.kill(process.pid, signal.SIGINT)
+        try:
+            wait_until_held()
+        finally:
+            for process in [*active_children(), current_process()]:  # all of them, as a terminal does
+                os.kill(process.pid, signal.SIGINT)
 
     finger = Thread(target=press)
     finger.start()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = dict(os.environ)
     with pytest.raises(KeyboardInterrupt, match="run the same again: it goes on where it was"):
-        run_tasks([failing, task(), *long_tasks, task(seed=2)], beside)
+        run_tasks([failing, finished, *held, task(seed=3)], beside)
     finger.join()
     assert dict(os.environ) == before
     assert active_children() == []
-    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
-    assert None in [workplace.results.find(task.experiment) for task in long_tasks]
+    assert all(is_free(execution.runs / task.key / ".lock") for task in two_tasks)
+    assert [execution.results.find(task.experiment) for task in two_tasks] == [None, None]
     assert "test/failing: failed: data set mnist must be readable" in capsys.readouterr().err
-    alone = replace(workplace, results=ResultsStore(tmp_path / "alone"), runs=tmp_path / "alone-runs")
-    assert run_tasks([task()], alone) == 0
-    assert what_was_found(beside, task()) == what_was_found(alone, task())
+    alone = replace(execution, results=ResultsStore(tmp_path / "alone"), runs=tmp_path / "alone-runs")
+    assert run_tasks([finished], alone) == 0
+    assert what_was_found(beside, finished) == what_was_found(alone, finished)
 
 
 @pytest.fixture
-def start(tmp_path, workplace):
+def start(tmp_path, execution):
     """Starts CHILD."""
     script = tmp_path / "child.py"
-    folders = {"results": str(workplace.results.folder), "runs": str(workplace.runs)}
-    script.write_text(CHILD.format(times_steps=STEPS / 20, **folders))
+    folders = {"results": str(execution.results.folder), "runs": str(execution.runs)}
+    script.write_text(CHILD.format(held_at=HELD_AT, **folders))
     children = []
 
     def start() -> subprocess.Popen:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         options = {"stderr": subprocess.PIPE, "start_new_session": True, "env": environment}
         children.append(subprocess.Popen([sys.executable, script], **options))
         return children[-1]
@@ -273,19 +297,16 @@ def start(tmp_path, workplace):
 
 
 def test_killed_run_ends_with_its_workers_and_goes_on_to_the_same_result(
-    long_tasks, workplace, start, wait_until_started, count_steps, tmp_path, set_num_threads
+    two_tasks, execution, start, wait_until_held, count_steps, tmp_path
 ):
-    set_num_threads(1)  # as the child's jobs have: the last bits of sums depend on it
     child = start()
-    wait_until_started()
+    wait_until_held()
     child.kill()
-    child.communicate(timeout=60)  # ends when the last process that holds stderr does
-    assert all(is_free(workplace.runs / task.key / ".lock") for task in long_tasks)
-    task = next(task for task in long_tasks if workplace.results.find(task.experiment) is None)
-    first_step = step_of(newest_checkpoint(workplace.runs / task.key / "checkpoints"))
-    assert run_tasks([task], workplace) == 0
-    assert count_steps == list(range(first_step, STEPS))
-    assert first_step > 0
-    whole = replace(workplace, results=ResultsStore(tmp_path / "whole"), runs=tmp_path / "whole-runs")
+    child.communicate(timeout=300)  # ends when the last process that holds stderr does
+    assert all(is_free(execution.runs / task.key / ".lock") for task in two_tasks)
+    task = two_tasks[0]
+    assert run_tasks([task], execution) == 0
+    assert count_steps == list(range(10, STEPS))
+    whole = replace(execution, results=ResultsStore(tmp_path / "whole"), runs=tmp_path / "whole-runs")
     assert run_tasks([task], whole) == 0
-    assert what_was_found(workplace, task) == what_was_found(whole, task)
+    assert what_was_found(execution, task) == what_was_found(whole, task)

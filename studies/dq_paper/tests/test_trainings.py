@@ -22,16 +22,16 @@ def started(monkeypatch):
     return fingerprints
 
 
-def test_each_stage_starts_from_the_last(task, workplace, started):
+def test_each_stage_starts_from_the_last(task, execution, started):
     staged = task(image_sizes=[16, 32], **STAGES)
-    assert run_tasks([staged], workplace) == 0
-    folder = workplace.runs / staged.key
+    assert run_tasks([staged], execution) == 0
+    folder = execution.runs / staged.key
     small, large = (load_model(folder / f"size={size}") for size in (16, 32))
     assert started == [None, small.fingerprint()]
     assert large.fingerprint() != small.fingerprint()
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "size=16", "size=32"]
     assert not list(folder.rglob("checkpoints"))
-    figures = workplace.results.find(staged.experiment).figures
+    figures = execution.results.find(staged.experiment).figures
     first, last = figures.pop("stages")
     assert (first["image_size"], last["image_size"]) == (16, 32)
     assert first["images"] == last["images"] == 598
@@ -40,7 +40,7 @@ def test_each_stage_starts_from_the_last(task, workplace, started):
     assert first["code_bits_per_dim"] == last["code_bits_per_dim"]  # as many codes per pixel
 
 
-def test_interrupted_run_goes_on_in_its_stage(task, workplace, photos, declare, monkeypatch):
+def test_interrupted_run_goes_on_in_its_stage(task, execution, photos, declare, monkeypatch):
     declare("photos", str(photos), (3, 16, 16), 36, 4)
     staged = task(data="photos", image_sizes=[8, 16], **STAGES)
     original = DQAETraining.training_step
@@ -56,12 +56,12 @@ def test_interrupted_run_goes_on_in_its_stage(task, workplace, photos, declare, 
 
     monkeypatch.setattr(DQAETraining, "training_step", training_step)
     with pytest.raises(KeyboardInterrupt):
-        run_tasks([staged], workplace)
+        run_tasks([staged], execution)
     steps[:] = ["interrupted"]
-    assert run_tasks([staged], workplace) == 0
+    assert run_tasks([staged], execution) == 0
     assert steps[1:] == [(16, step) for step in range(5, 20)]
-    resumed = workplace.results.find(staged.experiment).figures
-    next(workplace.results.folder.glob("*.json")).unlink()
-    assert run_tasks([staged], workplace) == 0  # from scratch: the checkpoints are gone
+    resumed = execution.results.find(staged.experiment).figures
+    next(execution.results.folder.glob("*.json")).unlink()
+    assert run_tasks([staged], execution) == 0  # from scratch: the checkpoints are gone
     assert steps[16:][:20] == [(8, step) for step in range(20)]
-    assert workplace.results.find(staged.experiment).figures == resumed
+    assert execution.results.find(staged.experiment).figures == resumed
