@@ -29,6 +29,11 @@ def task():
 
 
 @pytest.fixture
+def store(tmp_path) -> ResultsStore:
+    return ResultsStore(tmp_path / "results")
+
+
+@pytest.fixture
 def execution(tmp_path) -> ExecutionSettings:
     return ExecutionSettings(ResultsStore(tmp_path / "results"), tmp_path / "runs", sources={}, jobs=1)
 

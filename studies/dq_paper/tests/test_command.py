@@ -2,13 +2,17 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
+from depthq.cli.main import with_underscores
 from depthq.training.module import DQAETraining
-from studies.dq_paper import probe
+from studies.dq_paper import command, probe
 from studies.dq_paper.command import main
 from studies.dq_paper.data_sets import DATA_SETS, DataSet
 
@@ -18,6 +22,7 @@ KILLED = f"""
 import os, signal, sys
 from studies.dq_paper.command import main
 from studies.dq_paper.data_sets import DATA_SETS, DataSet
+from depthq.cli.main import with_underscores
 from depthq.training.module import DQAETraining
 
 step = DQAETraining.training_step
@@ -115,6 +120,28 @@ def test_wrong_arguments_are_usage_errors_that_leave_nothing(study, tmp_path, ca
     assert message in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def documented_commands() -> list[str]:
+    """Those of the READMEs and of the command's own help."""
+    study = Path(command.__file__).parent
+    texts = [command.__doc__ or "", *((folder / "README.md").read_text() for folder in (study, study.parents[1]))]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    return [line for line in lines if line.startswith("python -m studies.dq_paper ")]
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_command_is_understood(line):
+    arguments = shlex.split(line, comments=True)[3:]
+    command.parse(ArgumentParser(), [with_underscores(argument) for argument in arguments])
+
+
+def test_help_shows_options_and_examples(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "usage: python -m studies.dq_paper" in out
+    assert "--rows ROWS" in out
+    assert "python -m studies.dq_paper table3 --scale cpu" in out
 
 
 def test_unknown_scale_lists_the_scales(study, capsys):

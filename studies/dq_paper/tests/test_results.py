@@ -23,11 +23,6 @@ CURVE = {"step": [1], "mse_normalized": [1.5], "nll_bits_per_dim": [3.0]}
 
 
 @pytest.fixture
-def store(tmp_path):
-    return ResultsStore(tmp_path / "results")
-
-
-@pytest.fixture
 def saved(store):
     """The file of the one result in the store."""
     return store.save(EXPERIMENT, OUTCOME, seconds=12.3)
