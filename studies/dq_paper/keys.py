@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -45,7 +46,8 @@ def key_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(apart, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def defaults_of(cls: type) -> dict[str, Any]:
+@cache
+def defaults_of(cls: type) -> Mapping[str, Any]:
     """The defaults of a dataclass's fields as JSON has them; fields without one are left out."""
     defaults = {}
     for field in fields(cls):
@@ -58,7 +60,7 @@ def defaults_of(cls: type) -> dict[str, Any]:
 
 def _apart_from_baseline(content: Mapping[str, Any], cls: type | None) -> dict[str, Any]:
     """Fields that are not as in the baseline; of those that it does not have yet, not as their class has them."""
-    usual = {} if cls is None else defaults_of(cls) | BASELINE.get(cls.__name__, {})
+    usual = {} if cls is None else {**defaults_of(cls), **BASELINE.get(cls.__name__, {})}
     return {name: value for name, value in content.items() if name not in usual or value != usual[name]}
 
 
