@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, SumMetric
-from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from depthq.codes import CodebookUsage, count_codes
+from depthq.extras import explain_missing
 from depthq.likelihoods import Likelihood
 from depthq.models import DQAE, DQAEOutput
 from depthq.pixels import denormalize, psnr_db
 from depthq.units import bits_per_dim, bits_per_pixel, nats_to_bits
+
+with explain_missing():
+    from torchmetrics import MeanMetric, Metric, SumMetric
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 SSIM_WINDOW = 11  # pixels; SSIM does not exist for smaller images
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from depthq.extras import explain_missing
 from depthq.models import DQAE
+
+with explain_missing():
+    import yaml
 
 
 def load_model(folder: Path) -> DQAE:

@@ -86,10 +86,10 @@ def _measure(model: DQAE, source: str, curve: dict[str, list[float]]) -> Outcome
         images = batch.to(model.device)
         output = model(images)
         evaluator.update(images, output)
-        if counts is not None:
+        if counts is not None and output.codes is not None:
             counts.update(output.codes.to("cpu"))
-        for level, metric in enumerate(alone):
-            metric.update(psnr_db(model.decode(output.codes, levels=[level]).float(), images.float()))
+            for level, metric in enumerate(alone):
+                metric.update(psnr_db(model.decode(output.codes, levels=[level]).float(), images.float()))
         if first is None:
             first = images[:PICTURED_IMAGES]
     assert first is not None

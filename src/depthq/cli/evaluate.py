@@ -12,13 +12,10 @@ reports. Figures that do not exist for the model's likelihood are null. docs/met
 import json
 from dataclasses import asdict, dataclass
 
-import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.cli.show import show_figures
-from depthq.measure import Evaluator
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,11 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    import torch  # here, with the rest that --help need not wait for
+
+    from depthq.cli.show import show_figures
+    from depthq.measure import Evaluator
+
     model, batches = load(settings.source, limit=settings.limit)
     evaluator = Evaluator(model).to(model.device)
     with torch.no_grad():

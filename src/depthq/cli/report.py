@@ -10,14 +10,10 @@ from them at random, the same ones every time. A report that is there already is
 
 from dataclasses import dataclass
 
-import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from depthq.analysis import CodeCounts, summarize_codes
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.measure import Evaluator, ImageSample
-from depthq.report import Measured, write_report
 from depthq.runs import is_run, load_run_settings
 
 SAMPLE_SIZE = 64
@@ -37,6 +33,12 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    import torch  # here, with the rest that --help need not wait for
+
+    from depthq.analysis import CodeCounts, summarize_codes
+    from depthq.measure import Evaluator, ImageSample
+    from depthq.report import Measured, write_report
+
     source = settings.source
     if not is_run(source.model):
         raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")
@@ -48,7 +50,7 @@ def run(settings: Settings) -> None:
             output = model(images)
             evaluator.update(images, output)
             sample.update(images)
-            if counts is not None:
+            if counts is not None and output.codes is not None:
                 counts.update(output.codes.to("cpu"))
     measured = Measured(
         data=source.data or load_run_settings(source.model)["data"],

@@ -5,7 +5,7 @@ import math
 import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Self, SupportsIndex
+from typing import TYPE_CHECKING, Self, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,10 @@ class Quantizer(nn.Module):
         self.commitment_weight = commitment_weight
         self.check_finite = check_finite
         self.state = state
+
+    if TYPE_CHECKING:  # nn.Module's returns Any
+
+        def __call__(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput: ...
 
     @property
     def codebooks(self) -> Tensor | list[Tensor]:
