@@ -34,6 +34,7 @@ check: $(INSTALLED) ## formatting, lint and types; never edits
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check
 	$(BIN)/basedpyright
+	$(BIN)/basedpyright --project tests/typing
 
 fix: $(INSTALLED) ## format and mend what ruff can
 	$(BIN)/ruff check --fix

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, SumMetric
-from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from depthq.analysis import CodeCounts
 from depthq.codes import CodebookUsage
+from depthq.extras import explain_missing
 from depthq.models import DQAE, DQAEOutput
 from depthq.pixels import denormalize, psnr_db
 from depthq.priors import Prior, UniformPrior
 from depthq.units import bits_per_dim, bits_per_pixel, nats_to_bits
+
+with explain_missing():
+    from torchmetrics import MeanMetric, SumMetric
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 SSIM_WINDOW = 11  # pixels; SSIM does not exist for smaller images
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from depthq.extras import explain_missing
+
 if TYPE_CHECKING:  # pictures want Pillow, the rest does not
     from PIL import Image
 
@@ -95,6 +97,7 @@ def image_grid(*rows: Tensor, columns: int = 8, gap: int = 2) -> Image.Image:
 
 def to_picture(image: Tensor) -> Image.Image:
     """An image uint8 (C, H, W) as a Pillow image."""
-    from PIL import Image
+    with explain_missing():
+        from PIL import Image
 
     return Image.fromarray(image.permute(1, 2, 0).numpy() if image.shape[0] == 3 else image[0].numpy())

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from depthq.extras import explain_missing
 from depthq.models import DQAE
+
+with explain_missing():
+    import yaml
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,18 @@ unit in its name.
 """
 
 import math
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Nats = TypeVar("Nats", float, "Tensor", "np.ndarray")
 
 LN2 = math.log(2.0)
 
 
-def nats_to_bits(nats):
+def nats_to_bits(nats: Nats) -> Nats:
     """Bits in `nats` (a number, array or tensor; returned as the same kind)."""
     return nats / LN2
 

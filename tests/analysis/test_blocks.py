@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as student_t
 
 from depthq.analysis import (
     CodeCounts,
@@ -11,6 +12,7 @@ from depthq.analysis import (
     mutual_information_nats,
     pairwise_mutual_information,
 )
+from depthq.analysis.blocks import student_t_bound
 
 SHARES = np.full((4, 4), 0.4 / 16) + np.diag(np.full(4, 0.6 / 4))  # codes of two codebooks at one position
 TRUTH = float((SHARES * np.log(SHARES * 16)).sum())
@@ -90,3 +92,14 @@ def test_blocks_that_do_not_tell_a_spread_are_refused():
         block_interval([block, block], mean_nats, confidence=95)
     with pytest.raises(ValueError, match=r"other must have codebook_sizes \(\(4, 4\),\); got \(\(4,\),\)"):
         block_interval([block, CodeCounts([4]).update(np.zeros((5, 1, 16), dtype=int))], mean_nats)
+
+
+@pytest.mark.parametrize("degrees_of_freedom", [1, 2, 3, 4, 9, 10, 99, 100])
+@pytest.mark.parametrize("probability", [0.01, 0.5, 0.95, 0.9999])
+def test_bound_of_student_t_agrees_with_scipy(probability, degrees_of_freedom):
+    expected = student_t.ppf((1 + probability) / 2, degrees_of_freedom)
+    assert student_t_bound(probability, degrees_of_freedom) == pytest.approx(expected, rel=1e-9)
+
+
+def test_bound_of_one_degree_of_freedom_is_that_of_the_cauchy_distribution():
+    assert student_t_bound(0.5, 1) == pytest.approx(1)

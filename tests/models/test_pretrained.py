@@ -3,7 +3,9 @@
 import json
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -112,3 +114,33 @@ def test_name_that_is_nowhere_is_refused(monkeypatch):
         DQAE.from_pretrained("gone/away")
     with pytest.raises(ValueError, match=r"too/many/parts must be a save_pretrained folder or a repository"):
         DQAE.from_pretrained("too/many/parts")
+
+
+def test_saving_again_replaces_all_but_the_readme(saved):
+    (saved / "README.md").write_text("mine")
+    torch.manual_seed(1)
+    model = DQAE(CONFIGS["two levels"])
+    model.save_pretrained(saved)
+    assert (saved / "README.md").read_text() == "mine"
+    assert DQAE.from_pretrained(saved).fingerprint() == model.fingerprint()
+
+
+def test_pushed_to_the_hub_is_what_is_saved(saved, monkeypatch):
+    """The repository's name is the hub's answer: it adds the owner where that was left out."""
+    pushed = {}
+
+    class Hub:
+        def __init__(self, token):
+            pushed["token"] = token
+
+        def create_repo(self, repo_id, **options):
+            return SimpleNamespace(repo_id=f"someone/{repo_id}")
+
+        def upload_folder(self, *, repo_id, folder_path, **options):
+            pushed[repo_id] = DQAE.from_pretrained(folder_path).fingerprint()
+            return "https://hub/commit"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    model = DQAE.from_pretrained(saved)
+    assert model.push_to_hub("photos", token="secret") == "https://hub/commit"
+    assert pushed == {"token": "secret", "someone/photos": model.fingerprint()}

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,13 @@ def test_progress_is_shown_on_demand(capsys):
     assert "fit: 100%" in capsys.readouterr().err
     fitted(clusters(), steps=3)
     assert capsys.readouterr().err == ""
+
+
+def test_progress_is_not_shown_where_there_is_no_tqdm(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    shown = fitted(clusters(), steps=3, progress=True)
+    assert capsys.readouterr().err == ""
+    assert torch.equal(shown.codebooks, fitted(clusters(), steps=3).codebooks)
 
 
 @pytest.mark.parametrize(

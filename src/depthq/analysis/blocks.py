@@ -1,11 +1,11 @@
 """Intervals that take the image for the unit, from counts of blocks of images."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import torch
-from scipy.special import stdtrit
 
 from depthq.analysis.bootstrap import Interval
 from depthq.analysis.counting import CodeCounts
@@ -54,9 +54,28 @@ def block_interval(
         figures = [float(figure_nats(_merged(others))) for others in combinations(blocks, len(blocks) - 1)]
     without = torch.tensor(figures, dtype=torch.float64)
     spread = (len(blocks) - 1) * without.var(correction=0)
-    half = float(stdtrit(len(blocks) - 1, (1 + confidence) / 2) * spread.sqrt())
+    half = student_t_bound(confidence, len(blocks) - 1) * math.sqrt(spread)
     centre = len(blocks) * estimate - (len(blocks) - 1) * float(without.mean())
     return Interval(estimate, centre - half, centre + half, confidence)
+
+
+def student_t_bound(probability: float, degrees_of_freedom: int) -> float:
+    """The t for which |T| <= t has that probability, in (0, 1), T being Student's with so many degrees of freedom."""
+    low, high = 0.0, math.pi / 2  # the angle whose tangent is t / sqrt(degrees of freedom)
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _probability_within(middle, degrees_of_freedom) < probability else (low, middle)
+    return math.sqrt(degrees_of_freedom) * math.tan(low)
+
+
+def _probability_within(angle: float, degrees_of_freedom: int) -> float:
+    """P(|T| <= t), a finite sum for whole degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4)."""
+    is_odd = degrees_of_freedom % 2
+    cosine = math.cos(angle)
+    term, total = (cosine if is_odd else 1.0), 0.0
+    for power in range(is_odd, degrees_of_freedom - 1, 2):
+        total += term
+        term *= cosine**2 * (power + 1) / (power + 2)
+    return 2 / math.pi * (angle + math.sin(angle) * total) if is_odd else math.sin(angle) * total
 
 
 def _merged(blocks: Sequence[CodeCounts]) -> CodeCounts:

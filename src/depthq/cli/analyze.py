@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
@@ -24,11 +25,13 @@ from depthq.analysis import CodeCounts, MutualInformation, summarize_codes
 from depthq.analysis.summary import ESTIMATORS
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
 from depthq.files import new_folder
-from depthq.measure import ImageSample
 from depthq.models import DQAE
-from depthq.report import AnalyzedRun, comparison_table, draw_figures
 from depthq.runs import load_model, load_run_settings
 from depthq.units import nats_to_bits
+
+if TYPE_CHECKING:
+    from depthq.measure import ImageSample
+    from depthq.report import AnalyzedRun
 
 IMAGES_DRAWN = 8
 
@@ -53,6 +56,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    from depthq.report import comparison_table, draw_figures  # here, as --help need not wait for it
+
     with new_folder(settings.out) as folder:
         runs, sample = _count(settings)
         table = comparison_table({run.label: run.summary for run in runs})
@@ -66,8 +71,11 @@ def run(settings: Settings) -> None:
             print(f"\nnote on {run.label}: {warning}")
 
 
-def _count(settings: Settings) -> tuple[list[AnalyzedRun], ImageSample]:
+def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
     """One pass over the images, which all models see."""
+    from depthq.measure import ImageSample
+    from depthq.report import AnalyzedRun
+
     model, batches = load(settings.source, limit=settings.limit)
     folders, models = [settings.source.model], [model]
     if settings.compare:
@@ -106,7 +114,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def _content(settings: Settings, runs: Sequence[AnalyzedRun]) -> dict:
+def _content(settings: Settings, runs: "Sequence[AnalyzedRun]") -> dict:
     source = settings.source
     return {
         "data": source.data or load_run_settings(source.model)["data"],
@@ -115,7 +123,7 @@ def _content(settings: Settings, runs: Sequence[AnalyzedRun]) -> dict:
     }
 
 
-def _figures(run: AnalyzedRun) -> dict:
+def _figures(run: "AnalyzedRun") -> dict:
     """The summary's, all nats in bits too, and mutual information as a share of the lower entropy."""
     figures = asdict(run.summary)
     for part in (*figures["levels"], *figures["mutual_information"]):

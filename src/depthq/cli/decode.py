@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
-from tqdm import tqdm
 
 from depthq.cli.model_and_data import add_model
-from depthq.codes.file import read_codes
 from depthq.files import new_folder
 from depthq.pixels import to_picture
 from depthq.runs import load_model
@@ -37,6 +35,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    from tqdm import tqdm
+
+    from depthq.codes.file import read_codes  # here, with the rest that --help need not wait for
+
     model = load_model(settings.model).to(settings.device)
     if not settings.codes.is_file():
         raise ValueError(f"{settings.codes} must be a file of codes; there is none; make one with depthq encode")

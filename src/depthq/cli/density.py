@@ -27,7 +27,6 @@ from jsonargparse.typing import PositiveInt
 from depthq.cli.model_and_data import device_name
 from depthq.features.backbones import NORMALIZATIONS, load_backbone, open_features
 from depthq.features.density import Axis, Density, DensitySummary, Spread, check_maps, estimate_density, feature_moments
-from depthq.features.extraction import example_maps, extract_features
 from depthq.files import new_folder
 
 HELD_OUT_SHARE = 5  # one in so many
@@ -199,6 +198,8 @@ def _open(files: FeatureFiles) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _extract(source: BackboneAndData, settings: Settings, folder: Path) -> None:
+    from depthq.features.extraction import example_maps, extract_features  # here, as --help need not wait for it
+
     model = load_backbone(source.backbone, source.weights)
     normalize = NORMALIZATIONS[source.normalize]
     layer, maps = example_maps(

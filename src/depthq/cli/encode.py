@@ -12,7 +12,6 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, codes_of, load, model_and_data
-from depthq.codes.file import write_codes
 from depthq.files import check_is_new
 
 
@@ -32,6 +31,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    from depthq.codes.file import write_codes  # here, as --help need not wait for it
+
     check_is_new(settings.out)
     model, batches = load(settings.source, limit=settings.limit)
     images = write_codes(settings.out, codes_of(model, batches), model_fingerprint=model.fingerprint())

@@ -16,8 +16,6 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.cli.show import show_measurement
-from depthq.measure import measure
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    from depthq.cli.show import show_measurement  # here: --help need not wait for it
+    from depthq.measure import measure
+
     model, batches = load(settings.source, limit=settings.limit)
     measured = measure(model, batches)
     if settings.json:

@@ -1,15 +1,20 @@
 """depthq VERB ...: finds the verb's module, parses its arguments, and turns errors into exit codes."""
 
-import importlib
-import importlib.metadata
 import logging
 import re
 import sys
 import warnings
 from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from depthq import __version__
+from depthq.extras import MissingExtraError, check_installed, explain_missing, is_installed
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 VERBS = {
     "train": "train a model on images",
@@ -22,6 +27,7 @@ VERBS = {
     "density": "describe features of any network by trained codebooks",
     "info": "show levels, code shapes, bits and parameters of a model",
 }
+DRAWING = ("analyze", "report")  # verbs that want [report] as well
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
 
 
@@ -29,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0 on success, 1 if data, files or training failed, 2 if the command itself was wrong, 130 if interrupted.
+        0 on success, 1 if data, files or training failed or a package is missing, 2 if the command itself was wrong,
+        130 if interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -37,39 +44,44 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments else USAGE_ERROR
     verb, rest = arguments[0], arguments[1:]
     if verb == "--version":
-        print(f"depthq {importlib.metadata.version('depthq')}")
+        print(f"depthq {__version__}")
         return 0
     if verb not in VERBS:
         _say(f"depthq: error: verb must be one of {', '.join(VERBS)}; got {verb!r}")
         return USAGE_ERROR
-    return run_command(importlib.import_module(f"depthq.cli.{verb}"), f"depthq {verb}", rest)
+    name, extras = f"depthq {verb}", ("train", "report") if verb in DRAWING else ("train",)
+    try:
+        if not is_installed("jsonargparse"):  # then there is no help either: name all that the verb wants, at once
+            check_installed(*extras)
+        with explain_missing():
+            return run_command(import_module(f"depthq.cli.{verb}"), name, rest, extras)
+    except MissingExtraError as error:
+        _say(f"{name}: error: {error}")
+        return DATA_ERROR
 
 
-def run_command(command: ModuleType, name: str, arguments: list[str]) -> int:
+def run_command(command: ModuleType, name: str, arguments: list[str], extras: Sequence[str] = ()) -> int:
     """Parse the arguments of a command and run it; returns the exit code that `main` tells.
 
     Args:
         command: With `parse(parser, arguments)`, which gives its settings, `run(settings)`, and a text for --help.
         name: What the user calls it by.
         arguments: Behind that name.
+        extras: Without which it does not begin to run.
+
+    Raises:
+        MissingExtraError: If a package of these extras is missing.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=name,
-        description=command.__doc__,
-        formatter_class=RawDescriptionHelpFormatter,
-        exit_on_error=False,
-        allow_abbrev=False,  # the preset is read ahead of the parser, which knows no abbreviations
-    )
-    for trainer in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(trainer).setLevel(logging.WARNING)
     try:
-        settings = command.parse(parser, [with_underscores(argument) for argument in arguments])
+        settings = command.parse(_parser(command, name), [with_underscores(argument) for argument in arguments])
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
     except (ArgumentError, ValueError) as error:
         _say(f"{name}: error: {error}\n({name} --help shows all options, and examples)")
         return USAGE_ERROR
+    check_installed(*extras)
+    for trainer in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(trainer).setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say(f"{name}: warning: {message}")
@@ -81,6 +93,19 @@ def run_command(command: ModuleType, name: str, arguments: list[str]) -> int:
         _say(f"{name}: interrupted{interrupt}")
         return INTERRUPTED
     return 0
+
+
+def _parser(command: ModuleType, name: str) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return ArgumentParser(
+        prog=name,
+        description=command.__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,  # the preset is read ahead of the parser, which knows no abbreviations
+    )
 
 
 def _say(message: str) -> None:

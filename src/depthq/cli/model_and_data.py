@@ -10,9 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
-from tqdm import tqdm
 
-from depthq.data import DataError, evaluation_loader, open_images
 from depthq.models import DQAE
 from depthq.runs import is_run, load_model, load_run_settings
 
@@ -72,6 +70,10 @@ def load(settings: ModelAndData, *, limit: int | None = None) -> tuple[DQAE, Ite
     Raises:
         ValueError: If there is no model, no data, or the one cannot take the other.
     """
+    from tqdm import tqdm  # here, with the rest that --help need not wait for
+
+    from depthq.data import DataError, evaluation_loader, open_images
+
     model = load_model(settings.model).to(settings.device)
     trained = load_run_settings(settings.model) if is_run(settings.model) else {}
     source = settings.data or trained.get("data")

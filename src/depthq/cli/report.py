@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from depthq.analysis import CodeCounts, summarize_codes
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.measure import ImageSample, measure
-from depthq.report import Measured, write_report
 from depthq.runs import is_run, load_run_settings
 
 SAMPLE_SIZE = 64
@@ -36,6 +33,11 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+
+    from depthq.analysis import CodeCounts, summarize_codes
+    from depthq.measure import ImageSample
+    from depthq.report import Measured, write_report
+
     source = settings.source
     if not is_run(source.model):
         raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")

@@ -13,17 +13,17 @@ Options may be written with dashes or underscores, and may stand in a YAML file 
 import argparse
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch.utilities import rank_zero_only
 
-from depthq.cli.show import show_measurement
 from depthq.files import is_leftover
-from depthq.measure import Measurement
 from depthq.models import PRESETS, DQAEConfig
 from depthq.runs import is_run, load_run_settings, load_settings
-from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig, train
+from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from depthq.measure import Measurement
 
 Kind = TypeVar("Kind", DataConfig, DQAEConfig, TrainingConfig, Hardware)
 
@@ -67,25 +67,30 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    from lightning.pytorch.utilities import rank_zero_only  # here, as --help need not wait for it
+
+    from depthq.training import train
+
     out, config = settings.out, settings.config
     if settings.resume:
         _check_same_run(config, out)
-    else:
+    elif rank_zero_only.rank == 0:  # the others find what rank zero has begun
         _check_is_new_or_empty(out)
     try:
         measured = train(config, out, hardware=settings.hardware)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; go on with: depthq train --out {out} --resume") from None
-    _report(config, out, measured)
+    if rank_zero_only.rank == 0:
+        _report(config, out, measured)
 
 
-@rank_zero_only
-def _report(config: RunConfig, out: Path, measured: Measurement) -> None:
+def _report(config: RunConfig, out: Path, measured: "Measurement") -> None:
+    from depthq.cli.show import show_measurement
+
     print(f"{out}: trained {config.training.steps} steps")
     show_measurement(measured)
 
 
-@rank_zero_only  # the others find what rank zero has begun
 def _check_is_new_or_empty(out: Path) -> None:
     if out.exists() and (not out.is_dir() or not all(map(is_leftover, out.iterdir()))):
         remedy = "add --resume to go on with it" if is_run(out) else "it is no run of depthq train"

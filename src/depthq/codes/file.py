@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from depthq.codes import Codes
+from depthq.extras import explain_missing
 from depthq.files import replacing
+
+with explain_missing():
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"depthq"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from depthq.data.decoding import EncodedImage, read_pixels
 from depthq.data.errors import DataError
+from depthq.extras import explain_missing
 
 PHOTOS = {
     "train": (
@@ -52,7 +53,8 @@ def bundled_patches(split: Literal["train", "test"], image_size: int) -> Tensor:
 
 def _read_photo(name: str) -> np.ndarray:
     """uint8 (3, H, W)."""
-    import skimage
+    with explain_missing():
+        import skimage
 
     photo = read_pixels(EncodedImage(name, str(Path(skimage.__file__).parent / "data" / name)), num_channels=3)
     if max(photo.shape) > _LONGEST_SIDE_PX:

@@ -3,7 +3,7 @@
 import importlib
 import os
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from depthq.extras import install_command
 from depthq.pixels import normalize
 
-NORMALIZATIONS = {
+NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "imagenet": normalize,
     "symmetric": lambda images: images.float() / 127.5 - 1,
 }
@@ -241,7 +242,7 @@ def _import_extra(module: str, *, extra: str):
         return importlib.import_module(module)
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another version of torch
         raise ValueError(
-            f"backbone must come from an installed library; got {error}; pip install 'depthq[{extra}]'"
+            f"backbone must come from an installed library; got {error}; {install_command(extra)}"
         ) from error
 
 

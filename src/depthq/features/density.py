@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from tqdm import tqdm
 
 from depthq.analysis import entropy_nats
 from depthq.analysis.entropy import SAMPLES_PER_CODE
 from depthq.codes import CodebookUsage, count_codes
+from depthq.extras import explain_missing
 from depthq.quantizers import DepthwiseQuantizer
+
+with explain_missing():
+    from tqdm import tqdm
 
 Axis = Literal["channel", "row"]
 _MAPS_AT_ONCE = 32

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from depthq.data import evaluation_loader, open_images
+from depthq.extras import explain_missing
 from depthq.features.backbones import last_map_layer, layer_maps, save_features
+
+with explain_missing():
+    from tqdm import tqdm
 
 BATCH_SIZE = 32
 

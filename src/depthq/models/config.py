@@ -1,7 +1,7 @@
 """What a DQ-AE is made of, and the presets."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from depthq.models.quantizer import QUANTIZERS
 
@@ -90,7 +90,7 @@ class DQAEConfig:
         return 2 ** (len(self.channels) + self.num_levels - 1)
 
     @classmethod
-    def from_dict(cls, values: dict) -> "DQAEConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "DQAEConfig":
         """From a plain dict, such as a parsed config.json; unknown keys raise ValueError and list the valid ones."""
         valid = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(valid))

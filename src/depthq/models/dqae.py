@@ -1,17 +1,12 @@
 """The Depth-Quantized Auto-Encoder (Sec. 4.3, App. A.2)."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from safetensors import SafetensorError
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from depthq.codes import Codes
@@ -19,6 +14,7 @@ from depthq.likelihoods import make_likelihood
 from depthq.models.blocks import Downsample, Upsample, residual_blocks
 from depthq.models.config import DQAEConfig
 from depthq.models.level import Level
+from depthq.models.pretrained import Pretrained
 from depthq.models.quantizer import QUANTIZERS
 from depthq.pixels import normalize
 from depthq.quantizers import CodebookOptions, QuantizerOutput
@@ -36,7 +32,7 @@ class DQAEOutput:
     """Each level's quantizer output, coarse to fine; empty without a quantizer."""
 
 
-class DQAE(nn.Module, PyTorchModelHubMixin):
+class DQAE(Pretrained):
     """Images to hierarchical codes and back (Algorithm 1).
 
     The encoder yields one map per level. The coarsest is quantized first; each finer one is quantized given the
@@ -59,8 +55,7 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
     levels: "Sequence[Level]"  # an nn.ModuleList, which does not say of what
 
     def __init__(self, config: DQAEConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.likelihood = make_likelihood(config.likelihood, config.image_channels)
         self.levels = nn.ModuleList(_level(config, level) for level in range(config.num_levels))  # type: ignore[assignment]
         width, blocks = config.channels[-1], config.num_residual_blocks
@@ -70,6 +65,10 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
         assert self.head.bias is not None
         self.likelihood.start(self.head.bias)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    if TYPE_CHECKING:  # nn.Module's returns Any
+
+        def __call__(self, images: Tensor) -> DQAEOutput: ...
 
     def forward(self, images: Tensor) -> DQAEOutput:
         """Encode, quantize and decode. What training makes of it is `depthq.training.paper_objective`, or your own.
@@ -205,46 +204,6 @@ class DQAE(nn.Module, PyTorchModelHubMixin):
                     f"codes of level {level} must lie on a grid of {expected}, level 0 having {height}x{width}; "
                     f"got {tuple(level_codes.shape[2:])}"
                 )
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, **hub_options) -> "DQAE":
-        """A trained model, in eval mode, from a folder that `save_pretrained` wrote or from a hub repository.
-
-        Args:
-            name: The folder, or the repository's "owner/name".
-            hub_options: Passed to `huggingface_hub.snapshot_download` (revision, token, cache_dir, ...).
-
-        Raises:
-            ValueError: If the folder holds no model, or its config or weights are damaged or do not fit together.
-        """
-        folder = Path(name)
-        if not folder.is_dir():
-            files = [CONFIG_NAME, SAFETENSORS_SINGLE_FILE]
-            try:
-                folder = Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
-            except (OSError, ValueError) as error:  # not there, not reachable, or no such name
-                reason = str(error).splitlines()[0]
-                raise ValueError(
-                    f"{name} must be a save_pretrained folder or a repository on the hub; got neither: {reason}"
-                ) from error
-        model = cls(_read_config(folder / CONFIG_NAME))
-        weights = folder / SAFETENSORS_SINGLE_FILE
-        try:
-            load_model(model, weights)
-        except FileNotFoundError:
-            raise ValueError(f"{folder} must hold {weights.name}; got none; is it a save_pretrained folder?") from None
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
-        return model.eval()
-
-
-def _read_config(path: Path) -> DQAEConfig:
-    try:
-        return DQAEConfig.from_dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent} must hold {path.name}; got none; is it a save_pretrained folder?") from None
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a JSON object of config fields; got: {error}") from error
 
 
 def _level(config: DQAEConfig, level: int) -> Level:

@@ -64,7 +64,7 @@ class Quantizer(nn.Module, ABC):
         self.commitment_weight = commitment_weight
         self.check_finite = check_finite
 
-    if TYPE_CHECKING:  # nn.Module's says nothing of what comes out
+    if TYPE_CHECKING:  # nn.Module's returns Any
 
         def __call__(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput: ...
 

@@ -1,14 +1,15 @@
 """Codebooks from features alone: mini-batch k-means with a k-means++ start."""
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 if TYPE_CHECKING:
     from depthq.quantizers.learned import LearnedQuantizer
@@ -32,7 +33,7 @@ def fit(
         steps: Batches to learn from; fewer if an iterable ends before, at least 1.
         batch_size: Vectors per batch along the array's first axis, drawn at random; an iterable has its own.
         seed: Of the draws.
-        progress: Show a bar with the mean squared distance.
+        progress: Show a bar with the mean squared distance, where tqdm is installed.
 
     Raises:
         ValueError: If there are no features, they are no x for this quantizer, or a number is out of range. Whatever
@@ -46,12 +47,14 @@ def fit(
         state.reset()
         state.fitting = True
         quantizer.train()
-        with torch.no_grad(), tqdm(batches, total=steps, desc="fit", disable=not progress) as bar:
-            for step, batch in enumerate(bar):
+        with torch.no_grad(), _progress_bar(steps) if progress else contextlib.nullcontext() as bar:
+            for step, batch in enumerate(batches):
                 state.decay = min(decay, step / (step + 1))
                 batch = batch.to(state.weight.device)
                 out = quantizer(batch)
-                bar.set_postfix(mse=f"{float(quantizer._mean_squared_error(batch, out)):.4g}", refresh=False)
+                if bar is not None:
+                    bar.set_postfix(mse=f"{float(quantizer._mean_squared_error(batch, out)):.4g}", refresh=False)
+                    bar.update()
         if not state.num_updates:
             raise ValueError("features must hold at least one vector; got none")
         state.move_to_ema()
@@ -61,6 +64,15 @@ def fit(
     finally:
         state.decay, state.fitting = decay, False
         quantizer.train(was_training)
+
+
+def _progress_bar(steps: int) -> AbstractContextManager[Any]:
+    """tqdm's, or None without it: features are fitted just as well unseen."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return contextlib.nullcontext()
+    return tqdm(total=steps, desc="fit")
 
 
 def _check(quantizer: "LearnedQuantizer", steps: int, batch_size: int) -> None:

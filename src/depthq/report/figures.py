@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from depthq.analysis import CodeCounts, MutualInformation
 from depthq.analysis.mutual_information import Estimator
 from depthq.analysis.summary import ESTIMATORS, CodeSummary
 from depthq.codes import Codes
+from depthq.extras import explain_missing
 from depthq.models import DQAE
 from depthq.pixels import image_grid
 from depthq.report.mixing import decode_each_level, mix_codebooks, mix_levels, mix_positions
 from depthq.report.plots import new_figure, plot_mutual_information, plot_position_entropy, plot_usage
+
+with explain_missing():
+    from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

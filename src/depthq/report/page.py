@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from torch import Tensor
 
 from depthq.analysis.summary import CodeSummary
+from depthq.extras import explain_missing
 from depthq.files import replacing
 from depthq.measure import Measurement
 from depthq.models import DQAE
@@ -23,6 +23,9 @@ from depthq.report.curves import Chart, charts_of
 from depthq.report.heatmap import HeatMap, entropy_maps, information_map
 from depthq.report.mixing import decode_each_level
 from depthq.runs import RunFolder, load_run_settings, read_metrics
+
+with explain_missing():
+    import jinja2
 
 PAIRS_SHOWN = 12
 STRIP_IMAGES = 6

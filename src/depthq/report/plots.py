@@ -13,6 +13,7 @@ from torch import Tensor
 from depthq.analysis.counting import CodeCounts
 from depthq.analysis.mutual_information import MutualInformation
 from depthq.codes import CodebookUsage
+from depthq.extras import explain_missing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +129,8 @@ def _draw_shares(panel, shares: np.ndarray) -> None:
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of so many inches."""
-    from matplotlib.figure import Figure  # loaded here: importing depthq must not wait for matplotlib
+    with explain_missing():
+        from matplotlib.figure import Figure  # loaded here: importing depthq must not wait for matplotlib
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 

@@ -1,13 +1,17 @@
 """Training: objectives, configuration, the training step, and the run's folder."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from depthq.training.config import TRAINING_PRESETS, TrainingConfig
+from depthq.lazy import lazy_names
+from depthq.training.config import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig
 from depthq.training.objectives import Objective, ObjectiveTerms, paper_objective
 
 if TYPE_CHECKING:
-    from depthq.training.run import DataConfig, Hardware, RunConfig, default_precision, steps_done, train
+    from depthq.training.run import default_precision, steps_done, train
+else:  # a command line is parsed without Lightning
+    __getattr__, __dir__ = lazy_names(
+        __name__, dict.fromkeys(["default_precision", "steps_done", "train"], "depthq.training.run")
+    )
 
 __all__ = [
     "TRAINING_PRESETS",
@@ -22,10 +26,3 @@ __all__ = [
     "steps_done",
     "train",
 ]
-
-
-def __getattr__(name: str):
-    """Names of `depthq.training.run`, which needs Lightning: whoever has a loop of their own does without."""
-    if name in __all__:
-        return getattr(import_module("depthq.training.run"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from huggingface_hub import PyTorchModelHubMixin
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
@@ -16,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from depthq.files import folder_beside, replacing
+from depthq.models.pretrained import Pretrained
 from depthq.pixels import image_grid
 from depthq.runs import read_metrics
 
@@ -105,7 +105,7 @@ class ModelFolder(Callback):
         model: The model that is trained.
     """
 
-    def __init__(self, folder: Path, model: PyTorchModelHubMixin):
+    def __init__(self, folder: Path, model: Pretrained):
         self.folder = folder
         self.model = model
 
@@ -160,7 +160,7 @@ def write_row(trainer: Trainer, metrics: Mapping[str, float]) -> None:
         logger.log_metrics(dict(metrics), step=trainer.global_step)
 
 
-def save_model(model: PyTorchModelHubMixin, folder: Path) -> None:
+def save_model(model: Pretrained, folder: Path) -> None:
     """`save_pretrained` into `folder`, each file replaced whole."""
     with folder_beside(folder) as partial:
         try:

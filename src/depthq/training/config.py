@@ -1,7 +1,9 @@
-"""How a model is trained, and what each preset uses."""
+"""What a run trains on, how and where, and what each preset uses; nothing here needs Lightning."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from depthq.models import DQAEConfig
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -64,6 +66,52 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images a run trains on, and how they are read."""
+
+    data: str
+    """bundled, a folder of images, a parquet file or folder, or a hub data set's name."""
+    image_size: int | None = None
+    """Side of the square crops; by default the images' own size."""
+    image_channels: Literal[1, 3] | None = None
+    """Refuse images that have not so many channels; by default the model takes what the images have."""
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    """What to do with a file that is no readable image: stop, or leave it out and count it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Where a run trains: handed to Lightning's Trainer as it is, and not part of what is trained."""
+
+    accelerator: str = "auto"
+    """cpu, gpu, ... or auto."""
+    devices: str = "auto"
+    """How many devices of a machine, or which."""
+    nodes: int = 1
+    """How many machines."""
+    strategy: str = "auto"
+    """How several devices share the work: ddp, or auto. Strategies that cut weights in pieces are not supported."""
+
+    def __post_init__(self):
+        if self.strategy.startswith(("fsdp", "deepspeed")):
+            raise ValueError(f"strategy must leave each device the whole model; got {self.strategy}; use ddp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides what a run from scratch learns; RUN/config.yaml holds it, and it resumes only with the same."""
+
+    data: DataConfig
+    model: DQAEConfig
+    training: TrainingConfig
+
+    def to_flat_dict(self) -> dict[str, Any]:
+        """One flat mapping, as config.yaml and the command line have it."""
+        flat = asdict(self.data) | asdict(self.model) | asdict(self.training)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
 
 TRAINING_PRESETS = {

@@ -5,9 +5,9 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
@@ -31,55 +31,9 @@ from depthq.training.callbacks import (
     ValidationRows,
 )
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
-from depthq.training.config import TrainingConfig
+from depthq.training.config import DataConfig, Hardware, RunConfig, TrainingConfig
 from depthq.training.module import DQAETraining
 from depthq.training.objectives import Objective, paper_objective
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images a run trains on, and how they are read."""
-
-    data: str
-    """bundled, a folder of images, a parquet file or folder, or a hub data set's name."""
-    image_size: int | None = None
-    """Side of the square crops; by default the images' own size."""
-    image_channels: Literal[1, 3] | None = None
-    """Refuse images that have not so many channels; by default the model takes what the images have."""
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    """What to do with a file that is no readable image: stop, or leave it out and count it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hardware:
-    """Where a run trains: handed to Lightning's Trainer as it is, and not part of what is trained."""
-
-    accelerator: str = "auto"
-    """cpu, gpu, ... or auto."""
-    devices: str = "auto"
-    """How many devices of a machine, or which."""
-    nodes: int = 1
-    """How many machines."""
-    strategy: str = "auto"
-    """How several devices share the work: ddp, or auto. Strategies that cut weights in pieces are not supported."""
-
-    def __post_init__(self):
-        if self.strategy.startswith(("fsdp", "deepspeed")):
-            raise ValueError(f"strategy must leave each device the whole model; got {self.strategy}; use ddp")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """All that decides what a run from scratch learns; RUN/config.yaml holds it, and it resumes only with the same."""
-
-    data: DataConfig
-    model: DQAEConfig
-    training: TrainingConfig
-
-    def to_flat_dict(self) -> dict[str, Any]:
-        """One flat mapping, as config.yaml and the command line have it."""
-        flat = asdict(self.data) | asdict(self.model) | asdict(self.training)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
 
 def train(
