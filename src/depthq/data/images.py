@@ -29,6 +29,8 @@ class ImageDataset(ABC):
     """C: 1 (gray) or 3 (RGB)."""
     image_size: int
     """S, the side of the crops in pixels."""
+    has_labels: bool
+    """Whether the source has labels, though single images may lack theirs."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -70,6 +72,7 @@ class HeldImages(ImageDataset):
         self.pixels = pixels
         self.num_channels = pixels.shape[1]
         self.image_size = image_size or pixels.shape[2]
+        self.has_labels = any(origin.label is not None for origin in origins or ())
         self._num_skipped = num_skipped
         self._origins = origins
 
@@ -112,6 +115,7 @@ class LazyImages(ImageDataset):
     ):
         self.num_channels = num_channels
         self.image_size = image_size
+        self.has_labels = encoded.labels is not None
         self._encoded = encoded
         self._must_fit_exactly = must_fit_exactly
         self._on_bad_image = on_bad_image
