@@ -60,7 +60,7 @@ def block_interval(
 
 
 def _merged(blocks: Sequence[CodeCounts]) -> CodeCounts:
-    merged = CodeCounts(blocks[0].codebook_sizes)
+    merged = CodeCounts(blocks[0].codebook_sizes, limit_bytes=blocks[0].limit_bytes)
     for block in blocks:
         merged.merge(block)
     return merged

@@ -19,6 +19,7 @@ from depthq.runs import is_run, load_model, load_run_settings
 # One batch size for all verbs: the last bit of a convolution may depend on it, and codes must decode to exactly
 # what reconstruct shows.
 BATCH_SIZE = 64
+MODEL_HELP = "a run of depthq train, or a save_pretrained folder"
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class ModelAndData:
     device: str
 
 
-def add_model(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="a run of depthq train, or a save_pretrained folder")
+def add_model(parser: ArgumentParser, *, help: str = MODEL_HELP) -> None:
+    parser.add_argument("model", type=Path, help=help)
     parser.add_argument("--device", type=device_name, default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
@@ -46,9 +47,9 @@ def device_name(name: str) -> str:
     return name
 
 
-def add_model_and_data(parser: ArgumentParser, *, split: Split = "test") -> None:
-    """Options of a model and its images; `split` is taken unless the user says otherwise."""
-    add_model(parser)
+def add_model_and_data(parser: ArgumentParser, *, split: Split = "test", help: str = MODEL_HELP) -> None:
+    """Options of a model and its images; `split` is taken unless the user names one."""
+    add_model(parser, help=help)
     parser.add_argument("--data", type=str, help="as for train; by default what the run was trained on")
     parser.add_argument("--split", type=Split, default=split, help="which part of the data")
     parser.add_argument(

@@ -125,6 +125,6 @@ def check_codes(codes: Tensor, codebook_sizes: Sequence[int], *, name: str = "co
                 + (
                     "-1 marks a masked position: pass the mask, or leave it out of the codes"
                     if low == -1
-                    else "were they made by another model?"
+                    else "were they made by another model, or is K larger?"
                 )
             )

@@ -1,7 +1,16 @@
 """What people look at: pictures and plots of codes, and one HTML page about a run."""
 
-from depthq.report.figures import AnalyzedRun, draw_figures
+from depthq.report.code_plots import AnalyzedCodes, draw_plots
 from depthq.report.page import Measured, write_report
+from depthq.report.pictures import AnalyzedRun, draw_pictures
 from depthq.report.table import comparison_table
 
-__all__ = ["AnalyzedRun", "Measured", "comparison_table", "draw_figures", "write_report"]
+__all__ = [
+    "AnalyzedCodes",
+    "AnalyzedRun",
+    "Measured",
+    "comparison_table",
+    "draw_pictures",
+    "draw_plots",
+    "write_report",
+]
