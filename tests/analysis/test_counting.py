@@ -100,6 +100,48 @@ def test_streaming_equals_one_shot(monkeypatch, positions_at_once):
     assert_same_counts(streamed, expected)
 
 
+def test_tables_over_the_limit_are_left_out_and_all_else_is_counted():
+    codes = random_hierarchy(20)
+    whole = CodeCounts(codes.codebook_sizes).update(codes)
+    assert whole.has_pairs
+    assert whole.has_positions
+    assert whole.joint_bytes < whole.position_bytes
+    for limit, has_pairs, has_positions in (
+        (whole.position_bytes, True, True),
+        (whole.position_bytes - 1, True, False),
+        (whole.joint_bytes - 1, False, False),
+    ):
+        counts = CodeCounts(codes.codebook_sizes, limit_bytes=limit).update(codes)
+        assert (counts.has_pairs, counts.has_positions) == (has_pairs, has_positions)
+        assert counts.num_images == 20
+        for level in (0, 1):
+            assert torch.equal(counts.marginal(level), whole.marginal(level))
+
+
+def test_what_was_left_out_cannot_be_asked_for():
+    codes = random_hierarchy(20)
+    counts = CodeCounts(codes.codebook_sizes, limit_bytes=0).update(codes)
+    with pytest.raises(
+        ValueError, match=r"must have joint tables; theirs, [\d,]+ bytes, are left out as more than .* 0;"
+    ):
+        counts.joint((0, 0), (0, 1))
+    with pytest.raises(ValueError, match=r"must tell positions apart; their tables, [\d,]+ bytes, are left out .* 0;"):
+        counts.per_position()
+    assert counts.joint_of_level(1) is None
+
+
+def test_merge_needs_the_same_limit():
+    first, second = (CodeCounts([2, 3], limit_bytes=limit).update(ROWS) for limit in (0, 1))
+    with pytest.raises(ValueError, match="other must have limit_bytes 0; got 1"):
+        first.merge(second)
+    again = CodeCounts([2, 3], limit_bytes=0).update(ROWS)
+    assert first.merge(again).marginal().tolist() == (2 * again.marginal()).tolist()
+
+
+def test_nothing_counted_is_no_image():
+    assert CodeCounts([2]).num_images == 0
+
+
 def test_merge_equals_concatenation():
     first, second = random_hierarchy(5, seed=1), random_hierarchy(8, seed=2)
     merged = CodeCounts(first.codebook_sizes).update(first).merge(CodeCounts(first.codebook_sizes).update(second))

@@ -9,6 +9,7 @@ from sklearn.metrics.cluster import contingency_matrix, expected_mutual_informat
 from depthq.analysis import (
     CodeCounts,
     entropy_nats,
+    mutual_information,
     mutual_information_nats,
     pairwise_mutual_information,
     shuffled_mutual_information_nats,
@@ -215,3 +216,14 @@ def test_bad_arguments_are_refused():
         _ = information.mean_pairwise_nats
     with pytest.raises(ValueError, match="by must be one of min, geometric, arithmetic, max, joint; got 'sum'"):
         information.normalized("sum")  # pyright: ignore[reportArgumentType]
+
+
+def test_permuted_codes_show_what_drawn_tables_show(monkeypatch):
+    joint = CodeCounts([40, 30]).update(np.random.default_rng(0).integers(0, 30, (2000, 2))).joint((0, 0), (0, 1))
+    drawn = shuffled_mutual_information_nats(joint, num_shuffles=100)
+    monkeypatch.setattr(mutual_information, "MOST_CELLS_DRAWN", 0)
+    assert shuffled_mutual_information_nats(joint, num_shuffles=100) == drawn  # more counts than cells: still drawn
+    few = joint.clamp(max=1)
+    permuted = shuffled_mutual_information_nats(few, num_shuffles=200)
+    monkeypatch.setattr(mutual_information, "MOST_CELLS_DRAWN", 10**6)
+    assert permuted == pytest.approx(shuffled_mutual_information_nats(few, num_shuffles=200), rel=0.01)

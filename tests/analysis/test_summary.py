@@ -78,11 +78,44 @@ def test_one_code_told_twice_is_left_whole_by_miller_madow():
     assert sum("paired at random" in warning for warning in summary.warnings) == 1
 
 
-@pytest.mark.parametrize("shape", [(30, 2), (30, 2, 5), (30, 2, 5, 5, 5)])
-def test_codes_other_than_maps_are_refused(shape):
-    counts = CodeCounts([2, 2]).update(torch.zeros(shape, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"counts must be of maps \(B, M, H, W\); got positions .*\(N, M, 1, 1\)"):
-        summarize_codes(counts)
+@pytest.mark.parametrize("positions", [(), (3,), (2, 3), (2, 1, 3)])
+def test_positions_of_any_rank_say_the_same(positions):
+    """A fair coin per image, at all of its positions."""
+    codes = bits(400, seed=0).view(400, 1, *[1] * len(positions)).expand(400, 2, *positions)
+    summary = summarize_codes(CodeCounts([2, 2]).update(codes))
+    (level,) = summary.levels
+    assert (summary.images, level.grid, level.positions) == (400, list(positions), 400 * math.prod(positions))
+    assert level.mean_entropy_nats == pytest.approx(LN2)
+    assert torch.tensor(level.position_entropy_nats).numpy() == pytest.approx(torch.full(positions, LN2).numpy())
+    assert summary.plugin.mean_pairwise_nats == pytest.approx(LN2)
+
+
+def test_pairs_that_would_not_fit_are_left_out_and_told_of():
+    codes = torch.randint(0, 65_536, (5000, 2), generator=torch.Generator().manual_seed(0))
+    codes[:, 1] %= 2
+    summary = summarize_codes(CodeCounts([65_536, 65_536], limit_bytes=2**30).update(codes))
+    (level,) = summary.levels
+    assert level.perplexity[1] == pytest.approx(2, abs=0.01)
+    assert level.usage[1] == 2 / 65_536
+    assert level.total_correlation_nats is None
+    assert [pairs.estimator for pairs in summary.mutual_information] == ["plugin", "shuffle", "miller_madow"]
+    for pairs in summary.mutual_information:
+        assert pairs.mean_within_level_nats == [None]
+        assert pairs.matrix_nats is pairs.mean_pairwise_nats is pairs.total_correlation_lower_nats is None
+    assert summary.warnings[0].startswith(
+        "mutual information and total correlation are left out: their tables would take 34,359,738,368 bytes, "
+        "more than 1,073,741,824; count fewer codebooks at a time"
+    )
+
+
+def test_positions_that_would_not_fit_are_left_out_and_told_of():
+    codes = bits(400, seed=0).expand(400, 1, 20, 20)
+    summary = summarize_codes(CodeCounts([2], limit_bytes=8 * 2 * 400 - 1).update(codes))
+    assert summary.images == 400
+    assert summary.levels[0].grid == [20, 20]
+    assert summary.levels[0].entropy_nats == pytest.approx([LN2])
+    assert summary.levels[0].position_entropy_nats is None
+    assert summary.warnings == ["entropy per position is left out: its tables would take 6,400 bytes, more than 6,399"]
 
 
 def test_few_samples_are_told_in_the_summary():

@@ -112,7 +112,9 @@ def test_counts_know_what_the_codes_themselves_show(sizes, estimator):
 def test_counts_without_a_table_of_all_codebooks_are_refused():
     counts = CodeCounts([128, 128, 257]).update(np.zeros((20, 3), dtype=np.int64))
     for analyse in (joint_entropy_nats, total_correlation_nats):
-        with pytest.raises(ValueError, match=r"fits into 4,194,304 cells; got counts of sizes \(128, 128, 257\); pass"):
+        with pytest.raises(
+            ValueError, match=r"fits into 4,194,304 cells .* got counts of sizes \(128, 128, 257\); pass"
+        ):
             analyse(counts)
 
 

@@ -6,9 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from depthq.cli import main
+from depthq.codes import Codes
+from depthq.codes.file import write_codes
 from depthq.runs import load_model
 
 
@@ -30,9 +33,10 @@ def analysis(tmp_path_factory, trained_run):
 
 
 @pytest.fixture
-def no_figures(monkeypatch):
+def no_pictures(monkeypatch):
     """For tests that look at other things: drawing takes most of the time."""
-    monkeypatch.setattr("depthq.cli.analyze.draw_figures", lambda *_: {})
+    for draw in ("draw_plots", "draw_pictures"):
+        monkeypatch.setattr(f"depthq.cli.analyze.{draw}", lambda *_: {})
 
 
 def analyze(out, *arguments) -> dict:
@@ -71,7 +75,7 @@ def test_nats_are_told_in_bits_too_and_mutual_information_as_a_share(analysis):
     assert plugin["mean_across_levels_share"] == pytest.approx(shares[:2, 2:].mean())
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_pictures")
 def test_one_codebook_shares_with_none(photos, tmp_path):
     run = tmp_path / "run"
     options = ["--preset", "tiny", "--num-codebooks", "1", "--codebook-size", "4", "--steps", "1"]
@@ -113,7 +117,7 @@ def test_the_same_command_gives_the_same_files(trained_run, analysis, tmp_path):
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_pictures")
 def test_two_runs_see_the_same_images(trained_run, shared_run, tmp_path, capsys):
     content = analyze(tmp_path / "out", trained_run, "--compare", shared_run, "--split", "train", "--limit", "10")
     assert [run["run"] for run in content["runs"]] == ["trained", "shared"]
@@ -123,7 +127,7 @@ def test_two_runs_see_the_same_images(trained_run, shared_run, tmp_path, capsys)
     assert table in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_pictures")
 def test_runs_of_one_name_are_told_apart(trained_run, tmp_path):
     other = tmp_path / "other" / trained_run.name
     shutil.copytree(trained_run, other)
@@ -131,7 +135,7 @@ def test_runs_of_one_name_are_told_apart(trained_run, tmp_path):
     assert [run["run"] for run in content["runs"]] == [str(trained_run), str(other)]
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_bare_model_needs_its_data_named(trained_run, photos, tmp_path, capsys):
     assert analyze(tmp_path / "out", trained_run / "model", "--data", photos)["data"] == str(photos)
     assert main(["analyze", str(trained_run / "model"), "--out", str(tmp_path / "no")]) == 1
@@ -139,7 +143,7 @@ def test_a_bare_model_needs_its_data_named(trained_run, photos, tmp_path, capsys
 
 
 def test_failure_leaves_nothing_behind(trained_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("depthq.cli.analyze.draw_figures", lambda *_: 1 / 0)
+    monkeypatch.setattr("depthq.cli.analyze.draw_plots", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["analyze", str(trained_run), "--out", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []
@@ -179,3 +183,136 @@ def test_a_model_of_grey_images_cannot_be_compared_on_colour(trained_run, write_
     assert f"{grey} must take images of 3 channels, as {trained_run} does; its model takes 1" in capsys.readouterr().err
     assert main(["analyze", str(grey), "--compare", str(trained_run), "--out", str(tmp_path / "out")]) == 1
     assert f"{trained_run} must take images of 1 channels, as {grey} does; its model takes 3" in capsys.readouterr().err
+
+
+@pytest.fixture
+def array(tmp_path):
+    """Save an array, by default 300 images of 3 codebooks of 16 codes at 4 x 5 positions; returns its file."""
+
+    def save(codes=None):
+        path = tmp_path / "codes.npy"
+        np.save(path, np.random.default_rng(0).integers(0, 16, (300, 3, 4, 5)) if codes is None else codes)
+        return path
+
+    return save
+
+
+def test_codes_that_no_depthq_model_made_are_analysed_and_drawn(array, tmp_path, capsys):
+    content = analyze(tmp_path / "out", array(), "--codebook-size", "16")
+    assert (content["data"], content["split"]) == (str(tmp_path / "codes.npy"), None)
+    (run,) = content["runs"]
+    assert (run["run"], run["config"], run["images"]) == ("codes.npy", None, 300)
+    assert run["levels"][0]["grid"] == [4, 5]
+    assert run["levels"][0]["mean_entropy_bits"] == pytest.approx(4, abs=0.01)
+    assert run["mutual_information"][1]["mean_within_level_nats"] == [pytest.approx(0, abs=0.01)]
+    pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"codebooks", "mutual_information", "position_entropy", "usage_level0"}
+    table = (tmp_path / "out" / "table.txt").read_text()
+    assert table in capsys.readouterr().out
+    assert table.split()[0] == "codes.npy"
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("shape", "grid"), [((300, 3), []), ((300, 3, 5), [5]), ((300, 3, 2, 4, 5), [2, 4, 5])])
+def test_codes_may_be_rows_sequences_or_video_of_codebooks_of_any_size(array, tmp_path, shape, grid):
+    sizes = (4, 2, 8)
+    codes = np.stack([np.random.default_rng(size).integers(0, size, (shape[0], *shape[2:])) for size in sizes], axis=1)
+    (run,) = analyze(tmp_path / "out", array(codes.astype(np.uint8)), "--codebook-size", *sizes, "--limit", 250)["runs"]
+    assert (run["images"], run["levels"][0]["grid"]) == (250, grid)
+    assert run["levels"][0]["codebook_sizes"] == list(sizes)
+    assert run["levels"][0]["entropy_bits"] == pytest.approx([2, 1, 3], abs=0.1)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_file_of_codes_says_as_much_as_the_run_that_made_it(trained_run, tmp_path):
+    path = tmp_path / "codes.parquet"
+    assert main(["encode", str(trained_run), "--split", "train", "--out", str(path)]) == 0
+    (theirs,) = analyze(tmp_path / "run", trained_run, "--split", "train", "--limit", "30")["runs"]
+    (ours,) = analyze(tmp_path / "file", path, "--limit", "30")["runs"]
+    assert ours | {"run": None, "config": None} == theirs | {"run": None, "config": None}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_sizes_told_of_a_file_of_codes_must_be_its_own(tmp_path, capsys):
+    path = tmp_path / "codes.parquet"
+    write_codes(path, [Codes((torch.zeros(9, 2, 3, dtype=torch.int64),), ((8, 8),))], model_fingerprint=None)
+    for sizes in (["8"], ["8", "8"]):
+        analyze(tmp_path / "-".join(sizes), path, "--codebook-size", *sizes)
+    assert main(["analyze", str(path), "--codebook-size", "9", "--out", str(tmp_path / "no")]) == 1
+    assert f"--codebook-size must be what {path} says, ((8, 8),); got [9]; leave it out" in capsys.readouterr().err
+
+
+def test_pairs_that_would_not_fit_in_memory_are_left_out_and_said_to_be(array, tmp_path, capsys):
+    codes = np.random.default_rng(0).integers(0, 65_536, (2000, 2))
+    (run,) = analyze(tmp_path / "out", array(codes), "--codebook-size", "65536")["runs"]
+    assert run["levels"][0]["mean_entropy_nats"] > 7
+    for pairs in run["mutual_information"]:
+        assert pairs["matrix_nats"] is pairs["matrix_bits"] is pairs["mean_pairwise_nats"] is None
+        assert pairs["mean_within_level_share"] == [None]
+    out = capsys.readouterr().out
+    assert "note on codes.npy: mutual information and total correlation are left out" in out
+    (row,) = (line for line in out.splitlines() if line.startswith("level 0: mean MI, nats, plug-in"))
+    assert row.split()[-1] == "-"
+    pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"codebooks", "usage_level0"}
+
+
+@pytest.mark.parametrize(
+    ("codes", "options", "message"),
+    [
+        (np.zeros((9, 2)), ["--codebook-size", "4"], r"must hold integers .* got float64 (9, 2); save the codes so"),
+        (np.zeros(9, dtype=int), ["--codebook-size", "4"], "must hold integers (N, M) or (B, M, *positions)"),
+        (np.zeros((0, 2), dtype=int), ["--codebook-size", "4"], "must hold integers"),
+        (np.array([{}, []], dtype=object), ["--codebook-size", "4"], "must be a whole .npy array of integers; got: "),
+        (np.zeros((9, 2), dtype=int), [], "--codebook-size must be given: "),
+        (np.zeros((9, 2), dtype=int), ["--codebook-size", "4", "4", "4"], "one for each of the 2 codebooks on axis 1"),
+        (
+            np.full((9, 2), 4),
+            ["--codebook-size", "4"],
+            "codebook 0 must lie in [0, 4); got 4; were they made by another",
+        ),
+        (np.full((9, 2), -1), ["--codebook-size", "4"], "codebook 0 must lie in [0, 4); got -1; -1 marks a masked"),
+    ],
+)
+def test_arrays_that_are_no_codes_get_one_line(array, tmp_path, capsys, codes, options, message):
+    path = array(codes)
+    assert main(["analyze", str(path), *options, "--out", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    for part in message.split(" .* "):
+        assert part in line
+    assert [path.name for path in tmp_path.iterdir()] == ["codes.npy"]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_cut_off_array_is_named(array, tmp_path, capsys, share):
+    path = array()
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert main(["analyze", str(path), "--codebook-size", "16", "--out", str(tmp_path / "out")]) == 1
+    assert f"{path} must be a whole .npy array of integers; got: " in capsys.readouterr().err
+
+
+def test_files_that_are_neither_and_none_at_all_are_named(tmp_path, capsys):
+    notes, gone, damaged = (tmp_path / name for name in ("notes.txt", "gone.npy", "damaged.parquet"))
+    notes.write_text("notes")
+    damaged.write_bytes(b"PAR1, and no more")
+    for path, message in (
+        (notes, "must be a file of depthq encode or an integer .npy array; got neither"),
+        (gone, "must be a file of codes; there is none"),
+        (damaged, "must be a whole file of codes"),
+    ):
+        assert main(["analyze", str(path), "--codebook-size", "4", "--out", str(tmp_path / "out")]) == 1
+        assert f"{path} {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [["--compare", "run"], ["--data", "photos"], ["--image-size", "8"], ["--on-bad-image", "skip"]]
+)
+def test_options_of_a_model_are_a_wrong_command_for_codes(array, tmp_path, capsys, options):
+    assert main(["analyze", str(array()), "--codebook-size", "16", *options, "--out", str(tmp_path / "out")]) == 2
+    assert f"{options[0]} must come with a model; got codes in {tmp_path / 'codes.npy'}" in capsys.readouterr().err
+
+
+def test_sizes_are_a_wrong_command_for_a_model(trained_run, tmp_path, capsys):
+    assert main(["analyze", str(trained_run), "--codebook-size", "16", "--out", str(tmp_path / "out")]) == 2
+    assert f"--codebook-size must come with a file of codes; got {trained_run}" in capsys.readouterr().err

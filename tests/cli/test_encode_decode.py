@@ -55,7 +55,7 @@ def test_more_images_than_a_batch_decode_to_what_reconstruct_shows(trained_run, 
     data = write_photos(tmp_path / "data" / "test", count=70).parent
     write_photos(tmp_path / "data" / "train", count=1)
     (data / "test" / "003.png").write_bytes(b"no image")  # so that batches are uneven
-    shared = ["--data", str(data), "--on-bad-image", "skip"]
+    shared = ["--data", str(data), "--split", "test", "--on-bad-image", "skip"]
     assert main(["encode", str(trained_run), *shared, "--out", str(tmp_path / "codes.parquet")]) == 0
     assert main(["decode", str(trained_run), str(tmp_path / "codes.parquet"), "--out", str(tmp_path / "decoded")]) == 0
     decoded = read_pictures(tmp_path / "decoded")
@@ -64,6 +64,34 @@ def test_more_images_than_a_batch_decode_to_what_reconstruct_shows(trained_run, 
     (data / "test" / "003.png").unlink()
     originals = read_pictures(data / "test")
     assert np.array_equal(read_picture(tmp_path / "grid.png"), np.array(image_grid(originals, decoded)))
+
+
+def test_all_images_are_encoded_with_id_and_size_unless_a_split_is_named(trained_run, photos, tmp_path, capsys):
+    out = tmp_path / "codes.parquet"
+    assert main(["encode", str(trained_run), "--image-size", "8", "--out", str(out)]) == 0
+    assert f"{out}: codes of 40 of 40 images (--split all); " in capsys.readouterr().out
+    (batch,) = read_codes(out)
+    assert (batch.ids, batch.labels) == (names(photos), None)
+    assert batch.sizes == [(16, 16)] * 40  # before the crop to 8
+    assert batch.codes.shapes == ((2, 1, 1), (2, 2, 2))
+    assert main(["encode", str(trained_run), "--split", "test", "--out", str(tmp_path / "test.parquet")]) == 0
+    assert "codes of 4 of 40 images (--split test); " in capsys.readouterr().out
+    (batch,) = read_codes(tmp_path / "test.parquet")
+    assert batch.ids == names(photos)[::10]
+
+
+def test_labels_of_a_parquet_file_are_kept(trained_run, photos, tmp_path, monkeypatch, capsys):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    cells = [{"bytes": (photos / name).read_bytes(), "path": None} for name in names(photos)[:3]]
+    table = datasets.Dataset.from_dict({"picture": cells, "label": ["cat", None, "dog"]})
+    table.cast_column("picture", datasets.Image()).to_parquet(str(tmp_path / "photos.parquet"))
+    shared = ["--data", str(tmp_path / "photos.parquet"), "--out", str(tmp_path / "codes.parquet")]
+    assert main(["encode", str(trained_run), *shared, "--limit", "2"]) == 0
+    assert "codes of 2 of 3 images (--split all)" in capsys.readouterr().out
+    (batch,) = read_codes(tmp_path / "codes.parquet")
+    assert (batch.ids, batch.labels) == (["0", "1"], ["cat", None])
 
 
 def test_gray_codes_decode_to_gray_images(tmp_path, write_photos):
@@ -79,7 +107,7 @@ def test_gray_codes_decode_to_gray_images(tmp_path, write_photos):
 def test_levels_decode_alone(codes, trained_run, tmp_path):
     assert main(["decode", str(trained_run), str(codes), "--levels", "[0]", "--out", str(tmp_path / "coarse")]) == 0
     (batch,) = read_codes(codes)
-    assert torch.equal(read_pictures(tmp_path / "coarse"), load_model(trained_run).decode(batch, levels=[0]))
+    assert torch.equal(read_pictures(tmp_path / "coarse"), load_model(trained_run).decode(batch.codes, levels=[0]))
 
 
 def test_level_that_does_not_exist_is_refused(codes, trained_run, tmp_path, capsys):

@@ -44,6 +44,30 @@ def test_slices_joined_are_the_whole(two_levels):
     assert all(torch.equal(a, b) for a, b in zip(again.levels, two_levels.levels, strict=True))
 
 
+@pytest.mark.parametrize("positions", [(), (5,), (2, 3), (2, 3, 4)])
+def test_positions_may_have_any_rank(positions):
+    """4 images of vectors, sequences, images or video: 3 codebooks of 8 codes at each position."""
+    codes = Codes((torch.arange(4).view(4, 1, *[1] * len(positions)).expand(4, 3, *positions),), ((8, 8, 8),))
+    assert codes.shapes == ((3, *positions),)
+    assert codes.num_bits() == math.prod(positions) * 9
+    assert codes[1:3].to("cpu").levels[0].shape == (2, 3, *positions)
+    assert torch.equal(Codes.cat([codes[:1], codes[1:]]).levels[0], codes.levels[0])
+
+
+def test_no_codebooks_cost_and_say_nothing():
+    codes = Codes((torch.zeros(2, 0, 4, 4, dtype=torch.int64),), ((),))
+    assert codes.num_bits() == 0
+    assert len(codes[:1]) == 1
+    counts = count_codes(codes.levels[0], ())
+    assert counts.shape == (0, 0)
+    assert CodebookUsage.from_counts(counts, ()).perplexity.tolist() == []
+
+
+def test_parts_of_different_positions_do_not_join(two_levels):
+    with pytest.raises(ValueError, match=r"parts must have the same positions; got \[\(\(2, 1, 1\), \(2, 2, 2\)\), "):
+        Codes.cat([two_levels, Codes(tuple(level.repeat(1, 1, 2, 2) for level in two_levels.levels), ((2, 4),) * 2)])
+
+
 def test_single_image_is_asked_for_as_a_slice(two_levels):
     with pytest.raises(TypeError, match=r"images must be a slice; got int; for one image use codes\[i : i \+ 1\]"):
         two_levels[0]
@@ -62,7 +86,12 @@ def test_parts_of_different_models_do_not_join(two_levels):
     [
         ((), (), "levels must hold one map per entry"),
         (([[[[0]]]],), ((2,), (2,)), "levels must hold one map per entry of codebook_sizes.*got 1 and 2"),
-        (([[[0]]],), ((2,),), r"levels\[0\] must be \(B, M, H, W\); got shape \(1, 1, 1\)"),
+        (([0],), ((2,),), r"levels\[0\] must be \(B, M, ...\) .* got shape \(1,\)"),
+        (
+            ([[[[0]]]], [[[0]]]),
+            ((2,), (2,)),
+            r"positions of the same rank; got shape \(1, 1, 1\) in level 1 and \(1, 1, 1, 1\) in level 0",
+        ),
         (([[[[0]]]], [[[[0]]], [[[0]]]]), ((2,), (2,)), "same number of images; got 2 in level 1 and 1 in level 0"),
         (([[[[2]]]],), ((2,),), r"levels\[0\] of codebook 0 must lie in \[0, 2\); got 2; were they made by another"),
         (([[[[0]], [[-1]]]],), ((2, 2),), r"levels\[0\] of codebook 1 must lie in \[0, 2\); got -1.*or leave it out"),

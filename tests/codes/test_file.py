@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from depthq.codes import Codes
-from depthq.codes.file import read_codes, write_codes
+from depthq.codes.file import CodesBatch, read_codes, read_header, write_codes
 
 MAKER = "a" * 64
 
@@ -28,17 +28,122 @@ def path(tmp_path):
     return tmp_path / "codes.parquet"
 
 
-def same(ours: Codes, theirs: Codes) -> bool:
-    pairs = zip(ours.levels, theirs.levels, strict=True)
-    return ours.codebook_sizes == theirs.codebook_sizes and all(torch.equal(a, b) for a, b in pairs)
+def same(ours: CodesBatch, theirs: Codes) -> bool:
+    pairs = zip(ours.codes.levels, theirs.levels, strict=True)
+    return ours.codes.codebook_sizes == theirs.codebook_sizes and all(torch.equal(a, b) for a, b in pairs)
+
+
+def known_images(labels=(7, None, 2), seed=0) -> CodesBatch:
+    """Codes of 3 images of which all is known."""
+    return CodesBatch(random_codes(3, seed=seed), ("a/1.png", "a/2.png", "b.png"), labels, ((4, 5), (30, 20), (4, 4)))
 
 
 def test_codes_come_back_in_the_batches_they_were_written_in(path):
     batches = [random_codes(3, seed=1), random_codes(1, seed=2), random_codes(2, seed=3)]
     assert write_codes(path, batches, model_fingerprint=MAKER) == 6
     again = list(read_codes(path, model_fingerprint=MAKER))
-    assert [len(codes) for codes in again] == [3, 1, 2]
+    assert [len(batch.codes) for batch in again] == [3, 1, 2]
     assert all(map(same, again, batches))
+    assert {(batch.ids, batch.labels, batch.sizes) for batch in again} == {(None, None, None)}
+
+
+@pytest.mark.parametrize("labels", [(7, None, 2), ("cat", "dog", None), (None, None, None)])
+def test_what_is_known_of_the_images_comes_back(path, labels):
+    batches = [known_images(labels, seed) for seed in (1, 2)]
+    assert write_codes(path, batches, model_fingerprint=MAKER) == 6
+    for again, batch in zip(read_codes(path), batches, strict=True):
+        assert same(again, batch.codes)
+        assert (again.ids, again.labels, again.sizes) == (list(batch.ids), list(labels), list(batch.sizes))
+
+
+def test_what_is_not_known_has_no_column(path):
+    write_codes(path, [CodesBatch(random_codes(2), ids=["a", "b"])], model_fingerprint=MAKER)
+    assert pq.read_schema(path).names == ["id", "level_0", "level_1"]
+    (again,) = read_codes(path)
+    assert (again.ids, again.labels, again.sizes) == (["a", "b"], None, None)
+
+
+@pytest.mark.parametrize("positions", [(), (7,), (2, 3), (2, 3, 4)])
+def test_positions_of_any_rank_come_back(path, positions):
+    codes = Codes((torch.randint(0, 9, (3, 2, *positions)),), ((9, 9),))
+    write_codes(path, [codes], model_fingerprint=None)
+    assert same(next(read_codes(path)), codes)
+
+
+def test_many_levels_come_back(path):
+    codes = Codes(tuple(torch.full((2, 1, 3), level) for level in range(12)), ((12,),) * 12)
+    write_codes(path, [codes], model_fingerprint=None)
+    assert same(next(read_codes(path)), codes)
+
+
+def test_header_tells_what_there_is_without_the_codes(path):
+    write_codes(path, [random_codes(3), random_codes(2)], model_fingerprint=MAKER)
+    header = read_header(path)
+    assert (header.model_fingerprint, header.num_images) == (MAKER, 5)
+    assert (header.codebook_sizes, header.shapes) == (((8, 5), (300, 300)), ((2, 2, 2), (2, 4, 4)))
+
+
+def write_version_1(path, batches, model_fingerprint):
+    """As the first version wrote it: levels alone, their header with the version."""
+    sizes = batches[0].codebook_sizes
+    shapes = [tuple(level.shape[1:]) for level in batches[0].levels]
+    header = {"format_version": 1, "model_fingerprint": model_fingerprint, "codebook_sizes": sizes, "shapes": shapes}
+    kinds = [pa.list_(pa.uint16(), level[0].numel()) for level in batches[0].levels]
+    fields = [pa.field(f"level_{index}", kind) for index, kind in enumerate(kinds)]
+    schema = pa.schema(fields, metadata={b"depthq": json.dumps(header)})
+    with pq.ParquetWriter(path, schema) as writer:
+        for codes in batches:
+            flat = [pa.array(level.flatten().numpy().astype("uint16")) for level in codes.levels]
+            columns = [pa.FixedSizeListArray.from_arrays(*each) for each in zip(flat, (2 * 4, 2 * 16), strict=True)]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def test_files_of_version_1_are_read(path):
+    batches = [random_codes(3, seed=1), random_codes(2, seed=2)]
+    write_version_1(path, batches, MAKER)
+    again = list(read_codes(path, model_fingerprint=MAKER))
+    assert all(map(same, again, batches))
+    assert {(batch.ids, batch.labels, batch.sizes) for batch in again} == {(None, None, None)}
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"ids": ["a"]}, "ids must be one per image; got 1 for 3 images"),
+        ({"labels": [1, "cat", 2]}, "labels must be all int or all str; got int, str; convert them"),
+        ({"labels": [1.5, 2, 2]}, "labels must be all int or all str; got float, int"),
+        ({"sizes": [(4, 4), (0, 4), (4, 4)]}, r"sizes must be at least 1 x 1 pixels; got \(0, 4\)"),
+    ],
+)
+def test_what_cannot_be_known_of_images_is_refused(known, message):
+    with pytest.raises(ValueError, match=message):
+        CodesBatch(random_codes(3), **known)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (random_codes(3, ((8, 5), (300, 301))), "batches must all have the same codebook sizes; got "),
+        (
+            Codes(
+                tuple(level.transpose(2, 3).reshape(3, 2, 1, -1) for level in random_codes(3).levels),
+                ((8, 5), (300,) * 2),
+            ),
+            r"must all have the same shapes; got \(\(2, 1, 4\), \(2, 1, 16\)\) after \(\(2, 2, 2\), \(2, 4, 4\)\)",
+        ),
+        (known_images(), r"same columns; got \('id', 'label', 'height', 'width'\) after \(\)"),
+    ],
+)
+def test_batches_that_are_not_alike_are_refused_and_leave_nothing(path, other, message):
+    with pytest.raises(ValueError, match=message):
+        write_codes(path, [random_codes(3), other], model_fingerprint=MAKER)
+    assert not list(path.parent.iterdir())
+
+
+def test_codes_of_no_codebooks_are_refused(path):
+    nothing = Codes((torch.zeros(1, 0, 2, 2, dtype=torch.int64),), ((),))
+    with pytest.raises(ValueError, match=r"batches must have codebooks at each level; got codebook_sizes \(\(\),\)"):
+        write_codes(path, [nothing], model_fingerprint=MAKER)
 
 
 def test_each_level_takes_the_smallest_type_that_holds_its_codes(path):
@@ -56,12 +161,15 @@ def test_largest_code_of_the_smallest_type_survives(path):
 
 
 def test_other_programs_can_read_it(path):
-    codes = random_codes(2)
-    write_codes(path, [codes], model_fingerprint=MAKER)
+    batch = known_images()
+    write_codes(path, [batch], model_fingerprint=MAKER)
     table = pq.read_table(path)
-    assert table.num_rows == 2
-    assert table.column_names == ["level_0", "level_1"]
-    assert table["level_1"][1].as_py() == codes.levels[1][1].flatten().tolist()
+    assert table.num_rows == 3
+    assert table.column_names == ["id", "label", "height", "width", "level_0", "level_1"]
+    assert [str(table.schema.field(name).type) for name in ("id", "label", "height")] == ["string", "int64", "int32"]
+    first = table.slice(0, 1).to_pylist()[0]
+    assert [first[name] for name in ("id", "label", "height", "width")] == ["a/1.png", 7, 4, 5]
+    assert first["level_1"] == batch.codes.levels[1][0].flatten().tolist()
 
 
 def test_no_images_are_refused_and_leave_nothing(path):
@@ -84,11 +192,15 @@ def test_codes_of_another_model_are_refused(path):
     write_codes(path, [random_codes(1)], model_fingerprint=MAKER)
     with pytest.raises(ValueError, match=r"must hold codes of this model \(bbbbbbbbbbbb\); got .* \(aaaaaaaaaaaa\)"):
         read_codes(path, model_fingerprint="b" * 64)
+    write_codes(path, [random_codes(1)], model_fingerprint=None)
+    with pytest.raises(ValueError, match="got those of no depthq model; decode them with the model that made them"):
+        read_codes(path, model_fingerprint="b" * 64)
 
 
 def test_any_flipped_byte_is_noticed_or_harmless(path):
     codes = random_codes(20)
-    write_codes(path, [codes], model_fingerprint=MAKER)
+    known = {"ids": [f"{number}.png" for number in range(20)], "labels": range(20), "sizes": [(9, 9)] * 20}
+    write_codes(path, [CodesBatch(codes, **known)], model_fingerprint=MAKER)
     content = path.read_bytes()
     noticed = 0
     for place in range(0, len(content), 13):
@@ -101,6 +213,7 @@ def test_any_flipped_byte_is_noticed_or_harmless(path):
             noticed += 1
         else:
             assert same(again, codes)
+            assert again.ids == known["ids"]
     assert noticed > 100
 
 
@@ -127,8 +240,8 @@ def rewrite(path, **changes):
 
 def test_newer_format_is_refused(path):
     write_codes(path, [random_codes(1)], model_fingerprint=MAKER)
-    rewrite(path, format_version=2)
-    with pytest.raises(ValueError, match="must be of format 1; got 2; update depthq"):
+    rewrite(path, format_version=3)
+    with pytest.raises(ValueError, match="must be of format 2 or before; got 3; update depthq"):
         read_codes(path)
 
 
@@ -138,7 +251,11 @@ def test_newer_format_is_refused(path):
         {"codebook_sizes": [[2, 2], [2, 2]]},  # smaller than the codes
         {"codebook_sizes": [[8, 5]]},
         {"shapes": [[2, 2, 3], [2, 4, 4]]},
+        {"shapes": [[2, 2, 2]]},
+        {"codebook_sizes": [[8, 5]], "shapes": [[2, 2, 2]]},
+        {"shapes": [[2, 4], [2, 4, 4]]},  # as many codes, but of another rank
         {"shapes": 3},
+        {"model_fingerprint": 3},
     ],
 )
 def test_header_that_does_not_fit_the_codes_is_refused(path, changes):
@@ -149,12 +266,15 @@ def test_header_that_does_not_fit_the_codes_is_refused(path, changes):
 
 
 def test_missing_codes_are_refused(path):
-    write_codes(path, [random_codes(2)], model_fingerprint=MAKER)
+    write_codes(path, [known_images()], model_fingerprint=MAKER)
     table = pq.read_table(path)
-    holes = pa.array([None, table["level_0"][1].as_py()], table.schema[0].type)
-    pq.write_table(table.set_column(0, table.schema[0], holes), path)
-    with pytest.raises(ValueError, match="must be a whole file of codes"):
-        list(read_codes(path))
+    for place, name in enumerate(table.column_names):
+        if name == "label":
+            continue
+        holes = pa.array([None, *table[name][1:].to_pylist()], table.schema[place].type)
+        pq.write_table(table.set_column(place, table.schema[place], holes), path)
+        with pytest.raises(ValueError, match="must be a whole file of codes"):
+            list(read_codes(path))
 
 
 def test_missing_file_is_a_file_not_found(path):

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from depthq.data import DataError, HeldImages, evaluation_loader, open_images, opening, training_loader
+from depthq.data import (
+    DataError,
+    HeldImages,
+    Origin,
+    encoding_loader,
+    evaluation_loader,
+    open_images,
+    opening,
+    training_loader,
+)
 
 NUM_IMAGES = 20
 SETTINGS = {"batch_size": 4, "num_steps": 12, "seed": 5}
@@ -128,6 +137,36 @@ def test_evaluation_crops_the_centre():
 @pytest.mark.parametrize(("limit", "expected"), [(4, [[0, 1, 2], [3]]), (99, [[0, 1, 2], [3, 4]])])
 def test_evaluation_stops_at_the_limit(limit, expected):
     assert numbers(evaluation_loader(coordinates(num_images=5), batch_size=3, limit=limit)) == expected
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_encoding_sees_the_batches_of_evaluation_with_id_and_size(lazy_folder, write_images, num_workers):
+    write_images(lazy_folder, ["train/13.png"], size=(9, 7), start=13)
+    (lazy_folder / "train" / "05.png").write_bytes(b"no image")
+    images = open_images(lazy_folder, "train", image_size=5, on_bad_image="skip")
+    with pytest.warns(UserWarning, match="skipped 1 bad images"):
+        batches = list(encoding_loader(images, batch_size=8, num_workers=num_workers))
+    plain = list(evaluation_loader(images, batch_size=8))
+    assert all(torch.equal(batch.images, alone) for batch, alone in zip(batches, plain, strict=True))
+    origins = [origin for batch in batches for origin in batch.origins]
+    assert not images.has_labels
+    assert origins == [Origin(f"train/{number:02}.png") for number in range(NUM_IMAGES) if number != 5]
+    assert [size for batch in batches for size in batch.sizes] == [(8, 8)] * 12 + [(9, 7)] + [(8, 8)] * 6
+
+
+def test_a_new_source_of_ids_is_a_list_of_origins():
+    """As of a table of birds, whose names and numbers stand in no file that depthq reads."""
+    names = ["wren", "crow", "wren"]
+    origins = [Origin(f"bird {number}", name) for number, name in enumerate(names)]
+    birds = HeldImages(coordinates(num_images=3).pixels, image_size=5, origins=origins)
+    assert birds.has_labels
+    (batch,) = encoding_loader(birds, batch_size=8)
+    assert [(origin.id, origin.label) for origin in batch.origins] == [
+        ("bird 0", "wren"),
+        ("bird 1", "crow"),
+        ("bird 2", "wren"),
+    ]
+    assert batch.sizes == [(8, 8)] * 3
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from depthq.data import DataError, HeldImages, LazyImages, describe_images, open_images, opening
+from depthq.data import DataError, HeldImages, LazyImages, count_images, describe_images, open_images, opening
 
 
 def test_small_set_of_one_shape_is_held(tmp_path, write_images, monkeypatch):
@@ -110,6 +110,7 @@ def test_skipped_images_are_left_out_counted_and_told_of(tmp_path, write_images)
         images = open_images(tmp_path, "train", on_bad_image="skip")
     assert (len(images), images.num_skipped) == (23, 4)
     assert [int(image[0, 0, 0]) for image in images.pixels[:4]] == [1, 2, 7, 8]
+    assert [origin.id for origin in images.origins([1, 2])] == ["02.png", "07.png"]
 
 
 def test_transparent_and_too_small_images_are_skipped_too(tmp_path, encode, write_images):
@@ -132,7 +133,7 @@ def test_nothing_readable_raises_even_when_skipping(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "val"}, r"split must be \"train\" or \"test\"; got 'val'"),
+        ({"split": "val"}, r"split must be \"train\", \"test\" or \"all\"; got 'val'"),
         ({"split": "train", "on_bad_image": "ignore"}, "on_bad_image must be .*; got 'ignore'"),
         ({"split": "train", "image_size": 0}, "image_size must be at least 1; got 0"),
     ],
@@ -143,12 +144,27 @@ def test_arguments_out_of_range_raise(arguments, message):
 
 
 def test_heavy_packages_are_imported_only_where_they_are_used():
-    code = "import depthq.data, sys; print(*{'datasets', 'skimage', 'pyarrow', 'lightning'} & set(sys.modules))"
+    code = "import depthq.data, sys; print(*{'datasets', 'skimage', 'pyarrow', 'lightning', 'PIL'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("source", ["images", "parquet"])
+def test_all_images_of_a_source_are_opened_in_its_own_order(tmp_path, write_images, write_parquet, source):
+    if source == "images":
+        source = write_images(tmp_path, [f"{number:02}.png" for number in range(30)])
+    else:
+        source = write_parquet(tmp_path / "all.parquet", range(30))
+    images = open_images(source, "all")
+    assert images[17][0, 0, 0] == 17
+    assert len(images) == count_images(source) == 30
+
+
+def test_a_single_image_is_all_there_is(tmp_path, write_images):
+    assert len(open_images(write_images(tmp_path, ["1.png"]), "all")) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "test", "all"])
 @pytest.mark.parametrize("source", ["bundled", "images", "parquet"])
 def test_description_is_that_of_the_open_images(tmp_path, write_images, write_parquet, source, split):
     if source == "images":

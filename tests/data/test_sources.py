@@ -1,9 +1,11 @@
 import os
 
+import numpy as np
 import pytest
 
 from depthq.data import DataError
-from depthq.data.sources import find_images
+from depthq.data.origin import Origin
+from depthq.data.sources import count_encoded_images, find_images
 
 
 def names(encoded):
@@ -12,6 +14,10 @@ def names(encoded):
 
 def relative_names(root, split):
     return [os.path.relpath(name, root) for name in names(find_images(str(root), split))]
+
+
+def ids(encoded):
+    return [origin.id for origin in encoded.origins(range(len(encoded)))]
 
 
 def test_folder_is_searched_recursively_and_sorted(tmp_path, write_images):
@@ -61,6 +67,22 @@ def test_folder_called_testimony_is_no_split(tmp_path, write_images):
     assert relative_names(tmp_path, "train") == ["train_set/2.png"]
 
 
+def test_all_images_of_a_folder_are_those_of_any_split_and_of_none(tmp_path, write_images):
+    files = ["b.png", "test/1.png", "train/cat/1.png", "val/2.png"]
+    write_images(tmp_path, files)
+    everything = find_images(str(tmp_path), "all")
+    assert relative_names(tmp_path, "all") == ids(everything) == files
+    assert len(everything) == count_encoded_images(str(tmp_path)) == 4
+
+
+def test_ids_of_files_are_paths_relative_to_the_source_and_have_no_label(tmp_path, write_images):
+    write_images(tmp_path, ["train/cat/1.png", "train/dog/2.png", "test/3.png"])
+    assert find_images(f"{tmp_path}/", "train").origins([1, 0]) == [
+        Origin("train/dog/2.png"),
+        Origin("train/cat/1.png"),
+    ]
+
+
 def test_several_splits_without_a_train_one_raise(tmp_path, write_images):
     write_images(tmp_path, ["test/1.png", "val/2.png"])
     with pytest.raises(DataError, match="must have one called train; got test, val in"):
@@ -85,6 +107,35 @@ def test_parquet_rows_keep_their_order_and_are_named_by_file(tmp_path, write_par
         f"row 1 of {second}",
     ]
     assert len(find_images(str(tmp_path), "test")) == 2
+
+
+def test_ids_of_parquet_rows_are_their_numbers_behind_the_file_in_a_folder(tmp_path, write_parquet):
+    write_parquet(tmp_path / "train-0.parquet", range(3))
+    write_parquet(tmp_path / "train-1.parquet", range(3, 5))
+    write_parquet(tmp_path / "test.parquet", range(5, 7), column="image")  # in another column than the others
+    train = ["train-0.parquet:0", "train-0.parquet:1", "train-0.parquet:2", "train-1.parquet:0", "train-1.parquet:1"]
+    assert ids(find_images(str(tmp_path), "train")) == train
+    everything = find_images(str(tmp_path), "all")
+    assert ids(everything) == ["test.parquet:0", "test.parquet:1", *train]
+    assert [origin.label for origin in everything.origins(range(7))] == [5, 6, 0, 1, 2, 3, 4]
+    assert len(everything) == count_encoded_images(str(tmp_path)) == 7
+
+
+def test_ids_and_labels_of_a_parquet_file_are_those_of_its_rows(tmp_path, write_parquet):
+    file = write_parquet(tmp_path / "all.parquet", range(100, 112))
+    assert find_images(str(file), "test").origins([1]) == [Origin("10", 110)]
+    assert ids(find_images(str(file), "all")) == [str(row) for row in range(12)]
+    assert count_encoded_images(str(file)) == 12
+
+
+@pytest.mark.parametrize(("values", "label"), [(["cat", "dog"], "dog"), ([1, None], None), ([0.5, 1.5], None)])
+def test_labels_are_integers_or_strings(tmp_path, encode, values, label):
+    import datasets
+
+    cells = [{"bytes": encode(np.zeros((8, 8), np.uint8)), "path": None}] * 2
+    table = datasets.Dataset.from_dict({"image": cells, "label": values}).cast_column("image", datasets.Image())
+    table.to_parquet(str(tmp_path / "a.parquet"))
+    assert find_images(str(tmp_path / "a.parquet"), "all").origins([1]) == [Origin("1", label)]
 
 
 def test_parquet_folders_may_be_the_splits(tmp_path, write_parquet):
@@ -194,11 +245,15 @@ def test_hub_splits_are_used_as_they_are(hub, write_parquet):
         "row 1 of hub data set someone/birds, split test",
     ]
     assert len(find_images("someone/birds", "train")) == 3
+    everything = find_images("someone/birds", "all")
+    assert ids(everything) == ["train:0", "train:1", "train:2", "test:0", "test:1"]
+    assert everything.origins([4]) == [Origin("test:1", 4)]
+    assert len(everything) == count_encoded_images("someone/birds") == 5
 
 
 def test_single_hub_split_is_split(hub, write_parquet):
     write_parquet(hub / "birds" / "train.parquet", range(12))
-    assert [len(find_images("birds", split)) for split in ("train", "test")] == [10, 2]
+    assert [len(find_images("birds", split)) for split in ("train", "test", "all")] == [10, 2, 12]
 
 
 def test_hub_data_set_without_images_raises(hub):

@@ -40,7 +40,7 @@ def analyzed(images, make_model):
     def analyze(label: str = "ours", **settings) -> AnalyzedRun:
         model = make_model(**settings)
         counts = CodeCounts(model.codebook_sizes).update(model.encode(images))
-        return AnalyzedRun(label, model, counts, summarize_codes(counts))
+        return AnalyzedRun(label, counts, summarize_codes(counts), model)
 
     return analyze
 

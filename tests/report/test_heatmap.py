@@ -4,8 +4,8 @@ from depthq.analysis import CodeCounts, summarize_codes
 from depthq.report.heatmap import entropy_maps, information_map
 
 
-def summary(sizes, *levels):
-    return summarize_codes(CodeCounts(sizes).update(list(levels)))
+def summary(sizes, *levels, limit_bytes=None):
+    return summarize_codes(CodeCounts(sizes, limit_bytes=limit_bytes).update(list(levels)))
 
 
 def coin(*shape):
@@ -58,3 +58,17 @@ def test_values_are_shown_where_they_fit():
     few, many = (information_map(summary([[2] * count], coin(count, 1, 1))) for count in (12, 13))
     assert few.shows_values
     assert not many.shows_values
+
+
+def test_sequences_are_one_row_and_video_its_frames_one_below_another():
+    (sequence,) = entropy_maps(summary([[2]], (torch.arange(400) % 2).view(-1, 1, 1).expand(-1, 1, 5)))
+    assert sequence.title == "Level 0, 1 x 5 positions"
+    (video,) = entropy_maps(summary([[2]], coin(1, 2, 3)[:, :, None].expand(-1, 1, 4, 2, 3)))
+    assert video.title == "Level 0, 8 x 3 positions"
+    assert entropy_maps(summary([[2]], (torch.arange(400) % 2)[:, None])) == []
+
+
+def test_what_was_left_out_has_no_map():
+    left_out = summary([[2, 2]], coin(2, 2, 2), limit_bytes=0)
+    assert information_map(left_out) is None
+    assert entropy_maps(left_out) == []

@@ -53,3 +53,10 @@ def test_each_level_alone(make_model, images):
     assert len(alone) == 2
     assert torch.equal(alone[1], model.decode(codes, levels=[1]))
     assert not torch.equal(alone[0], alone[1])
+
+
+def test_sequences_mix_too():
+    a, b = (Codes((torch.full((1, 3, 4), code), torch.full((1, 3, 8), code)), ((2,) * 3,) * 2) for code in (0, 1))
+    coarse, fine = mix_positions(a, b, 1).levels
+    assert coarse.float().mean() == fine.float().mean() == 1 / 4
+    assert mix_codebooks(a, b, 2).levels[1][0, :, 0].tolist() == [1, 1, 0]

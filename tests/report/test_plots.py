@@ -4,9 +4,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from depthq.analysis import CodeCounts, MutualInformation, pairwise_mutual_information
-from depthq.report.plots import plot_mutual_information, plot_position_entropy, plot_usage
+from depthq.report.plots import plot_mutual_information, plot_position_entropy, plot_usage, tile
 
 
 def drawn(figure):
@@ -110,3 +111,14 @@ def test_usage_of_a_level_that_does_not_exist_is_refused():
 def test_matplotlib_loads_only_when_something_is_drawn():
     check = "import sys, depthq.analysis; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_tiles_stand_in_rows():
+    from matplotlib.figure import Figure
+
+    def square(side: float) -> Figure:
+        return Figure(figsize=(side, side), dpi=10)
+
+    page = tile([[square(1), square(2)], [square(4)]])
+    assert isinstance(page, Image.Image)
+    assert page.size == (40, 20 + 40)

@@ -52,3 +52,10 @@ def test_summary_is_json(analyzed):
     content = json.loads(json.dumps(asdict(summary), allow_nan=False))
     assert [level["grid"] for level in content["levels"]] == [[4, 4], [8, 8]]
     assert len(content["mutual_information"][1]["matrix_nats"]) == 6
+
+
+def test_what_was_left_out_is_a_dash():
+    coin = torch.arange(400) % 2
+    rows = table_rows({"rows": summarize_codes(CodeCounts([2, 2], limit_bytes=0).update(coin[:, None].expand(-1, 2)))})
+    assert rows["level 0: mean entropy of a code, nats"] == ["0.693"]
+    assert {rows[name][0] for name in rows if "MI" in name or "total correlation" in name} == {"-"}

@@ -79,7 +79,7 @@ def _probability_within(angle: float, degrees_of_freedom: int) -> float:
 
 
 def _merged(blocks: Sequence[CodeCounts]) -> CodeCounts:
-    merged = CodeCounts(blocks[0].codebook_sizes)
+    merged = CodeCounts(blocks[0].codebook_sizes, limit_bytes=blocks[0].limit_bytes)
     for block in blocks:
         merged.merge(block)
     return merged

@@ -21,6 +21,8 @@ Codebook = tuple[int, int]
 # runs operations of this size on one thread, without the barriers that cost most of the time on a busy
 # machine.
 POSITIONS_AT_ONCE = 16_384
+BYTES_PER_CELL = 8
+TABLES_LIMIT_BYTES = 2**30  # of the joint tables, and of those per position, in what the command line counts
 CODES_CHECKED_AT_ONCE = 2**20  # checking copies them to int64: 8 MiB
 MOST_CELLS_OF_A_LEVEL = 2**22  # of the table of all codebooks of a level together: 32 MiB
 
@@ -39,8 +41,8 @@ class CodeCounts:
     Args:
         codebook_sizes: Sizes K_m per level, coarse to fine, as in `Codes`; of a single level just its sizes.
         device: Where the tables live; batches are moved there.
-        limit_bytes: If given, what the joint tables may take in all: where they would take more, they are left out,
-            and all else is counted.
+        limit_bytes: If given, what the joint tables may take in all, and what those per position may: where either
+            would take more, it is left out (`has_pairs`, `has_positions`), and all else is counted.
 
     Raises:
         ValueError: If a size is no integer of at least 1, or the tables do not fit in memory.
@@ -59,15 +61,18 @@ class CodeCounts:
         limit_bytes: int | None = None,
     ):
         self.codebook_sizes = _as_sizes_per_level(codebook_sizes)
+        self.limit_bytes = limit_bytes
         self.grids: tuple[tuple[int, ...], ...] | None = None
         """Shape of the positions of each level, () for rows without positions; None until the first batch."""
         self._device = torch.device(device)
         self._is_reduced = False
-        self._positions: list[Tensor] = []  # per level (M, P, max K)
+        self._positions: list[Tensor] = []  # per level (M, P, max K); P = 1 where they are not told apart
         # All joint tables lie in one buffer, so that merging and all-reducing are one operation.
         groups = [*combinations(self.codebooks, 2), *self._levels_counted_whole()]
         cells = [math.prod(self._sizes(group)) for group in groups]
-        if limit_bytes is not None and 8 * sum(cells) > limit_bytes:
+        self.joint_bytes = BYTES_PER_CELL * sum(cells)
+        """What the joint tables take, or would take where they are left out."""
+        if not self.has_pairs:
             groups, cells = [], []
         self._starts: dict[tuple[Codebook, ...], int] = dict(zip(groups, accumulate(cells, initial=0), strict=False))
         self._joint = _new_table((sum(cells),), self._device)
@@ -76,6 +81,29 @@ class CodeCounts:
     def codebooks(self) -> tuple[Codebook, ...]:
         """All codebooks, level by level, coarse to fine."""
         return tuple((level, index) for level, sizes in enumerate(self.codebook_sizes) for index in range(len(sizes)))
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether joint tables are kept: of pairs, and of whole levels."""
+        return self._fits(self.joint_bytes)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether positions are told apart; raises ValueError before the first batch, which says how many there are."""
+        self._seen(0)
+        return self._fits(self.position_bytes)
+
+    @property
+    def position_bytes(self) -> int:
+        """What the tables per position take, or would take where they are left out; 0 before the first batch."""
+        return BYTES_PER_CELL * sum(math.prod(shape) for shape in self._position_shapes(self.grids or ()))
+
+    @property
+    def num_images(self) -> int:
+        """How many images were counted."""
+        if self.grids is None:
+            return 0
+        return int(self.marginal()[0].sum()) // math.prod(self.grids[0])
 
     def update(self, codes: Codes | CodeArray | Sequence[CodeArray]) -> Self:
         """Count one more batch; nothing is counted if any of it is refused.
@@ -110,6 +138,8 @@ class CodeCounts:
                 f"other must have codebook_sizes {self.codebook_sizes}; got {other.codebook_sizes}; "
                 "only counts of the same codebooks add up"
             )
+        if other.limit_bytes != self.limit_bytes:
+            raise ValueError(f"other must have limit_bytes {self.limit_bytes}; got {other.limit_bytes}")
         if other.grids is not None:
             self._set_grids(other.grids)
             for mine, theirs in zip(self._buffers(), other._buffers(), strict=True):
@@ -123,7 +153,8 @@ class CodeCounts:
         where the backend works: `device="cuda"` for NCCL.
 
         Raises:
-            ValueError: On every process, if their codebook sizes or their positions differ, or if it was called before.
+            ValueError: On every process, if their codebook sizes, limits or positions differ, or if it was called
+                before.
         """
         if not (dist.is_available() and dist.is_initialized()):
             return self
@@ -131,11 +162,14 @@ class CodeCounts:
             raise ValueError("all_reduce must be called once; got a second call, which would count everything again")
         self._is_reduced = True
         gathered: list = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, (self.codebook_sizes, self.grids))
-        sizes = {sizes for sizes, _ in gathered}
+        dist.all_gather_object(gathered, (self.codebook_sizes, self.limit_bytes, self.grids))
+        sizes = {sizes for sizes, _, _ in gathered}
         if len(sizes) > 1:
             raise ValueError(f"codebook_sizes must be the same on all processes; got {sorted(sizes)}")
-        seen = {grid for _, grid in gathered if grid is not None}
+        limits = {limit for _, limit, _ in gathered}
+        if len(limits) > 1:
+            raise ValueError(f"limit_bytes must be the same on all processes; got {limits}")
+        seen = {grid for _, _, grid in gathered if grid is not None}
         if len(seen) > 1:
             raise ValueError(f"positions must be the same on all processes; got {sorted(seen)}")
         if seen:
@@ -149,9 +183,18 @@ class CodeCounts:
         return self._seen(level).sum(1)
 
     def per_position(self, level: int = 0) -> Tensor:
-        """Counts per codebook and position: int64 (M, *positions, max K)."""
+        """Counts per codebook and position: int64 (M, *positions, max K).
+
+        Raises:
+            ValueError: If the level does not exist, nothing has been counted, or positions are not told apart.
+        """
         counts = self._seen(level)
         assert self.grids is not None
+        if not self.has_positions:
+            raise ValueError(
+                f"counts must tell positions apart; their tables, {self.position_bytes:,} bytes, are left out as more "
+                f"than limit_bytes {self.limit_bytes:,}; raise it"
+            )
         return counts.view(counts.shape[0], *self.grids[level], counts.shape[-1])
 
     def joint(self, a: Codebook, b: Codebook) -> Tensor:
@@ -160,9 +203,15 @@ class CodeCounts:
         Across levels the positions are those of the finer grid.
 
         Raises:
-            ValueError: If a codebook does not exist, both are the same, or nothing has been counted.
+            ValueError: If a codebook does not exist, both are the same, nothing has been counted, or joint tables are
+                left out.
         """
         self._seen(0)
+        if not self.has_pairs:
+            raise ValueError(
+                f"counts must have joint tables; theirs, {self.joint_bytes:,} bytes, are left out as more than "
+                f"limit_bytes {self.limit_bytes:,}; raise it, or count fewer codebooks at a time"
+            )
         if (a, b) in self._starts:
             return self._table((a, b)).view(self._sizes((a, b)))
         if (b, a) in self._starts:
@@ -174,12 +223,22 @@ class CodeCounts:
     def joint_of_level(self, level: int = 0) -> Tensor | None:
         """Counts of combinations of the codes of all M codebooks of a level: int64 (K_1, ..., K_M).
 
-        None for three codebooks or more whose combinations are more than 2^22: too many for a table.
+        None for three codebooks or more whose combinations are more than 2^22, too many for a table, and for two or
+        more where joint tables are left out.
         """
         marginal, group = self._seen(level).sum(1), self._codebooks_of(level)
         if len(group) == 1:
             return marginal[0]
         return self._table(group).view(self._sizes(group)) if group in self._starts else None
+
+    def _fits(self, num_bytes: int) -> bool:
+        return self.limit_bytes is None or num_bytes <= self.limit_bytes
+
+    def _position_shapes(self, grids: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]]:
+        """Of each level's table of codes by position, (M, P, max K)."""
+        return [
+            (len(sizes), math.prod(grid), max(sizes)) for sizes, grid in zip(self.codebook_sizes, grids, strict=False)
+        ]
 
     def _codebooks_of(self, level: int) -> tuple[Codebook, ...]:
         return tuple((level, index) for index in range(len(self.codebook_sizes[level])))
@@ -241,10 +300,9 @@ class CodeCounts:
             if len(coarse) != len(fine) or any(c > f for c, f in zip(coarse, fine, strict=True)):
                 raise ValueError(f"levels must go from the coarse grid to the fine one; got {coarse} before {fine}")
         if self.grids is None:
-            shapes = [
-                (len(sizes), math.prod(grid), max(sizes))
-                for sizes, grid in zip(self.codebook_sizes, grids, strict=True)
-            ]
+            shapes = self._position_shapes(grids)
+            if not self._fits(BYTES_PER_CELL * sum(map(math.prod, shapes))):
+                shapes = [(codebooks, 1, size) for codebooks, _, size in shapes]
             self._positions = [_new_table(shape, self._device) for shape in shapes]
             self.grids = grids
 
@@ -335,12 +393,13 @@ def as_tensor(array: Tensor | np.ndarray) -> Tensor:
 
 
 def _new_table(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    num_bytes = BYTES_PER_CELL * math.prod(shape)
     try:
         return torch.zeros(shape, dtype=torch.int64, device=device)
     except (RuntimeError, TypeError) as error:  # the allocator's, and that of numbers beyond 64 bits
         raise ValueError(
-            f"codebook_sizes must leave tables that memory holds; got one of {8 * math.prod(shape):,} bytes "
-            f"on {device} for shape {shape}; count fewer codebooks at a time, or flatten positions to rows (N, M)"
+            f"codebook_sizes must leave tables that memory holds; got one of {num_bytes:,} bytes on {device} for shape "
+            f"{shape}; count fewer codebooks at a time, flatten positions to rows (N, M), or set limit_bytes"
         ) from error
 
 

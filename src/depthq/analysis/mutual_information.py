@@ -23,6 +23,7 @@ SAMPLES_PER_CELL = {"plugin": 5, "miller_madow": 2, "shuffle": 0}
 # Shuffling is in doubt where both what it takes away and what it leaves are at least this much.
 NOTICEABLE_NATS = 0.1
 FEWEST_OF_ONE_CODE = 5  # positions; from fewer, a codebook that shows one code need not be constant
+MOST_CELLS_DRAWN = 2**22  # of a table, that cost more than to permute fewer codes than these
 MOST_COUNTS_SHUFFLED = 10**9  # NumPy draws from no larger sample
 
 
@@ -117,7 +118,8 @@ def shuffled_mutual_information_nats(joint: CodeArray, *, num_shuffles: int = 4,
     """Plug-in mutual information left when one variable's codes are permuted at random: its bias if independent.
 
     The permuted sample's table is drawn straight from the marginals, row by row without replacement, which
-    has the same distribution as permuting the codes and does not need them. From 10^9 counts, of which NumPy does
+    has the same distribution as permuting the codes and does not need them. Of a table with more than 2^22 cells, and
+    more cells than counts, codes are permuted instead, which is faster there. From 10^9 counts, of which NumPy does
     not draw, it is the limit for large samples, (K_a - 1)(K_b - 1) / (2 N) over the codes in use.
     """
     joint = _as_joint(joint)
@@ -126,6 +128,8 @@ def shuffled_mutual_information_nats(joint: CodeArray, *, num_shuffles: int = 4,
     if rows.sum() >= MOST_COUNTS_SHUFFLED:
         return _large_sample_bias_nats(joint)
     rng = np.random.default_rng(seed)
+    if len(rows) * len(columns) > max(MOST_CELLS_DRAWN, rows.sum()):
+        return sum(_permuted_information_nats(rows, columns, rng) for _ in range(num_shuffles)) / num_shuffles
     tables = (torch.from_numpy(_draw_independent_table(rows, columns, rng)) for _ in range(num_shuffles))
     return sum(mutual_information_nats(table) for table in tables) / num_shuffles
 
@@ -193,6 +197,14 @@ def _draw_independent_table(rows: np.ndarray, columns: np.ndarray, rng: np.rando
         table[row] = rng.multivariate_hypergeometric(left, count, method="marginals")
         left -= table[row]
     return table
+
+
+def _permuted_information_nats(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> float:
+    """Plug-in mutual information of codes with these counts, paired at random, without their table."""
+    a, b = (np.repeat(np.arange(len(counts)), counts) for counts in (rows, columns))
+    _, joint = np.unique(a * len(columns) + rng.permutation(b), return_counts=True)
+    entropies = [float(entropy_nats(counts)) for counts in (rows, columns, joint)]
+    return entropies[0] + entropies[1] - entropies[2]
 
 
 def _large_sample_bias_nats(joint: Tensor) -> float:

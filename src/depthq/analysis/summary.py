@@ -10,10 +10,15 @@ from torch import Tensor
 
 from depthq.analysis.counting import CodeCounts
 from depthq.analysis.entropy import code_entropy, entropy_nats, position_entropy_nats
-from depthq.analysis.mutual_information import Estimator, MutualInformation, pairwise_mutual_information
+from depthq.analysis.mutual_information import Estimator, pairwise_mutual_information
 from depthq.analysis.total_correlation import joint_entropy_bounds, total_correlation_nats
 
 ESTIMATORS: tuple[Estimator, ...] = ("plugin", "shuffle", "miller_madow")
+
+
+# A figure for each position of a level, as lists within lists: a map (H, W) is H lists of W numbers, rows without
+# positions a single number.
+PositionFigures = float | list["PositionFigures"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class LevelSummary:
     """The codebooks of one level; lists have one entry per codebook. Entropies are plug-in unless named otherwise."""
 
     grid: list[int]
-    """Height and width of the level's map of codes."""
+    """Shape of the level's positions: height and width of an image's, the length of a sequence, none of rows."""
     positions: int
     """Positions counted, over all images."""
     codebook_sizes: list[int]
@@ -38,18 +43,19 @@ class LevelSummary:
     """Share of the K codes that occur, 0..1."""
     mean_entropy_nats: float
     """Mean over codebooks of the entropy of one code: the paper's "entropy"."""
-    position_entropy_nats: list[list[float]]
-    """H rows of W: entropy over images of the code at each position, mean over codebooks (Fig. 3, left)."""
+    position_entropy_nats: PositionFigures | None
+    """Entropy over images of the code at each position, mean over codebooks (Fig. 3, left); of maps H rows of W. None
+    where positions are not told apart."""
     total_correlation_nats: float | None = None
     """What the sum of the codebooks' entropies counts more than once, from the table of all of them; None where that
-    has too many cells."""
+    has too many cells, or is left out."""
     total_correlation_miller_madow_nats: float | None = None
     """Corrected for the size of the sample."""
 
 
 @dataclass(frozen=True)
 class PairSummary:
-    """What codebooks share, by one estimator; None where there is no pair."""
+    """What codebooks share, by one estimator; None where there is no pair, or joint tables are left out."""
 
     estimator: str
     """Of mutual information: on few samples plugin is too high unless codes depend strongly on each other; shuffle
@@ -60,12 +66,12 @@ class PairSummary:
     """Mean over the pairs of each level: the paper's "mean MI"."""
     mean_across_levels_nats: float | None
     """Mean over pairs of codebooks of different levels, at the positions of the finer one."""
-    total_correlation_lower_nats: float
+    total_correlation_lower_nats: float | None
     """What the sum of all codebooks' entropies counts more than once, per position: at least ... (as high or low as the
     pairs are by this estimator, so that from few samples plugin gives no lower bound)"""
-    total_correlation_upper_nats: float
+    total_correlation_upper_nats: float | None
     """... and at most."""
-    matrix_nats: list[list[float]]
+    matrix_nats: list[list[float]] | None
     """Mutual information of each pair, entropy on the diagonal; rows and columns in the order of `codebooks`."""
 
 
@@ -81,7 +87,7 @@ class CodeSummary:
     mutual_information: list[PairSummary]
     """By plugin, shuffle and miller_madow, in this order."""
     warnings: list[str]
-    """Which figures rest on too few samples, with the bias to expect."""
+    """Which figures rest on too few samples, with the bias to expect; and which were left out, and why."""
 
     @property
     def plugin(self) -> PairSummary:
@@ -100,35 +106,36 @@ def summarize_codes(counts: CodeCounts) -> CodeSummary:
     """Entropy, usage, mutual information and total correlation of counted codes.
 
     Args:
-        counts: Of maps of codes (B, M, H, W), one or more levels.
+        counts: Of codes (N, M) or (B, M, *positions), one or more levels. Figures whose tables `counts` left out are
+            None, and `warnings` says so.
 
     Raises:
-        ValueError: If nothing has been counted, or codes other than maps.
+        ValueError: If nothing has been counted.
     """
-    if counts.grids is not None and any(len(grid) != 2 for grid in counts.grids):
-        raise ValueError(
-            f"counts must be of maps (B, M, H, W); got positions {counts.grids}; "
-            "give codes axes of length 1, as (N, M, 1, 1)"
-        )
     with _collected_warnings() as level_doubts:
         levels = [_level_summary(counts, level) for level in range(len(counts.codebook_sizes))]
     with _collected_warnings() as pair_doubts:
-        information = [pairwise_mutual_information(counts, estimator=estimator) for estimator in ESTIMATORS]
-    pairs = [_pair_summary(each) for each in information]
+        pairs = [_pair_summary(counts, estimator) for estimator in ESTIMATORS]
     return CodeSummary(
-        images=int(counts.per_position()[0, 0, 0].sum()),
+        images=counts.num_images,
         levels=levels,
         codebooks=[f"{level}.{index}" for level, index in counts.codebooks],
         mutual_information=pairs,
-        warnings=level_doubts + pair_doubts + ([_total_correlation_doubt(*pairs)] if pair_doubts else []),
+        warnings=[
+            *_left_out(counts),
+            *level_doubts,
+            *pair_doubts,
+            *([_total_correlation_doubt(*pairs)] if pair_doubts else []),
+        ],
     )
 
 
 def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:
-    entropy, per_position = code_entropy(counts, level), position_entropy_nats(counts, level)
+    entropy = code_entropy(counts, level)
+    assert counts.grids is not None
     has_table = counts.joint_of_level(level) is not None
     return LevelSummary(
-        grid=list(per_position.shape[1:]),
+        grid=list(counts.grids[level]),
         positions=entropy.num_samples,
         codebook_sizes=list(counts.codebook_sizes[level]),
         entropy_nats=entropy.entropy_nats.tolist(),
@@ -137,7 +144,7 @@ def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:
         perplexity=entropy.perplexity.tolist(),
         usage=entropy.usage.tolist(),
         mean_entropy_nats=float(entropy.entropy_nats.mean()),
-        position_entropy_nats=per_position.mean(0).tolist(),
+        position_entropy_nats=(position_entropy_nats(counts, level).mean(0).tolist() if counts.has_positions else None),
         total_correlation_nats=total_correlation_nats(counts, level=level) if has_table else None,
         total_correlation_miller_madow_nats=(
             total_correlation_nats(counts, "miller_madow", level=level) if has_table else None
@@ -145,7 +152,25 @@ def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:
     )
 
 
-def _pair_summary(information: MutualInformation) -> PairSummary:
+def _left_out(counts: CodeCounts) -> list[str]:
+    notes = []
+    if not counts.has_pairs:
+        notes.append(
+            f"mutual information and total correlation are left out: their tables would take {counts.joint_bytes:,} "
+            f"bytes, more than {counts.limit_bytes:,}; count fewer codebooks at a time"
+        )
+    if not counts.has_positions:
+        notes.append(
+            f"entropy per position is left out: its tables would take {counts.position_bytes:,} bytes, more than "
+            f"{counts.limit_bytes:,}"
+        )
+    return notes
+
+
+def _pair_summary(counts: CodeCounts, estimator: Estimator) -> PairSummary:
+    if not counts.has_pairs:
+        return PairSummary(estimator, None, [None] * len(counts.codebook_sizes), None, None, None, None)
+    information = pairwise_mutual_information(counts, estimator=estimator)
     level_of = torch.tensor([level for level, _ in information.codebooks])
     different = ~torch.eye(len(level_of), dtype=torch.bool)
     same_level = level_of[:, None] == level_of[None, :]

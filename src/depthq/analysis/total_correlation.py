@@ -78,7 +78,8 @@ def joint_entropy_nats(
 
     Raises:
         ValueError: If codes are empty, not integers or negative, there are several levels and none is chosen, counts
-            have no table of this level, as its combinations are more than 2^22, or the estimator is unknown.
+            have no table of this level, as its combinations are more than 2^22 or the table was left out, or the
+            estimator is unknown.
 
     Warns:
         UserWarning: If there are too few samples per distinct row, with the bias to expect and the corrected
@@ -143,8 +144,8 @@ def _joint_and_single_counts(codes: CodeCounts | Codes | CodeArray, level: int |
     joint, sizes = codes.joint_of_level(level), codes.codebook_sizes[level]
     if joint is None:
         raise ValueError(
-            f"codes must be of a level whose table of all codebooks fits into {MOST_CELLS_OF_A_LEVEL:,} cells; got "
-            f"counts of sizes {sizes}; pass the codes themselves, or use joint_entropy_bounds"
+            f"codes must be of a level whose table of all codebooks fits into {MOST_CELLS_OF_A_LEVEL:,} cells and into "
+            f"limit_bytes; got counts of sizes {sizes}; pass the codes themselves, or use joint_entropy_bounds"
         )
     return joint.flatten(), list(codes.marginal(level))
 

@@ -3,10 +3,18 @@
 examples:
   depthq analyze runs/demo --out analysis/
   depthq analyze runs/dq --compare runs/vq --data cifar10/ --out dq-and-vq/
+  depthq analyze codes.parquet --out analysis/
+  depthq analyze codes.npy --codebook-size 1024 --out analysis/
 
-Writes analysis.json, table.txt and figures (PNG) into a new folder. All images of the split (or the first --limit) are
-counted; those in the pictures are drawn from them at random, the same ones every time. --compare counts another model
-over the same images, and draws both with the same scales. docs/analysis.md tells how to read it all.
+Writes analysis.json, table.txt, plots and pictures (PNG) into a new folder. All images of the split (or the first
+--limit) are counted; those in the pictures are drawn from them at random, the same ones every time. --compare counts
+another model over the same images, and draws both with the same scales.
+
+In place of a model it takes a file of codes, of depthq encode or of any quantizer: an integer array (N, M) or
+(B, M, *positions) of numpy.save, with the codebooks' sizes. What asks for a model, the pictures, is left out there.
+
+Tables of pairs of codes that would take more than 1 GiB are left out, and so are those per position: entropy and usage
+are told all the same. docs/analysis.md tells how to read it all.
 """
 
 import json
@@ -22,16 +30,20 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.analysis import CodeCounts, MutualInformation, summarize_codes
+from depthq.analysis.counting import TABLES_LIMIT_BYTES
 from depthq.analysis.summary import ESTIMATORS
-from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
+from depthq.cli.model_and_data import MODEL_HELP, ModelAndData, add_model_and_data, load, model_and_data
+from depthq.cli.stored_codes import count_stored_codes, is_codes_file
 from depthq.files import new_folder
 from depthq.models import DQAE
 from depthq.runs import load_model, load_run_settings
 from depthq.units import nats_to_bits
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from depthq.measure import ImageSample
-    from depthq.report import AnalyzedRun
+    from depthq.report import AnalyzedCodes, AnalyzedRun
 
 IMAGES_DRAWN = 8
 
@@ -39,36 +51,67 @@ IMAGES_DRAWN = 8
 @dataclass(frozen=True)
 class Settings:
     source: ModelAndData
+    codebook_sizes: list[int]
     compare: Path | None
     limit: int | None
     out: Path
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model_and_data(parser)
+    add_model_and_data(parser, help=f"{MODEL_HELP}, or a file of codes")
+    parser.add_argument(
+        "--codebook_size", type=PositiveInt, nargs="+", help="K of an array's codebooks: one for all, or one of each"
+    )
     parser.add_argument("--compare", type=Path, help="another model, to be shown beside this one")
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     options = parser.parse_args(arguments)
+    _check_options(options)
+    return Settings(model_and_data(options), options.codebook_size or [], options.compare, options.limit, options.out)
+
+
+def _check_options(options) -> None:
+    """Options that go together with a model or with a file of codes, but not with both."""
+    if is_codes_file(options.model):
+        for name in ("compare", "data", "image_size", "on_bad_image"):
+            if getattr(options, name) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} must come with a model; got codes in {options.model}; leave it out")
+        return
+    if options.codebook_size:
+        raise ValueError(f"--codebook-size must come with a file of codes; got {options.model}, which knows its own")
     if options.compare and options.compare.resolve() == options.model.resolve():
         raise ValueError(f"--compare must be another model; got {options.compare} again; leave it out")
-    return Settings(model_and_data(options), options.compare, options.limit, options.out)
 
 
 def run(settings: Settings) -> None:
-    from depthq.report import comparison_table, draw_figures  # here, as --help need not wait for it
+    from depthq.report import comparison_table, draw_pictures, draw_plots  # here, as --help need not wait for them
 
     with new_folder(settings.out) as folder:
-        runs, sample = _count(settings)
+        pictures: dict[str, Image] = {}
+        runs: Sequence[AnalyzedCodes]
+        if is_codes_file(settings.source.model):
+            runs = [_stored_codes(settings)]
+        else:
+            runs, sample = _count(settings)
+            pictures = draw_pictures(runs, sample.images)
         table = comparison_table({run.label: run.summary for run in runs})
         (folder / "analysis.json").write_text(json.dumps(_content(settings, runs), indent=2) + "\n")
         (folder / "table.txt").write_text(table + "\n")
-        for name, picture in draw_figures(runs, sample.images).items():
+        for name, picture in (draw_plots(runs) | pictures).items():
             picture.save(folder / f"{name}.png")
     print(f"{settings.out}: codes of {runs[0].summary.images} images\n\n{table}")
     for run in runs:
         for warning in run.summary.warnings:
             print(f"\nnote on {run.label}: {warning}")
+
+
+def _stored_codes(settings: Settings) -> "AnalyzedCodes":
+    from depthq.report import AnalyzedCodes
+
+    path = settings.source.model
+    counts = count_stored_codes(path, settings.codebook_sizes, limit=settings.limit)
+    return AnalyzedCodes(path.name, counts, summarize_codes(counts))
 
 
 def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
@@ -89,7 +132,7 @@ def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
         for model, counted in zip(models, counts, strict=True):
             counted.update(model.encode(images).to("cpu"))
     parts = zip(_labels(folders), models, counts, strict=True)
-    return [AnalyzedRun(label, model, counted, summarize_codes(counted)) for label, model, counted in parts], sample
+    return [AnalyzedRun(label, counted, summarize_codes(counted), model) for label, model, counted in parts], sample
 
 
 def _check_channels(folders: Sequence[Path], models: Sequence[DQAE]) -> None:
@@ -103,9 +146,9 @@ def _check_channels(folders: Sequence[Path], models: Sequence[DQAE]) -> None:
 
 
 def _new_counts(folder: Path, model: DQAE) -> CodeCounts:
-    if not model.codebook_sizes:
+    if not any(model.codebook_sizes):
         raise ValueError(f"{folder} must have a quantizer; its model has none; analyze one that has codes")
-    return CodeCounts(model.codebook_sizes)
+    return CodeCounts(model.codebook_sizes, limit_bytes=TABLES_LIMIT_BYTES)
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -114,28 +157,38 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def _content(settings: Settings, runs: "Sequence[AnalyzedRun]") -> dict:
+def _content(settings: Settings, runs: "Sequence[AnalyzedCodes]") -> dict:
     source = settings.source
-    return {
-        "data": source.data or load_run_settings(source.model)["data"],
-        "split": source.split,
-        "runs": [{"run": run.label, "config": asdict(run.model.config)} | _figures(run) for run in runs],
-    }
+    if is_codes_file(source.model):
+        data, split = str(source.model), None
+    else:
+        data, split = source.data or load_run_settings(source.model)["data"], source.split
+    return {"data": data, "split": split, "runs": [_content_of(run) for run in runs]}
 
 
-def _figures(run: "AnalyzedRun") -> dict:
+def _content_of(run: "AnalyzedCodes") -> dict:
+    from depthq.report import AnalyzedRun
+
+    config = asdict(run.model.config) if isinstance(run, AnalyzedRun) else None
+    return {"run": run.label, "config": config} | _metrics(run)
+
+
+def _metrics(run: "AnalyzedCodes") -> dict:
     """The summary's, all nats in bits too, and mutual information as a share of the lower entropy."""
-    figures = asdict(run.summary)
-    for part in (*figures["levels"], *figures["mutual_information"]):
+    metrics = asdict(run.summary)
+    for part in (*metrics["levels"], *metrics["mutual_information"]):
         nats = {name: value for name, value in part.items() if name.endswith("_nats")}
         part |= {name.replace("_nats", "_bits"): _in_bits(value) for name, value in nats.items()}
-    for estimator, pairs in zip(ESTIMATORS, figures["mutual_information"], strict=True):
-        pairs |= _mean_shares(run.mutual_information(estimator))
-    return figures
+    for estimator, pairs in zip(ESTIMATORS, metrics["mutual_information"], strict=True):
+        if run.counts.has_pairs:
+            pairs |= _mean_shares(run.mutual_information(estimator))
+        else:
+            pairs |= {"mean_within_level_share": [None] * len(run.summary.levels), "mean_across_levels_share": None}
+    return metrics
 
 
 def _in_bits(nats):
-    """A figure, None, or lists of them."""
+    """A number of nats, None, or lists of them."""
     if isinstance(nats, list):
         return [_in_bits(value) for value in nats]
     return None if nats is None else nats_to_bits(nats)

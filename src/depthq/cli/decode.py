@@ -45,8 +45,8 @@ def run(settings: Settings) -> None:
     batches = read_codes(settings.codes, model_fingerprint=model.fingerprint())
     count = 0
     with new_folder(settings.out) as folder:
-        for codes in tqdm(batches, unit="batch", delay=2, leave=False):
-            for image in model.decode(codes.to(settings.device), settings.levels).cpu():
+        for batch in tqdm(batches, unit="batch", delay=2, leave=False):
+            for image in model.decode(batch.codes.to(settings.device), settings.levels).cpu():
                 to_picture(image).save(folder / f"{count:08d}.png")
                 count += 1
     print(f"{settings.out}: {count} images")

@@ -3,16 +3,34 @@
 examples:
   depthq encode runs/demo --data bundled --out codes.parquet
   depthq encode runs/photos --data my-photos/ --split train --out codes.parquet
+
+Takes all images of the data, those for training and those for testing together, unless --split names a part: image
+files in the order of their paths, rows as they come. Beside its codes each image keeps its id (path in the folder, or
+row), its original height and width, and its label where the data has a column of that name.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from depthq.cli.model_and_data import ModelAndData, add_model_and_data, codes_of, load, model_and_data
+from depthq.cli.model_and_data import (
+    BATCH_SIZE,
+    ModelAndData,
+    add_model_and_data,
+    count_all_images,
+    model_and_data,
+    open_model_and_images,
+)
 from depthq.files import check_is_new
+from depthq.models import DQAE
+
+if TYPE_CHECKING:
+    from depthq.codes.file import CodesBatch
+    from depthq.data import ImageBatch
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,7 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model_and_data(parser)
+    add_model_and_data(parser, split="all")
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
     parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     options = parser.parse_args(arguments)
@@ -31,13 +49,28 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
-    from depthq.codes.file import write_codes  # here, as --help need not wait for it
+    from tqdm import tqdm  # here, with the rest that --help need not wait for
+
+    from depthq.codes.file import write_codes
+    from depthq.data import encoding_loader
 
     check_is_new(settings.out)
-    model, batches = load(settings.source, limit=settings.limit)
-    images = write_codes(settings.out, codes_of(model, batches), model_fingerprint=model.fingerprint())
-    on_disk = settings.out.stat().st_size * 8 / images
+    model, images = open_model_and_images(settings.source)
+    loader = encoding_loader(images, batch_size=BATCH_SIZE, limit=settings.limit)
+    batches = _encoded(model, tqdm(loader, unit="batch", delay=2, leave=False), images.has_labels)
+    count = write_codes(settings.out, batches, model_fingerprint=model.fingerprint())
+    on_disk = settings.out.stat().st_size * 8 / count
     print(
-        f"{settings.out}: codes of {images} images, those of --split {settings.source.split} alone; "
-        f"{on_disk:.0f} bits per image on disk"
+        f"{settings.out}: codes of {count} of {count_all_images(settings.source)} images "
+        f"(--split {settings.source.split}); {on_disk:.0f} bits per image on disk"
     )
+
+
+def _encoded(model: DQAE, batches: "Iterable[ImageBatch]", has_labels: bool) -> "Iterator[CodesBatch]":
+    from depthq.codes.file import CodesBatch
+
+    for batch in batches:
+        codes = model.encode(batch.images.to(model.device)).to("cpu")
+        ids = [origin.id for origin in batch.origins]
+        labels = [origin.label for origin in batch.origins] if has_labels else None
+        yield CodesBatch(codes, ids, labels, batch.sizes)

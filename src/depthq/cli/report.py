@@ -33,9 +33,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
-
-    from depthq.analysis import CodeCounts, summarize_codes
-    from depthq.measure import ImageSample
+    from depthq.analysis import CodeCounts, summarize_codes  # here: --help need not wait for them
+    from depthq.measure import ImageSample, measure
     from depthq.report import Measured, write_report
 
     source = settings.source

@@ -1,4 +1,4 @@
-"""Codes: integer maps, one per level, coarse to fine.
+"""Codes: integers at positions of any rank (images, sequences, video), one tensor per level, coarse to fine.
 
 They are the waist of the package: models write them, analysis and files read them, and neither side needs to know
 the other.
@@ -14,13 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Codes:
-    """The codes of a batch of images.
+    """The codes of a batch of images, or of sequences, video, ...: whatever has positions.
 
-    Shapes: B images, M codebooks, (H_l, W_l) positions of level l; level 0 is the coarsest.
+    Shapes: B images, M codebooks, and the positions of a level: (H, W) of an image, (T,) of a sequence, (T, H, W) of
+    video, () of a single vector. All levels have positions of the same rank; level 0 is the coarsest.
 
     Args:
-        levels: One int64 tensor (B, M, H_l, W_l) per level; codes of codebook m lie in [0, K_m).
-        codebook_sizes: Per level, the sizes K_m of its M codebooks.
+        levels: One int64 tensor (B, M, *positions) per level; codes of codebook m lie in [0, K_m).
+        codebook_sizes: Per level, the sizes K_m of its M codebooks; M may be 0.
 
     Raises:
         ValueError: If shapes, dtypes or ranges do not fit together.
@@ -29,6 +30,9 @@ class Codes:
         >>> codes = Codes(levels=(torch.zeros(2, 5, 8, 8, dtype=torch.int64),), codebook_sizes=((128,) * 5,))
         >>> codes.num_bits()  # 64 positions x 5 codebooks x 7 bits
         2240.0
+        >>> speech = Codes(levels=(torch.zeros(2, 4, 100, dtype=torch.int64),), codebook_sizes=((1024,) * 4,))
+        >>> speech.num_bits()  # 100 frames x 4 codebooks x 10 bits
+        4000.0
     """
 
     levels: tuple[Tensor, ...]
@@ -43,14 +47,17 @@ class Codes:
                 f"got {len(self.levels)} and {len(self.codebook_sizes)}"
             )
         for level, (codes, sizes) in enumerate(zip(self.levels, self.codebook_sizes, strict=True)):
-            if codes.dim() != 4:
-                raise ValueError(f"levels[{level}] must be (B, M, H, W); got shape {tuple(codes.shape)}")
+            check_codes(codes, sizes, name=f"levels[{level}]")
+            if codes.dim() != self.levels[0].dim():
+                raise ValueError(
+                    f"levels must have positions of the same rank; got shape {tuple(codes.shape)} in level {level} "
+                    f"and {tuple(self.levels[0].shape)} in level 0"
+                )
             if codes.shape[0] != self.levels[0].shape[0]:
                 raise ValueError(
                     f"levels must hold the same number of images; got {codes.shape[0]} in level {level} "
                     f"and {self.levels[0].shape[0]} in level 0"
                 )
-            check_codes(codes, sizes, name=f"levels[{level}]")
 
     @classmethod
     def unchecked(cls, levels: tuple[Tensor, ...], codebook_sizes: tuple[tuple[int, ...], ...]) -> "Codes":
@@ -62,6 +69,11 @@ class Codes:
 
     def __len__(self) -> int:
         return self.levels[0].shape[0]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Per level, (M, *positions): the shape of one image's codes."""
+        return tuple(tuple(codes.shape[1:]) for codes in self.levels)
 
     def __getitem__(self, images: slice) -> "Codes":
         """The codes of a slice of the images."""
@@ -76,17 +88,19 @@ class Codes:
         """Bits per image under the uniform prior: sum over levels of positions x sum_m log2 K_m."""
         return float(
             sum(
-                codes.shape[2] * codes.shape[3] * sum(math.log2(size) for size in sizes)
+                math.prod(codes.shape[2:]) * sum(math.log2(size) for size in sizes)
                 for codes, sizes in zip(self.levels, self.codebook_sizes, strict=True)
             )
         )
 
     @staticmethod
     def cat(parts: Iterable["Codes"]) -> "Codes":
-        """Codes of all images of `parts`, in order; all parts must have the same levels and codebooks."""
+        """Codes of all images of `parts`, in order; all parts must have the same codebooks and positions."""
         parts = list(parts)
         if len({part.codebook_sizes for part in parts}) != 1:
             raise ValueError("parts must be non-empty and have the same codebook_sizes; got different or no parts")
+        if len({part.shapes for part in parts}) != 1:
+            raise ValueError(f"parts must have the same positions; got {sorted({part.shapes for part in parts})}")
         levels = zip(*(part.levels for part in parts), strict=True)
         return Codes(tuple(torch.cat(maps) for maps in levels), parts[0].codebook_sizes)
 
@@ -111,6 +125,6 @@ def check_codes(codes: Tensor, codebook_sizes: Sequence[int], *, name: str = "co
                 + (
                     "-1 marks a masked position: pass the mask, or leave it out of the codes"
                     if low == -1
-                    else "were they made by another model?"
+                    else "were they made by another model, or is K larger?"
                 )
             )

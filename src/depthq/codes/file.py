@@ -1,15 +1,24 @@
-"""codes.parquet: one row per image, one column per level, and what is needed to decode them again."""
+"""codes.parquet: one row per image, what is known of the image, one column per level, and what decodes them again.
+
+Columns, in this order: `id` (string), `label` (int64 or string), `height` and `width` (of the original image, in
+pixels), each where the source of the images has it; then `level_0`, `level_1`, ..., lists of fixed length that hold
+(M, *positions) of a level in row-major order. What turns them back into `Codes` is a JSON object under the key `depthq`
+of the file's metadata: `format_version`, `model_fingerprint`, and per level `codebook_sizes` and `shapes`.
+"""
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from depthq.codes import Codes
+from depthq.codes.codes import Codes
 from depthq.extras import explain_missing
 from depthq.files import replacing
 
@@ -17,11 +26,60 @@ with explain_missing():
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # version 1 knew nothing of the images but their codes
 METADATA_KEY = b"depthq"
 
+Label = int | str | None
 
-def write_codes(path: Path, batches: Iterable[Codes], *, model_fingerprint: str) -> int:
+
+@dataclass(frozen=True)
+class CodesBatch:
+    """Codes of B images, and what is known of the images. None stands for what the source does not have.
+
+    Args:
+        codes: Of B images.
+        ids: What tells each image of the source from all others.
+        labels: Of each image, all int or all str; None for an image without.
+        sizes: Original (height, width) of each image in pixels, before it was cropped.
+
+    Raises:
+        ValueError: If there is not one of each per image, or it is of another kind.
+    """
+
+    codes: Codes
+    ids: Sequence[str] | None = None
+    labels: Sequence[Label] | None = None
+    sizes: Sequence[tuple[int, int]] | None = None
+
+    def __post_init__(self):
+        for name, values in (("ids", self.ids), ("labels", self.labels), ("sizes", self.sizes)):
+            if values is not None and len(values) != len(self.codes):
+                raise ValueError(f"{name} must be one per image; got {len(values)} for {len(self.codes)} images")
+        kinds = {type(label) for label in self.labels or () if label is not None}
+        if len(kinds) > 1 or not kinds <= {int, str}:
+            names = sorted(kind.__name__ for kind in kinds)
+            raise ValueError(
+                f"labels must be all int or all str; got {', '.join(names)}; convert them, or leave them out"
+            )
+        if self.sizes is not None and any(min(size) < 1 for size in self.sizes):
+            raise ValueError(f"sizes must be at least 1 x 1 pixels; got {min(self.sizes, key=min)}")
+
+
+@dataclass(frozen=True)
+class CodesHeader:
+    """What a file of codes says of itself."""
+
+    model_fingerprint: str | None
+    """`DQAE.fingerprint` of the model that made the codes; None for codes that no DQ-AE made."""
+    codebook_sizes: tuple[tuple[int, ...], ...]
+    """Per level, K of each codebook."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Per level, (M, *positions)."""
+    num_images: int
+
+
+def write_codes(path: Path, batches: Iterable[Codes | CodesBatch], *, model_fingerprint: str | None) -> int:
     """Write batches of codes, as they come, to one parquet file; `path` appears only when it is whole.
 
     Every code takes the smallest unsigned integer type that holds its level's K, before parquet's own compression.
@@ -29,29 +87,41 @@ def write_codes(path: Path, batches: Iterable[Codes], *, model_fingerprint: str)
 
     Args:
         path: The file; one that is there is replaced.
-        batches: Codes of one model, all on one grid.
-        model_fingerprint: `DQAE.fingerprint` of the model that made them.
+        batches: Codes with the same codebooks and positions, bare or with what is known of their images.
+        model_fingerprint: `DQAE.fingerprint` of the model that made them; None if it was no DQ-AE.
 
     Returns:
         The number of images written.
 
     Raises:
-        ValueError: If there are no batches.
+        ValueError: If there are no batches, they differ in codebooks, positions, or in what is known of their images,
+            or their levels have no codebooks.
     """
-    batches = iter(batches)
-    first = next(batches, None)
+    whole = (batch if isinstance(batch, CodesBatch) else CodesBatch(batch) for batch in batches)
+    first = next(whole, None)
     if first is None:
         raise ValueError("batches must hold at least one image; got none")
     schema = _schema(first, model_fingerprint)
     images = 0
     with replacing(path) as file, _writer(file, schema) as writer:
-        for codes in _chain(first, batches):
-            writer.write_table(_table(codes, schema))
-            images += len(codes)
+        for batch in _chain(first, whole):
+            _check_alike(batch, first)
+            writer.write_table(_table(batch, schema))
+            images += len(batch.codes)
     return images
 
 
-def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[Codes]:
+def read_header(path: Path) -> CodesHeader:
+    """What a file that `write_codes` wrote says of itself, without its codes.
+
+    Raises:
+        ValueError: If the file is damaged, no codes file, or written by a later version.
+    """
+    with _opened(path) as file:
+        return _header(file, path)
+
+
+def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[CodesBatch]:
     """Codes from a file that `write_codes` wrote, in the very batches in which they were written.
 
     The same batches, because the last bit of what a model computes may depend on the size of its batch.
@@ -64,30 +134,67 @@ def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[
         ValueError: If the file is damaged, is no codes file, or was made by another model; damage behind the header
             is found, and raised, on the way.
     """
-    with _explained(path):
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        header = json.loads(file.schema_arrow.metadata[METADATA_KEY])
-        version, maker = header["format_version"], header["model_fingerprint"]
-        sizes, shapes = header["codebook_sizes"], header["shapes"]
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path} must be of format {FORMAT_VERSION}; got {version}; update depthq")
+    header = read_header(path)
+    maker = header.model_fingerprint
     if model_fingerprint not in (None, maker):
         raise ValueError(
-            f"{path} must hold codes of this model ({model_fingerprint[:12]}); got those of another ({maker[:12]}); "
+            f"{path} must hold codes of this model ({model_fingerprint[:12]}); got those of "
+            f"{'no depthq model' if maker is None else f'another ({maker[:12]})'}; "
             "decode them with the model that made them"
         )
-    return _batches(file, path, sizes, shapes)
+    return _batches(path, header)
 
 
-def _batches(file: pq.ParquetFile, path: Path, sizes, shapes) -> Iterator[Codes]:
-    with file:
+def _batches(path: Path, header: CodesHeader) -> Iterator[CodesBatch]:
+    with _opened(path) as file:
         for group in range(file.num_row_groups):
             with _explained(path):
-                columns = file.read_row_group(group).columns
-                flat = [column.combine_chunks().flatten().to_numpy().astype(np.int64) for column in columns]
-                levels = [torch.from_numpy(codes).view(-1, *shape) for codes, shape in zip(flat, shapes, strict=True)]
-                codes = Codes(tuple(levels), sizes)
-            yield codes
+                batch = _batch(file.read_row_group(group), header)
+            yield batch
+
+
+def _batch(table: pa.Table, header: CodesHeader) -> CodesBatch:
+    """A row group as codes; whatever does not fit the header is a ValueError."""
+    columns = {
+        name: table[name].to_pylist() for name in ("id", "label", "height", "width") if name in table.column_names
+    }
+    if any(None in columns.get(name, ()) for name in ("id", "height", "width")):
+        raise ValueError("an image without its id or size")
+    if f"level_{len(header.shapes)}" in table.column_names:
+        raise ValueError(f"more levels than the {len(header.shapes)} of the header")
+    levels = [_read_level(table[f"level_{index}"], shape) for index, shape in enumerate(header.shapes)]
+    sizes = list(zip(columns["height"], columns["width"], strict=True)) if "height" in columns else None
+    return CodesBatch(Codes(tuple(levels), header.codebook_sizes), columns.get("id"), columns.get("label"), sizes)
+
+
+def _read_level(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Tensor:
+    """int64 (B, M, *positions)."""
+    lists = column.combine_chunks()
+    if lists.null_count or lists.type.list_size != math.prod(shape):
+        raise ValueError(f"codes of {lists.type}, {lists.null_count} of them missing, where the header says {shape}")
+    return torch.from_numpy(lists.flatten().to_numpy().astype(np.int64)).view(-1, *shape)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    with _explained(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    with file:
+        yield file
+
+
+def _header(file: pq.ParquetFile, path: Path) -> CodesHeader:
+    with _explained(path):
+        content = json.loads(file.schema_arrow.metadata[METADATA_KEY])
+        version = content["format_version"]
+    if version not in READABLE_VERSIONS:
+        raise ValueError(f"{path} must be of format {FORMAT_VERSION} or before; got {version}; update depthq")
+    with _explained(path):
+        maker, sizes, shapes = (content[key] for key in ("model_fingerprint", "codebook_sizes", "shapes"))
+        if not isinstance(maker, str | None) or len(sizes) != len(shapes):
+            raise ValueError(f"a header of model {maker}, codebook sizes {sizes} and shapes {shapes}")
+        sizes, shapes = (tuple(tuple(map(int, level)) for level in levels) for levels in (sizes, shapes))
+        return CodesHeader(maker, sizes, shapes, file.metadata.num_rows)
 
 
 @contextmanager
@@ -105,28 +212,55 @@ def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
 
-def _schema(codes: Codes, model_fingerprint: str) -> pa.Schema:
+def _schema(batch: CodesBatch, model_fingerprint: str | None) -> pa.Schema:
+    codes = batch.codes
+    if not all(codes.codebook_sizes):
+        raise ValueError(f"batches must have codebooks at each level; got codebook_sizes {codes.codebook_sizes}")
     header = {
         "format_version": FORMAT_VERSION,
         "model_fingerprint": model_fingerprint,
         "codebook_sizes": codes.codebook_sizes,
-        "shapes": [tuple(level.shape[1:]) for level in codes.levels],
+        "shapes": codes.shapes,
     }
-    fields = [
-        pa.field(f"level_{index}", pa.list_(_smallest_type(max(sizes)), level[0].numel()))
-        for index, (level, sizes) in enumerate(zip(codes.levels, codes.codebook_sizes, strict=True))
+    of_images = [pa.field(name, _type_of(name, values)) for name, values in _of_images(batch).items()]
+    levels = [
+        pa.field(f"level_{index}", pa.list_(_smallest_type(max(sizes)), math.prod(shape)))
+        for index, (sizes, shape) in enumerate(zip(codes.codebook_sizes, codes.shapes, strict=True))
     ]
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(header)})
+    return pa.schema([*of_images, *levels], metadata={METADATA_KEY: json.dumps(header)})
 
 
-def _table(codes: Codes, schema: pa.Schema) -> pa.Table:
-    columns = [
-        pa.FixedSizeListArray.from_arrays(
-            pa.array(level.cpu().flatten().numpy().astype(field.type.value_type.to_pandas_dtype())),
-            type=field.type,
-        )
-        for level, field in zip(codes.levels, schema, strict=True)
-    ]
+def _check_alike(batch: CodesBatch, first: CodesBatch) -> None:
+    for name, ours, others in (
+        ("codebook sizes", batch.codes.codebook_sizes, first.codes.codebook_sizes),
+        ("shapes", batch.codes.shapes, first.codes.shapes),
+        ("columns", tuple(_of_images(batch)), tuple(_of_images(first))),
+    ):
+        if ours != others:
+            raise ValueError(f"batches must all have the same {name}; got {ours} after {others}")
+
+
+def _of_images(batch: CodesBatch) -> dict[str, Sequence]:
+    """The columns of what is known of the images."""
+    columns: dict[str, Sequence | None] = {"id": batch.ids, "label": batch.labels}
+    if batch.sizes is not None:
+        columns |= {"height": [height for height, _ in batch.sizes], "width": [width for _, width in batch.sizes]}
+    return {name: values for name, values in columns.items() if values is not None}
+
+
+def _type_of(name: str, values: Sequence) -> pa.DataType:
+    if name == "label":
+        return pa.string() if any(isinstance(value, str) for value in values) else pa.int64()
+    return pa.string() if name == "id" else pa.int32()
+
+
+def _table(batch: CodesBatch, schema: pa.Schema) -> pa.Table:
+    of_images = _of_images(batch)
+    columns = [pa.array(values, schema.field(name).type) for name, values in of_images.items()]
+    for index, level in enumerate(batch.codes.levels):
+        kind = schema.field(f"level_{index}").type
+        flat = level.cpu().flatten().numpy().astype(kind.value_type.to_pandas_dtype())
+        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind))
     return pa.table(columns, schema=schema)
 
 
@@ -134,6 +268,6 @@ def _smallest_type(codebook_size: int) -> pa.DataType:
     return next(kind for kind in (pa.uint8(), pa.uint16(), pa.uint32()) if codebook_size <= 2**kind.bit_width)
 
 
-def _chain(first: Codes, rest: Iterator[Codes]) -> Iterator[Codes]:
+def _chain(first: CodesBatch, rest: Iterator[CodesBatch]) -> Iterator[CodesBatch]:
     yield first
     yield from rest

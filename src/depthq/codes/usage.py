@@ -17,9 +17,10 @@ def count_codes(codes: Tensor, codebook_sizes: Sequence[int]) -> Tensor:
     Returns:
         int64 (M, max K_m); entries at or beyond K_m are zero.
     """
-    counts = codes.new_zeros(len(codebook_sizes), max(codebook_sizes, default=0))
-    for count, row in zip(counts, codes.movedim(1, 0).flatten(1), strict=True):  # (N,) per codebook
-        count += torch.bincount(row[row >= 0], minlength=len(count))
+    width = max(codebook_sizes, default=0)
+    counts = torch.zeros(len(codebook_sizes), width, dtype=torch.int64, device=codes.device)
+    for row, codes_of_one in zip(counts, codes.unbind(1), strict=True):
+        row += torch.bincount(codes_of_one[codes_of_one >= 0], minlength=width)
     return counts
 
 

@@ -3,20 +3,21 @@
 The split is by photo, so no test pixel is trained on. A portrait, a cat and a still life are for testing; the
 two views of one motorcycle, which show the same things, are both for training. Photos with a side of over 800
 pixels are smooth at full size, and are first halved by a 2 x 2 box filter. Training patches overlap by half,
-test patches not at all; at 32 x 32 there are 7,265 and 598.
+test patches not at all; at 32 x 32 there are 7,265 and 598. A patch's id is its photo's name and where in it the
+patch starts, as in chelsea.png:32,64 (row, column).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from depthq.data.decoding import EncodedImage, read_pixels
 from depthq.data.errors import DataError
+from depthq.data.images import HeldImages
+from depthq.data.origin import Origin
+from depthq.data.sources import Split
 from depthq.extras import explain_missing
 
 PHOTOS = {
@@ -33,26 +34,30 @@ PHOTOS = {
 _LONGEST_SIDE_PX = 800
 
 
-def bundled_patches(split: Literal["train", "test"], image_size: int) -> Tensor:
-    """All patches of one split.
+def bundled_patches(split: Split, image_size: int) -> HeldImages:
+    """All patches of one split; of "all", those for training first.
 
     Args:
         split: Whose photos to cut.
         image_size: Side of a patch in pixels, 1..300 for the test photos and 1..427 for the others.
 
-    Returns:
-        uint8 (B, 3, image_size, image_size).
-
     Raises:
         DataError: If `image_size` is larger than a photo, or scikit-image has come without its photos.
     """
-    stride = max(image_size // 2, 1) if split == "train" else image_size
-    patches = [patch for name in PHOTOS[split] for patch in _cut(_read_photo(name), name, image_size, stride)]
-    return torch.from_numpy(np.stack(patches))
+    origins, patches = [], []
+    for part in PHOTOS if split == "all" else (split,):
+        stride = max(image_size // 2, 1) if part == "train" else image_size
+        for name in PHOTOS[part]:
+            for origin, patch in _cut(_read_photo(name), name, image_size, stride):
+                origins.append(origin)
+                patches.append(patch)
+    return HeldImages(torch.from_numpy(np.stack(patches)), origins=origins)
 
 
 def _read_photo(name: str) -> np.ndarray:
     """uint8 (3, H, W)."""
+    from PIL import Image
+
     with explain_missing():
         import skimage
 
@@ -62,7 +67,7 @@ def _read_photo(name: str) -> np.ndarray:
     return photo
 
 
-def _cut(photo: np.ndarray, name: str, size: int, stride: int) -> Iterator[np.ndarray]:
+def _cut(photo: np.ndarray, name: str, size: int, stride: int) -> Iterator[tuple[Origin, np.ndarray]]:
     _, height, width = photo.shape
     if size > min(height, width):
         raise DataError(
@@ -71,4 +76,4 @@ def _cut(photo: np.ndarray, name: str, size: int, stride: int) -> Iterator[np.nd
         )
     for top in range(0, height - size + 1, stride):
         for left in range(0, width - size + 1, stride):
-            yield photo[:, top : top + size, left : left + size]
+            yield Origin(f"{name}:{top},{left}"), photo[:, top : top + size, left : left + size]

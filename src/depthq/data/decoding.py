@@ -1,14 +1,19 @@
 """One encoded image -> uint8 pixels (C, H, W), or a `DataError` that names the image."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from depthq.data.errors import DataError
+
+if TYPE_CHECKING:  # Pillow comes with an extra: load it where an image is read
+    from PIL import Image
 
 _GRAY_MODES = frozenset({"1", "L", "LA"})
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"})
@@ -32,6 +37,8 @@ def read_shape(encoded: EncodedImage) -> tuple[int, int, int]:
     Raises:
         DataError: If the header cannot be read, or the image has more than 8 bits per channel.
     """
+    from PIL import Image
+
     with _opened(encoded) as picture:
         width, height = picture.size
         exif = Image.Image.getexif(picture)  # that of the PNG reader would decode the pixels
@@ -57,6 +64,8 @@ def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
         DataError: If the image cannot be decoded in full, is transparent anywhere, has more than 8 bits per
             channel, or is a colour image where `num_channels` is 1.
     """
+    from PIL import ImageOps
+
     with _opened(encoded) as picture:
         if _num_channels(picture, encoded.name) > num_channels:
             raise DataError(
@@ -73,6 +82,8 @@ def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
 @contextmanager
 def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
     """Open with Pillow, whose readers meet corrupt bytes with any exception; name the image in each."""
+    from PIL import Image, UnidentifiedImageError
+
     content = encoded.content
     try:
         with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as picture:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from depthq.data.decoding import EncodedImage, read_pixels
 from depthq.data.errors import DataError
+from depthq.data.origin import Origin
 from depthq.data.sources import EncodedImages
 
 _NUM_NAMED = 3
@@ -28,12 +29,18 @@ class ImageDataset(ABC):
     """C: 1 (gray) or 3 (RGB)."""
     image_size: int
     """S, the side of the crops in pixels."""
+    has_labels: bool
+    """Whether the source has labels, though single images may lack theirs."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, index: int) -> np.ndarray | None: ...
+
+    @abstractmethod
+    def origins(self, indices: Sequence[int]) -> list[Origin]:
+        """Id and label of the images of these numbers."""
 
     @property
     @abstractmethod
@@ -52,19 +59,31 @@ class HeldImages(ImageDataset):
         pixels: uint8 (B, C, H, W).
         image_size: Side of the crops, at most H and W; None: H, where all are square.
         num_skipped: How many bad images were left out.
+        origins: Of each image; None: its number is its id.
     """
 
-    def __init__(self, pixels: Tensor, image_size: int | None = None, num_skipped: int = 0):
+    def __init__(
+        self,
+        pixels: Tensor,
+        image_size: int | None = None,
+        num_skipped: int = 0,
+        origins: Sequence[Origin] | None = None,
+    ):
         self.pixels = pixels
         self.num_channels = pixels.shape[1]
         self.image_size = image_size or pixels.shape[2]
+        self.has_labels = any(origin.label is not None for origin in origins or ())
         self._num_skipped = num_skipped
+        self._origins = origins
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.pixels[index].numpy()
+
+    def origins(self, indices: Sequence[int]) -> list[Origin]:
+        return [Origin(str(index)) if self._origins is None else self._origins[index] for index in indices]
 
     @property
     def num_skipped(self) -> int:
@@ -96,6 +115,7 @@ class LazyImages(ImageDataset):
     ):
         self.num_channels = num_channels
         self.image_size = image_size
+        self.has_labels = encoded.labels is not None
         self._encoded = encoded
         self._must_fit_exactly = must_fit_exactly
         self._on_bad_image = on_bad_image
@@ -108,6 +128,9 @@ class LazyImages(ImageDataset):
 
     def __getitem__(self, index: int) -> np.ndarray | None:
         return self.read([index])[0]
+
+    def origins(self, indices: Sequence[int]) -> list[Origin]:
+        return self._encoded.origins(indices)
 
     def read(self, indices: Sequence[int]) -> list[np.ndarray | None]:
         """`[images[i] for i in indices]`, with a single look into the table."""

@@ -1,12 +1,14 @@
-"""Images -> batches: random crops and flips for training, centre crops in order for evaluation.
+"""Images -> batches: random crops and flips for training, centre crops in order for evaluation and encoding.
 
-Both are map-style data sets of whole batches, so a batch depends on its number alone: on no state that would
+All are map-style data sets of whole batches, so a batch depends on its number alone: on no state that would
 have to be saved, and not on how many workers there are.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +17,28 @@ from torch.utils.data import DataLoader, Dataset
 
 from depthq.data.errors import DataError
 from depthq.data.images import ImageDataset
+from depthq.data.origin import Origin
 
 # Second words of the seed: one stream for the order of the images, one for crops and flips.
 _ORDER, _AUGMENTATION = 0, 1
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images to encode, and what is known of each."""
+
+    images: Tensor
+    """uint8 (B, C, S, S), the centre crops."""
+    origins: Sequence[Origin]
+    """Id and label of each."""
+    sizes: Sequence[tuple[int, int]]
+    """Original (height, width) of each in pixels, upright, before the crop."""
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+
+Batch = TypeVar("Batch", Tensor, ImageBatch)
 
 
 def training_loader(
@@ -92,16 +113,22 @@ def evaluation_loader(
         ValueError: If an argument is out of its range.
         DataError: On iteration, if an image cannot be used.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1; got {limit}; leave it out to take all images")
-    num_images = min(limit or len(images), len(images))
-    batches = _EvaluationBatches(images, batch_size, num_images)
+    batches = _EvaluationBatches(images, batch_size, limit)
     return _Loader(batches, range(len(batches)), num_workers)
 
 
-class _Batches(Dataset, ABC):
+def encoding_loader(
+    images: ImageDataset, *, batch_size: int, limit: int | None = None, num_workers: int = 0
+) -> DataLoader:
+    """The very batches of `evaluation_loader`, as `ImageBatch`: with the id, label and size of each image.
+
+    Arguments and errors are those of `evaluation_loader`.
+    """
+    batches = _EncodingBatches(images, batch_size, limit)
+    return _Loader(batches, range(len(batches)), num_workers)
+
+
+class _Batches(Dataset, ABC, Generic[Batch]):
     """Batches by number.
 
     A `DataError` is returned, not raised: raised in a worker, it would reach the user as a traceback.
@@ -114,17 +141,17 @@ class _Batches(Dataset, ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def make(self, number: int) -> Tensor:
-        """Batch `number`, uint8 (B, C, S, S)."""
+    def make(self, number: int) -> Batch:
+        """Batch `number`; its images are uint8 (B, C, S, S)."""
 
-    def __getitem__(self, number: int) -> Tensor | DataError:
+    def __getitem__(self, number: int) -> Batch | DataError:
         try:
             return self.make(number)
         except DataError as error:
             return error
 
 
-class _TrainingBatches(_Batches):
+class _TrainingBatches(_Batches[Tensor]):
     def __init__(
         self,
         images: ImageDataset,
@@ -169,23 +196,41 @@ class _TrainingBatches(_Batches):
         raise DataError(f"data must hold a readable image; got {len(self.images)} that are all bad; check the source")
 
 
-class _EvaluationBatches(_Batches):
-    def __init__(self, images: ImageDataset, batch_size: int, num_images: int):
+class _BatchesInOrder(_Batches[Batch]):
+    def __init__(self, images: ImageDataset, batch_size: int, limit: int | None):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1; got {limit}; leave it out to take all images")
         super().__init__(images)
-        self.batch_size, self.num_images = batch_size, num_images
+        self.batch_size, self.num_images = batch_size, min(limit or len(images), len(images))
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
 
-    def make(self, number: int) -> Tensor:
-        size = self.images.image_size
+    def good_images(self, number: int) -> dict[int, np.ndarray]:
+        """Those of batch `number` that are not skipped, by their number in the data set."""
         first = number * self.batch_size
-        crops = np.empty((0, self.images.num_channels, size, size), np.uint8)
         indices = range(first, min(first + self.batch_size, self.num_images))
-        good = [image for image in map(self.images.__getitem__, indices) if image is not None]
-        if good:
-            crops = np.stack([_centre_crop(image, size) for image in good])
-        return torch.from_numpy(crops)
+        return {index: image for index in indices if (image := self.images[index]) is not None}
+
+    def centre_crops(self, good: dict[int, np.ndarray]) -> Tensor:
+        size = self.images.image_size
+        if not good:
+            return torch.empty(0, self.images.num_channels, size, size, dtype=torch.uint8)
+        return torch.from_numpy(np.stack([_centre_crop(image, size) for image in good.values()]))
+
+
+class _EvaluationBatches(_BatchesInOrder[Tensor]):
+    def make(self, number: int) -> Tensor:
+        return self.centre_crops(self.good_images(number))
+
+
+class _EncodingBatches(_BatchesInOrder[ImageBatch]):
+    def make(self, number: int) -> ImageBatch:
+        good = self.good_images(number)
+        sizes = [(image.shape[1], image.shape[2]) for image in good.values()]
+        return ImageBatch(self.centre_crops(good), self.images.origins(list(good)), sizes)
 
 
 class _Loader(DataLoader):
@@ -205,7 +250,7 @@ class _Loader(DataLoader):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[Tensor | ImageBatch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
             for batch in super().__iter__():
                 if isinstance(batch, DataError):

@@ -12,7 +12,7 @@ from depthq.data.bundled import bundled_patches
 from depthq.data.decoding import read_shape
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
-from depthq.data.sources import EncodedImages, Split, find_images
+from depthq.data.sources import EncodedImages, Split, count_encoded_images, find_images
 
 HELD_BYTES_LIMIT = 2**30
 _BUNDLED_IMAGE_SIZE = 32
@@ -25,7 +25,7 @@ Shape = tuple[int, int, int]  # (C, H, W)
 def open_images(
     source: str | Path, split: Split, *, image_size: int | None = None, on_bad_image: OnBadImage = "raise"
 ) -> ImageDataset:
-    """Open the images of one split.
+    """Open the images of one split, or all of a source.
 
     The headers of 100 images spread over the set decide whether it is gray (all of them are) or colour, and
     what its common size is. A set of one shape whose pixels take at most 1 GiB is decoded now and held as one
@@ -35,7 +35,7 @@ def open_images(
         source: "bundled" (patches of real photos, see `depthq.data.bundled`), a folder of images, a parquet
             file, a folder of parquet files, or the name of a hub data set. How these are split is told in
             `depthq.data.sources`. A folder that is itself called bundled is "./bundled".
-        split: "train" or "test". They never share an image.
+        split: "train" or "test", which never share an image, or "all", in the order that `depthq.data.sources` tells.
         image_size: Side S of the square crops, in pixels; None: the one size that all images have, which must
             be square (bundled: 32).
         on_bad_image: What to do with an image that cannot be used (corrupt, cut off, transparent, too small,
@@ -45,14 +45,14 @@ def open_images(
         ValueError: If an argument is out of its range.
         DataError: If there are no images, or one cannot be used and `on_bad_image` is "raise".
     """
-    if split not in ("train", "test"):
-        raise ValueError(f'split must be "train" or "test"; got {split!r}')
+    if split not in ("train", "test", "all"):
+        raise ValueError(f'split must be "train", "test" or "all"; got {split!r}')
     if on_bad_image not in ("raise", "skip"):
         raise ValueError(f'on_bad_image must be "raise" or "skip"; got {on_bad_image!r}')
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1; got {image_size}")
     if str(source) == "bundled":
-        return HeldImages(bundled_patches(split, image_size or _BUNDLED_IMAGE_SIZE))
+        return bundled_patches(split, image_size or _BUNDLED_IMAGE_SIZE)
     encoded = find_images(str(source), split)
     shapes = _probe(encoded, on_bad_image)
     images = LazyImages(
@@ -78,6 +78,21 @@ def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
     shapes = _probe(encoded, "raise")
     size = _common_size(shapes)
     return len(encoded), (max(channels for channels, _, _ in shapes.values()), size, size)
+
+
+def count_images(source: str | Path, *, image_size: int | None = None) -> int:
+    """How many images a source has in all, whatever their split, found without opening any.
+
+    Args:
+        source: As `open_images` takes it.
+        image_size: Of which there are as many as fit into the bundled photos; of no matter elsewhere.
+
+    Raises:
+        DataError: If there are no images.
+    """
+    if str(source) == "bundled":
+        return len(open_images(source, "all", image_size=image_size))
+    return count_encoded_images(str(source))
 
 
 def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> dict[str, Shape]:
@@ -128,9 +143,11 @@ def _hold(images: LazyImages, shapes: dict[str, Shape]) -> ImageDataset:
         images.forget_skipped()
         return images
     images.warn_of_skipped()
+    kept = torch.arange(len(images))
     if images.num_skipped:
-        pixels = pixels[~images.skipped()]
-    return HeldImages(pixels, images.image_size, images.num_skipped)
+        kept = kept[~images.skipped()]
+        pixels = pixels[kept]
+    return HeldImages(pixels, images.image_size, images.num_skipped, images.origins(kept.tolist()))
 
 
 def _decode_into(pixels: np.ndarray, images: LazyImages) -> bool:

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, parquet files or a hub data set -> the encoded images of one split.
+"""Where images come from: a folder, parquet files or a hub data set -> the encoded images of one split, or all.
 
 All go through Hugging Face `datasets`. Its tables are memory-mapped (of a folder, only the paths are held),
 so an open set takes no memory to speak of, and worker processes share it.
@@ -7,6 +7,13 @@ Where there are several splits, they are used as they are: `train`, and `test` o
 or `val`. They are subfolders of a folder of images, files (or folders of files) whose names start so in a
 folder of parquet files, or splits of a hub data set. Where there is only one split, every tenth image in
 sorted order is for testing and the others are for training.
+
+"all" is every image there is, those of no split too: in the order of their paths; of parquet files and hub data
+sets split after split, each in its own order.
+
+An image's id is its path relative to the folder; in a parquet file its row, behind the file's path where the
+source is a folder of them (train/0000.parquet:17), and behind the split in a hub data set (train:17). Its label is
+what a column `label` of integers or strings says; a folder of images has none.
 """
 
 import glob
@@ -21,17 +28,19 @@ import numpy as np
 
 from depthq.data.decoding import EncodedImage
 from depthq.data.errors import DataError
+from depthq.data.origin import Origin
 
 if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is used
     from datasets import Dataset
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "all"]
 T = TypeVar("T")
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _HELD_OUT = ("test", "validation", "valid", "val")  # the first that exists is the test split
 _SPLIT_PREFIX = re.compile(r"(train|test|validation|valid|val)(?![a-z])")
 _EVERY_NTH_IS_TEST = 10
+_LABEL_TYPE = re.compile(r"u?int\d+|(large_)?string")
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,16 @@ class EncodedImages:
     """One column, `image`, of {"bytes", "path"}."""
     rows: np.ndarray
     """int64: the rows of `table` that belong to the split."""
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     """What the rows came from, in order; empty for a folder, where each row is a file of its own."""
-    first_rows: tuple[int, ...]
+    first_rows: tuple[int, ...] = ()
     """The row of `table` at which each of `files` starts."""
+    id_prefixes: tuple[str, ...] = ()
+    """What the ids of the rows of each of `files` start with."""
+    labels: "Dataset | None" = None
+    """One column, `label`, with a row for each of `table`."""
+    root: str = ""
+    """The folder to which paths are ids, where each row is a file."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,21 +70,41 @@ class EncodedImages:
         cells = self.table[rows.tolist()]["image"]
         return [self._encoded(int(row), cell or {}) for row, cell in zip(rows, cells, strict=True)]
 
+    def origins(self, indices: Sequence[int]) -> list[Origin]:
+        rows = self.rows[np.asarray(indices, dtype=np.int64)].tolist()
+        if not rows:
+            return []
+        ids = self._row_ids(rows) if self.files else self._file_ids(rows)
+        labels = [None] * len(rows) if self.labels is None else self.labels[rows]["label"]
+        return [Origin(image, label) for image, label in zip(ids, labels, strict=True)]
+
     def _encoded(self, row: int, cell: dict) -> EncodedImage:
         content = cell.get("bytes") or cell.get("path") or b""
         if not self.files:
             return EncodedImage(str(content), content)
+        file, place = self._place(row)
+        return EncodedImage(f"row {place} of {self.files[file]}", content)
+
+    def _row_ids(self, rows: list[int]) -> list[str]:
+        return [f"{self.id_prefixes[file]}{place}" for file, place in map(self._place, rows)]
+
+    def _file_ids(self, rows: list[int]) -> list[str]:
+        paths = (cell["path"] for cell in self.table[rows]["image"])
+        return [Path(os.path.relpath(path, self.root)).as_posix() for path in paths]
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """The number of the file that a row of `table` came from, and the row's in that file."""
         file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
-        return EncodedImage(f"row {row - self.first_rows[file]} of {self.files[file]}", content)
+        return file, row - self.first_rows[file]
 
 
 def find_images(source: str, split: Split) -> EncodedImages:
-    """The images of a split of `source`.
+    """The images of a split of `source`, or all.
 
     Args:
         source: A folder of images (searched recursively), a parquet file, a folder of parquet files, or the
             name of a hub data set.
-        split: "train" or "test"; see the module's text.
+        split: "train", "test" or "all"; see the module's text.
 
     Raises:
         DataError: If `source` does not exist or holds no images, a parquet file is cut off, or there is no
@@ -79,10 +114,21 @@ def find_images(source: str, split: Split) -> EncodedImages:
     if path.is_dir():
         return _from_folder(path, split)
     if path.is_file():
-        return _from_parquet([path], split, whole=False)
+        return _from_parquet([[path]], split, whole=False)
     if _looks_like_a_path(source):
         raise DataError(f"data source must exist; got {source}, which does not; check the path")
     return _from_hub(source, split)
+
+
+def count_encoded_images(source: str) -> int:
+    """How many images `source` holds in all; raises DataError as `find_images`."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        images, parquets = _list_images(path)
+        return len(images) or sum(_num_parquet_rows(path / file) for file in parquets)
+    if path.is_file():
+        return _num_parquet_rows(path)
+    return sum(map(len, _load_hub(source).values()))
 
 
 def _looks_like_a_path(source: str) -> bool:
@@ -90,6 +136,21 @@ def _looks_like_a_path(source: str) -> bool:
 
 
 def _from_folder(root: Path, split: Split) -> EncodedImages:
+    images, parquets = _list_images(root)
+    if images:
+        return _from_image_files(root, images, split)
+    if split == "all":
+        names = sorted({_split_of_parquet(file) or "" for file in parquets})
+        groups = [[file for file in parquets if (_split_of_parquet(file) or "") == name] for name in names]
+        whole = True
+    else:
+        files, whole = _choose_split(_group(parquets, _split_of_parquet), split, str(root))
+        groups = [files]
+    return _from_parquet([[root / file for file in files] for files in groups], split, whole, root)
+
+
+def _list_images(root: Path) -> tuple[list[str], list[str]]:
+    """Paths of image files or of parquet files below `root`, relative to it and sorted: one list is empty."""
     files = _list_files(root)
     images = [file for file in files if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES]
     parquets = [file for file in files if file.lower().endswith(".parquet")]
@@ -98,11 +159,8 @@ def _from_folder(root: Path, split: Split) -> EncodedImages:
             f"a data folder must hold images or parquet files, not both; got {images[0]} and {parquets[0]} "
             f"in {root}; give the subfolder or the file that is meant"
         )
-    if images:
-        return _from_image_files(root, images, split)
-    if parquets:
-        files, whole = _choose_split(_group(parquets, _split_of_parquet), split, str(root))
-        return _from_parquet([root / file for file in files], split, whole)
+    if images or parquets:
+        return images, parquets
     found = "nothing" if not files else f"{len(files)} other files, such as {files[0]}"
     raise DataError(
         f"a data folder must hold images or parquet files; got {found} in {root}; check the path "
@@ -123,10 +181,12 @@ def _list_files(root: Path) -> list[str]:
 def _from_image_files(root: Path, images: list[str], split: Split) -> EncodedImages:
     import datasets
 
-    files, whole = _choose_split(_group(images, _split_of_image), split, str(root))
+    files, whole = images, True
+    if split != "all":
+        files, whole = _choose_split(_group(images, _split_of_image), split, str(root))
     paths = [os.path.join(root, file) for file in files]
     table = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image(decode=False))
-    return EncodedImages(table, _rows_of(split, len(table), whole, str(root)), files=(), first_rows=())
+    return EncodedImages(table, _rows_of(split, len(table), whole, str(root)), root=str(root))
 
 
 def _split_of_image(file: str) -> str | None:
@@ -166,32 +226,48 @@ def _choose_split(groups: dict[str, T], split: Split, source: str) -> tuple[T, b
 
 def _rows_of(split: Split, num_rows: int, whole: bool, source: str) -> np.ndarray:
     rows = np.arange(num_rows)
-    if not whole:
+    if not whole and split != "all":
         is_test = rows % _EVERY_NTH_IS_TEST == 0
         rows = rows[is_test if split == "test" else ~is_test]
     if len(rows) == 0:
-        raise DataError(
-            f"data must hold images for both splits; got {num_rows} in {source}, none for {split}; add some"
-        )
+        needed = "images" if split == "all" else "images for both splits"
+        raise DataError(f"data must hold {needed}; got {num_rows} in {source}, none for {split}; add some")
     return rows
 
 
-def _from_parquet(files: list[Path], split: Split, whole: bool) -> EncodedImages:
+def _from_parquet(groups: list[list[Path]], split: Split, whole: bool, root: Path | None = None) -> EncodedImages:
+    """Images of parquet files, those of one group with the same columns.
+
+    Args:
+        groups: The files.
+        split: Which of the rows to take, where they are not `whole`.
+        whole: Whether all rows are of the split.
+        root: The folder that is the source; None: the one file is.
+    """
+    files = [file for group in groups for file in group]
+    counts = [_num_parquet_rows(file) for file in files]
+    rows = _rows_of(split, sum(counts), whole, str(root or files[0]))
+    prefixes = ("",) if root is None else tuple(f"{file.relative_to(root).as_posix()}:" for file in files)
+    table, labels = _joined([_load_parquet(group) for group in groups], [str(group[0]) for group in groups])
+    return EncodedImages(table, rows, tuple(map(str, files)), _starts(counts), prefixes, labels)
+
+
+def _starts(counts: Sequence[int]) -> tuple[int, ...]:
+    return tuple(np.cumsum([0, *counts[:-1]]).tolist())
+
+
+def _load_parquet(files: list[Path]) -> "Dataset":
     import datasets
     from datasets.exceptions import DatasetsError
 
-    counts = [_num_parquet_rows(file) for file in files]
     patterns = [glob.escape(str(file.absolute())) for file in files]  # [ and * in a path are meant literally
     try:
-        table = datasets.load_dataset("parquet", data_files=patterns, split="train")
+        return datasets.load_dataset("parquet", data_files=patterns, split="train")
     except (DatasetsError, OSError, ValueError) as error:
         raise DataError(
             f"parquet files must be readable and have the same columns; got {error.__cause__ or error} in "
             f"{files[0]}{' or one beside it' if len(files) > 1 else ''}; write them anew"
         ) from error
-    first_rows = np.cumsum([0, *counts[:-1]]).tolist()
-    rows = _rows_of(split, sum(counts), whole, str(files[0]))
-    return EncodedImages(_image_column(table, str(files[0])), rows, tuple(map(str, files)), tuple(first_rows))
 
 
 def _num_parquet_rows(file: Path) -> int:
@@ -208,6 +284,19 @@ def _num_parquet_rows(file: Path) -> int:
 
 
 def _from_hub(name: str, split: Split) -> EncodedImages:
+    splits = _load_hub(name)
+    tables, whole = list(splits.values()), True
+    if split != "all":
+        table, whole = _choose_split(splits, split, name)
+        tables = [table]
+    rows = _rows_of(split, sum(map(len, tables)), whole, name)
+    files = tuple(f"hub data set {name}, split {table.split}" for table in tables)
+    prefixes = tuple(f"{table.split}:" for table in tables)
+    table, labels = _joined(tables, [name] * len(tables))
+    return EncodedImages(table, rows, files, _starts([len(table) for table in tables]), prefixes, labels)
+
+
+def _load_hub(name: str) -> dict[str, "Dataset"]:
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -218,9 +307,18 @@ def _from_hub(name: str, split: Split) -> EncodedImages:
             f"data source must be 'bundled', an existing folder or parquet file, or a hub data set; got "
             f"{name}, neither here nor loadable from the hub ({error}); check the spelling and the network"
         ) from error
-    table, whole = _choose_split({str(key): table for key, table in splits.items()}, split, name)
-    rows = _rows_of(split, len(table), whole, name)
-    return EncodedImages(_image_column(table, name), rows, (f"hub data set {name}, split {table.split}",), (0,))
+    return {str(key): table for key, table in splits.items()}
+
+
+def _joined(tables: list["Dataset"], sources: list[str]) -> tuple["Dataset", "Dataset | None"]:
+    """The images of tables one after the other; and their labels, if all tables have some of one type."""
+    import datasets
+
+    images = datasets.concatenate_datasets([_image_column(*each) for each in zip(tables, sources, strict=True)])
+    kinds = [table.features.get("label") for table in tables]
+    if not _LABEL_TYPE.fullmatch(getattr(kinds[0], "dtype", "")) or any(kind != kinds[0] for kind in kinds):
+        return images, None
+    return images, datasets.concatenate_datasets([table.select_columns(["label"]) for table in tables])
 
 
 def _image_column(table: "Dataset", source: str) -> "Dataset":

@@ -5,19 +5,30 @@ from typing import TYPE_CHECKING
 from depthq.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from depthq.report.figures import AnalyzedRun, draw_figures
+    from depthq.report.code_plots import AnalyzedCodes, draw_plots
     from depthq.report.page import Measured, write_report
+    from depthq.report.pictures import AnalyzedRun, draw_pictures
     from depthq.report.table import comparison_table
 else:  # each needs packages of its own
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "AnalyzedRun": "depthq.report.figures",
+            "AnalyzedCodes": "depthq.report.code_plots",
+            "AnalyzedRun": "depthq.report.pictures",
             "Measured": "depthq.report.page",
             "comparison_table": "depthq.report.table",
-            "draw_figures": "depthq.report.figures",
+            "draw_pictures": "depthq.report.pictures",
+            "draw_plots": "depthq.report.code_plots",
             "write_report": "depthq.report.page",
         },
     )
 
-__all__ = ["AnalyzedRun", "Measured", "comparison_table", "draw_figures", "write_report"]
+__all__ = [
+    "AnalyzedCodes",
+    "AnalyzedRun",
+    "Measured",
+    "comparison_table",
+    "draw_pictures",
+    "draw_plots",
+    "write_report",
+]

@@ -1,10 +1,11 @@
 """Tables whose cells are coloured by their value, each with what is said of it under the pointer."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from depthq.analysis.summary import CodeSummary
-from depthq.report.plots import short_number
+from depthq.report.plots import entropy_map, short_number
 
 MAX_COLUMNS_WITH_VALUES = 12  # above, values no longer fit into the cells of a phone
 
@@ -41,9 +42,13 @@ class HeatMap:
         return len(self.columns) <= MAX_COLUMNS_WITH_VALUES
 
 
-def information_map(codes: CodeSummary) -> HeatMap:
-    """Mutual information of each pair of codebooks; entropy, without colour, on the diagonal."""
+def information_map(codes: CodeSummary) -> HeatMap | None:
+    """Mutual information of each pair of codebooks; entropy, without colour, on the diagonal. None where pairs were
+    left out.
+    """
     plugin, shuffle, miller_madow = (pairs.matrix_nats for pairs in codes.mutual_information)
+    if plugin is None or shuffle is None or miller_madow is None:
+        return None
     high = max((value for row, values in enumerate(plugin) for value in values[:row]), default=0.0)
 
     def cell(row: int, column: int) -> Cell:
@@ -67,12 +72,13 @@ def information_map(codes: CodeSummary) -> HeatMap:
 
 
 def entropy_maps(codes: CodeSummary) -> list[HeatMap]:
-    """Entropy at each position, one map per level, each with its own scale."""
-    return [_entropy_map(f"Level {number}", level.position_entropy_nats) for number, level in enumerate(codes.levels)]
+    """Entropy at each position, one map per level that has positions, each with its own scale."""
+    maps = {f"Level {number}": entropy_map(level) for number, level in enumerate(codes.levels)}
+    return [_entropy_map(title, positions.tolist()) for title, positions in maps.items() if positions is not None]
 
 
-def _entropy_map(title: str, grid: Sequence[Sequence[float]]) -> HeatMap:
-    low, high = min(map(min, grid)), max(map(max, grid))
+def _entropy_map(title: str, grid: list[list[float]]) -> HeatMap:
+    low, high = float(np.min(grid)), float(np.max(grid))
     return HeatMap(
         title=f"{title}, {len(grid)} x {len(grid[0])} positions",
         unit="nats",

@@ -31,15 +31,15 @@ def mix_positions(a: Codes, b: Codes, count: int, *, seed: int = 0) -> Codes:
         count: Of positions that come from `b`, 0 to all.
         seed: Of the order in which positions change over.
     """
-    height, width = a.levels[0].shape[2:]
-    order = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))
-    coarse = (order < count).view(1, 1, height, width)
+    grid = a.levels[0].shape[2:]
+    order = torch.randperm(grid.numel(), generator=torch.Generator().manual_seed(seed))
+    coarse = (order < count).view(1, 1, *grid)
     return _take(a, b, [upsample_codes(coarse, tuple(level.shape[2:])) for level in a.levels])
 
 
 def mix_codebooks(a: Codes, b: Codes, count: int) -> Codes:
     """Codes of `a` with those of `b` in the first `count` codebooks of each level."""
-    masks = [(torch.arange(level.shape[1]) < count).view(1, -1, 1, 1) for level in a.levels]
+    masks = [(torch.arange(level.shape[1]) < count).view(1, -1, *[1] * (level.dim() - 2)) for level in a.levels]
     return _take(a, b, masks)
 
 
@@ -49,7 +49,7 @@ def mix_levels(coarse: Codes, fine: Codes) -> Codes:
 
 
 def _take(a: Codes, b: Codes, from_b: Sequence[Tensor]) -> Codes:
-    """Codes of `b` where a level's mask, broadcast to (B, M, H, W), is true; else those of `a`."""
+    """Codes of `b` where a level's mask, broadcast to (B, M, *positions), is true; else those of `a`."""
     levels = (
         torch.where(mask.to(mine.device), theirs, mine)
         for mask, mine, theirs in zip(from_b, a.levels, b.levels, strict=True)

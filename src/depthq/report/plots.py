@@ -1,17 +1,20 @@
-"""Figures of entropy, mutual information and usage, as the paper's Fig. 3 shows them.
+"""Plots of entropy, mutual information and usage, as the paper's Fig. 3 shows them.
 
 Each returns a matplotlib Figure that belongs to no window: save it with `figure.savefig(path)`. Give two runs
 the same `vmin` and `vmax` to compare their colours.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from depthq.analysis.counting import CodeCounts
 from depthq.analysis.mutual_information import MutualInformation
+from depthq.analysis.summary import LevelSummary
 from depthq.codes import CodebookUsage
 from depthq.extras import explain_missing
 
@@ -23,13 +26,22 @@ BAR_COLOR = "#3b6ea8"
 MAX_VALUES_SHOWN = 12  # rows of a matrix above which its values no longer fit into the cells
 
 
+def entropy_map(level: LevelSummary) -> np.ndarray | None:
+    """Entropy at each position of a level as a map: an image's (H, W), a sequence's (1, T), a video's frames one below
+    another (T * H, W). None for rows without positions, and where positions are not told apart.
+    """
+    if level.position_entropy_nats is None or not level.grid:
+        return None
+    return np.reshape(level.position_entropy_nats, (-1, level.grid[-1]))
+
+
 def plot_position_entropy(
     entropy_nats: Tensor, *, vmin: float = 0.0, vmax: float | None = None, title: str = "Entropy per position"
 ) -> "Figure":
     """Map of the mean entropy of a code at each position (Fig. 3, left).
 
     Args:
-        entropy_nats: float (M, H, W), or (M, T) for sequences, as `position_entropy_nats` returns it.
+        entropy_nats: float (M, H, W), or (M, T) for sequences.
         vmin: Entropy of the darkest colour, in nats.
         vmax: Entropy of the brightest colour; the highest in the map by default.
         title: Above the map.
@@ -64,8 +76,8 @@ def plot_mutual_information(
         information: Of V codebooks, at least two, drawn below the diagonal; up to 12 the values are written into the
             cells.
         corrected: Another estimate of the same pairs, drawn above the diagonal.
-        vmin: Figure of the darkest colour, in nats.
-        vmax: Figure of the brightest colour; the highest of the pairs drawn by default.
+        vmin: Value of the darkest colour, in nats.
+        vmax: Value of the brightest colour; the highest of the pairs drawn by default.
         title: Above the matrix.
 
     Raises:
@@ -133,6 +145,29 @@ def new_figure(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure  # loaded here: importing depthq must not wait for matplotlib
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def tile(rows: Sequence[Sequence["Figure"]]) -> Image.Image:
+    """Rows of figures as one picture, on white."""
+    drawn = [[_drawn(figure) for figure in row] for row in rows]
+    width = max(sum(picture.width for picture in row) for row in drawn)
+    page = Image.new("RGB", (width, sum(max(picture.height for picture in row) for row in drawn)), "white")
+    top = 0
+    for row in drawn:
+        left = 0
+        for picture in row:
+            page.paste(picture, (left, top))
+            left += picture.width
+        top += max(picture.height for picture in row)
+    return page
+
+
+def _drawn(figure: "Figure") -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def short_number(value: float) -> str:

@@ -9,7 +9,8 @@ def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:
     """Mean entropy, perplexity, usage and mutual information of each level, then of all levels together.
 
     Args:
-        summaries: By the run's name. "-" stands where one run has no such figure; what none can have is left out.
+        summaries: By the run's name. "-" stands where one run has no such figure, or it was left out of the counts;
+            what none can have has no row.
     """
     runs = list(summaries.values())
     rows = [["", *summaries]]
