@@ -4,57 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from depthq.models import QUANTIZERS
-from depthq.quantizers import QuantizerOutput
+from depthq.quantizers import QuantizedRows, Quantizer
+from depthq.quantizers.processes import GlobalRows
 
 if TYPE_CHECKING:
-    from vector_quantize_pytorch import FSQ, LFQ
+    from vector_quantize_pytorch import FSQ
 
-    from depthq.models import DQAEConfig
+    from depthq.quantizers import CodebookOptions
 
 LEVELS = {32: (8, 4), 128: (8, 4, 4), 512: (8, 8, 8)}
 """K as a product of the values that each dimension can take."""
 
 
-class Adapter(nn.Module):
-    """Gives a lookup-free quantizer of M codebooks of equal size the contract of `depthq.quantizers.Quantizer`.
+class Adapter(Quantizer):
+    """Gives FSQ of vector-quantize-pytorch the contract.
 
     Args:
-        peer: FSQ or LFQ of vector-quantize-pytorch, with keep_num_codebooks_dim.
+        peer: With keep_num_codebooks_dim.
         dim: Of the vectors that it takes and gives.
     """
 
-    def __init__(self, peer: FSQ | LFQ, dim: int):
-        super().__init__()
+    def __init__(self, peer: FSQ, dim: int):
+        super().__init__(dim, dim, (int(peer.codebook_size),) * peer.num_codebooks)
         self.peer = peer
-        self.dim = self.out_dim = dim
-        self.codebook_sizes: tuple[int, ...] = (peer.codebook_size,) * peer.num_codebooks  # type: ignore[assignment]
 
-    def forward(self, x: Tensor) -> QuantizerOutput:
-        rows, positions = x.float().movedim(1, -1).flatten(1, -2), x.shape[2:]  # (B, N, C)
-        quantized, codes, *losses = self.peer(rows)
-        quantized = quantized.unflatten(1, positions).movedim(-1, 1).to(x.dtype)
-        codes = codes.long().unflatten(1, positions).movedim(-1, 1)  # (B, M, *positions)
-        loss = losses[0] if losses else x.new_zeros(())  # LFQ's own; FSQ has none
-        no_loss = torch.zeros_like(loss)
-        return QuantizerOutput(quantized, codes, loss, no_loss, loss, self.codebook_sizes)
+    def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
+        quantized, codes = self.peer(rows[None])
+        no_loss = rows.new_zeros(())
+        return QuantizedRows(quantized[0], codes[0].long(), no_loss, no_loss, no_loss)
 
-    def encode(self, x: Tensor) -> Tensor:
-        return self(x).codes
+    def _search(self, rows: Tensor) -> Tensor:
+        return self.peer(rows[None])[1][0].long()
 
-    def decode(self, codes: Tensor) -> Tensor:
-        rows = codes.movedim(1, -1).flatten(1, -2)  # (B, N, M)
-        return self.peer.indices_to_codes(rows).unflatten(1, codes.shape[2:]).movedim(-1, 1)
+    def _lookup(self, codes: Tensor) -> Tensor:
+        return self.peer.indices_to_codes(codes[None])[0]
 
 
-def fsq(config: DQAEConfig, level: int) -> Adapter:
+def fsq(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> Adapter:
     """M groups of dimensions, each with K values altogether; `codebook_dim` has no say in how many there are."""
-    size = config.level_sizes[level]
-    if size not in LEVELS:
-        raise ValueError(f"codebook_size must be one of {', '.join(map(str, LEVELS))} for fsq; got {size}")
+    if codebook_size not in LEVELS:
+        raise ValueError(f"codebook_size must be one of {', '.join(map(str, LEVELS))} for fsq; got {codebook_size}")
     try:
         from vector_quantize_pytorch import FSQ
     except ModuleNotFoundError as error:
@@ -62,10 +54,9 @@ def fsq(config: DQAEConfig, level: int) -> Adapter:
             "quantizer 'fsq' must have vector-quantize-pytorch to run; it is not installed; "
             "pip install 'depthq[studies]'"
         ) from error
-    dim = config.num_codebooks * len(LEVELS[size])
-    return Adapter(
-        FSQ(list(LEVELS[size]), dim=dim, num_codebooks=config.num_codebooks, keep_num_codebooks_dim=True), dim
-    )
+    levels = LEVELS[codebook_size]
+    dim = num_codebooks * len(levels)
+    return Adapter(FSQ(list(levels), dim=dim, num_codebooks=num_codebooks, keep_num_codebooks_dim=True), dim)
 
 
 QUANTIZERS["fsq"] = fsq

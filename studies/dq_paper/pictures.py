@@ -15,7 +15,7 @@ from studies.dq_paper.declared import Item, Row
 from studies.dq_paper.scales import Scale
 
 LABEL_PX = 26
-COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "fsq": "#8c5fa8"}
+COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "scalar": "#8c5fa8"}
 CODECS = {"jpeg": "#7a7a7a", "webp": "#b0875a", "jxl": "#222222"}
 
 

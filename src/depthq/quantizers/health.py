@@ -25,8 +25,8 @@ class CodebookHealth:
     perplexity: Tensor
     """exp(entropy in nats) of that moving average, 1..K."""
     redrawn: Tensor
-    """int64, how many codes were re-drawn in the last 100 steps; initialisation counts as re-drawing all. 0 where codewords
-    are fixed."""
+    """int64, how many codes were re-drawn in the last 100 steps; initialisation counts as re-drawing all. 0 where
+    codewords are fixed."""
     mean_norm: Tensor
     """Mean L2 norm of the codewords."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from depthq import DQAE, DQAEConfig
+from depthq import DQAE
 from depthq.models import PRESETS, QUANTIZERS
 from studies.dq_paper.fsq import LEVELS, fsq
 
@@ -22,7 +22,7 @@ def sizes(request):
 
 @pytest.fixture
 def quantizer(sizes):
-    return fsq(DQAEConfig(num_codebooks=sizes[0], codebook_size=sizes[1]), level=0)
+    return fsq(*sizes, codebook_dim=4, options={})
 
 
 @pytest.fixture
@@ -85,11 +85,11 @@ def test_auto_encoder_takes_it_by_name(num_codebooks):
 
 def test_other_codebook_sizes_are_refused():
     with pytest.raises(ValueError, match="codebook_size must be one of 32, 128, 512 for fsq; got 64"):
-        fsq(DQAEConfig(codebook_size=64), level=0)
+        fsq(5, 64, codebook_dim=4, options={})
 
 
 def test_missing_package_is_told_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
     message = "quantizer 'fsq' must have vector-quantize-pytorch to run; it is not installed; pip install "
     with pytest.raises(ValueError, match=re.escape(message + "'depthq[studies]'")):
-        QUANTIZERS["fsq"](DQAEConfig(), 0)
+        QUANTIZERS["fsq"](5, 128, 4, {})
