@@ -1,44 +1,33 @@
-"""The same auto-encoder with our quantizers and with those of vector-quantize-pytorch, at the same number of bits.
+"""The same auto-encoder with each of our quantizers, at the same number of bits, and with one more of your own.
 
-    pip install "depthq[studies]"
     python examples/compare_quantizers.py                  # a few minutes per quantizer on two cores
     python examples/compare_quantizers.py --smoke          # seconds: checks that everything runs
 
 Trains on the bundled photos and prints, per quantizer, the squared error (normalised space) on photos it has not seen
-and the share of codes in use. `studies.dq_paper.fsq.Adapter`, with which LFQ is added here, is all that a quantizer
-from elsewhere needs to become part of a DQ-AE.
+and the share of codes in use. `lfq` shows how a quantizer, or one of ours with other settings, becomes part of a DQ-AE:
+by a function in `depthq.models.QUANTIZERS`.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
 from torch import nn
-from vector_quantize_pytorch import LFQ
 
-from depthq import DQAE, DQAEConfig
+from depthq import DQAE, BinaryQuantizer, DQAEConfig
 from depthq.data import evaluation_loader, open_images, training_loader
 from depthq.measure import measure
 from depthq.models import QUANTIZERS
+from depthq.quantizers import CodebookOptions
 from depthq.training import paper_objective
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for studies/
-from studies.dq_paper.fsq import Adapter
+
+def lfq(num_codebooks: int, codebook_size: int, codebook_dim: int, options: CodebookOptions) -> BinaryQuantizer:
+    """Lookup-free quantization; `binary` is its sibling on the sphere."""
+    dim = num_codebooks * (codebook_size.bit_length() - 1)
+    return BinaryQuantizer(dim, num_codebooks, codebook_size, on_sphere=False)
 
 
-def lfq(config: DQAEConfig, level: int) -> Adapter:
-    dim = config.num_codebooks * config.codebook_dim
-    peer = LFQ(
-        dim=dim,
-        codebook_size=config.level_sizes[level],
-        num_codebooks=config.num_codebooks,
-        keep_num_codebooks_dim=True,
-    )
-    return Adapter(peer, dim)
-
-
-QUANTIZERS["lfq"] = lfq  # FSQ is there, by studies.dq_paper
+QUANTIZERS["lfq"] = lfq
 
 
 def main() -> None:
@@ -48,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     width = (8, 16) if args.smoke else (64, 128)
     print("quantizer   bits per image   squared error (normalised)   usage")
-    for name in ("depthwise", "residual", "shared", "fsq", "lfq"):
+    for name in ("depthwise", "residual", "shared", "scalar", "binary", "lfq"):
         model = train(DQAEConfig(quantizer=name, channels=width), steps=2 if args.smoke else args.steps)
         photos = evaluation_loader(open_images("bundled", "test"), batch_size=64, limit=32 if args.smoke else 1024)
         result = measure(model.eval(), photos)

@@ -1,6 +1,5 @@
 """The paper's tables and figures, row by row: declared, run, stored and shown."""
 
-from studies.dq_paper import fsq  # noqa: F401  its name must be known before a row asks for it
 from studies.dq_paper.declared import ITEMS, Item, Row, choose_rows, find_item
 from studies.dq_paper.experiment import Experiment, Outcome
 from studies.dq_paper.probe import expected_seconds

@@ -16,7 +16,7 @@ from studies.dq_paper.row_results import RowResults
 
 LABEL_PX = 26
 BAND_METRICS = {"l2": "mse_normalized", "categorical": "nll_nats_per_dim"}
-COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "fsq": "#8c5fa8"}
+COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "scalar": "#8c5fa8"}
 CODECS = {"JPEG": "#7a7a7a", "WEBP": "#b0875a", "JXL": "#222222"}
 LIKELIHOODS = {"l2": "l2", "categorical": "ce", "logistic_mixture": "mix"}
 """What plots call them, in the order of panels."""

@@ -24,7 +24,7 @@ from depthq.models import PRESETS
         ("decay", 1.0, r"decay must lie in \[0, 1\); got 1.0"),
         ("rare_code_threshold", -0.5, r"rare_code_threshold must lie in \[0, 1\); got -0.5"),
         ("image_channels", 2, "image_channels must be one of 1, 3; got 2"),
-        ("quantizer", "foo", "quantizer must be one of depthwise, shared, residual, none.*; got 'foo'"),
+        ("quantizer", "foo", "quantizer must be one of depthwise, shared, residual, scalar, binary, none.*; got 'foo'"),
         ("likelihood", "foo", "likelihood must be one of l2, categorical, logistic_mixture; got 'foo'"),
         ("codebook_update", "foo", "codebook_update must be one of ema, gradient; got 'foo'"),
     ],

@@ -76,7 +76,7 @@ def test_other_images_are_refused(images, message):
 
 
 @pytest.mark.parametrize("likelihood", ["l2", "categorical", "logistic_mixture"])
-@pytest.mark.parametrize("quantizer", ["depthwise", "shared", "residual", "none"])
+@pytest.mark.parametrize("quantizer", ["depthwise", "shared", "residual", "scalar", "binary", "none"])
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_every_parameter_learns(quantizer, likelihood, update):
     config = replace(TINY, quantizer=quantizer, likelihood=likelihood, codebook_update=update, codebook_size=(8, 8, 8))

@@ -18,6 +18,8 @@ CONFIGS = {
     "gray": replace(PRESETS["tiny"], image_channels=1, likelihood="categorical"),
     "gradient": replace(PRESETS["tiny"], codebook_update="gradient"),
     "residual": replace(PRESETS["tiny"], quantizer="residual"),
+    "scalar": replace(PRESETS["tiny"], quantizer="scalar"),
+    "binary": replace(PRESETS["tiny"], quantizer="binary"),
     "none": replace(PRESETS["tiny"], quantizer="none"),
 }
 

@@ -173,14 +173,14 @@ def test_growing_is_compared_with_both_ways_from_scratch(store):
 
 
 def test_other_quantizers_are_ranked_after_as_many_steps_each(store):
-    errors = {"residual": 0.3, "fsq": 0.1, "residual3x": 0.05, "fsq3x": 0.2}
+    errors = {"residual": 0.3, "scalar": 0.1, "residual3x": 0.05, "scalar3x": 0.2}
     save_twice(store, {f"equal_bits/{name}": {SQUARED: error} for name, error in errors.items()})
     text = findings([at_cpu(store)])
     assert (
-        "after 1,000 steps\n\nSquared error, lowest first: fsq 0.1000, residual 0.3000. Clearly above fsq: residual"
+        "after 1,000 steps\n\nSquared error, lowest first: scalar 0.1000, residual 0.3000. Clearly above scalar: residual"
         in text
     )
-    assert "after 3,000 steps\n\nSquared error, lowest first: residual3x 0.0500, fsq3x 0.2000. Clearly above" in text
+    assert "after 3,000 steps\n\nSquared error, lowest first: residual3x 0.0500, scalar3x 0.2000. Clearly above" in text
 
 
 def test_codes_stand_beside_what_codecs_need_for_their_psnr(store):
