@@ -61,12 +61,16 @@ def test_rows_are_read_and_a_cut_off_last_one_left_out(metrics, tmp_path):
 
 def test_damage_elsewhere_is_an_error(metrics):
     path = metrics('{"step": 1\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl must hold one JSON object per line; got: .* in line 1"):
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl must hold one JSON object per line; got: .* in line 1; delete that line"
+    ):
         read_metrics(path)
 
 
 @pytest.mark.parametrize("row", ["[1]", "3", '{"loss": 1.0}', '{"step": null}', '{"step": 1.5}'])
 def test_rows_without_a_step_are_an_error(metrics, row):
     path = metrics('{"step": 1}\n' + row + "\n")
-    with pytest.raises(ValueError, match=r"metrics.jsonl must name a whole step in every row; got .* in line 2"):
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl must name a whole step in every row; got .* in line 2; delete it"
+    ):
         read_metrics(path)

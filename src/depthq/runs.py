@@ -108,8 +108,10 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{file} must hold one JSON object per line; got: {error} in line {number}") from error
+            raise ValueError(
+                f"{file} must hold one JSON object per line; got: {error} in line {number}; delete that line"
+            ) from error
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise ValueError(f"{file} must name a whole step in every row; got {line!r} in line {number}")
+            raise ValueError(f"{file} must name a whole step in every row; got {line!r} in line {number}; delete it")
         rows.append(row)
     return rows

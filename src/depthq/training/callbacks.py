@@ -15,7 +15,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from depthq.files import folder_beside, replacing
-from depthq.models.pretrained import Pretrained
 from depthq.pixels import image_grid
 from depthq.runs import read_metrics
 
@@ -98,20 +97,20 @@ class TrainingRows(Callback):
 
 
 class ModelFolder(Callback):
-    """Keeps the model as it was at the last validation, as `save_pretrained` writes it.
+    """Keeps the model as it was at the last validation.
 
     Args:
         folder: RUN/model.
-        model: The model that is trained.
+        save: Writes the model into a folder.
     """
 
-    def __init__(self, folder: Path, model: Pretrained):
+    def __init__(self, folder: Path, save: Callable[[Path], object]):
         self.folder = folder
-        self.model = model
+        self.save = save
 
     @rank_zero_only
     def on_validation_end(self, *_) -> None:
-        save_model(self.model, self.folder)
+        save_model(self.save, self.folder)
 
 
 class Grids(Callback):
@@ -160,11 +159,11 @@ def write_row(trainer: Trainer, metrics: Mapping[str, float]) -> None:
         logger.log_metrics(dict(metrics), step=trainer.global_step)
 
 
-def save_model(model: Pretrained, folder: Path) -> None:
-    """`save_pretrained` into `folder`, each file replaced whole."""
+def save_model(save: Callable[[Path], object], folder: Path) -> None:
+    """What `save` writes, in `folder`, each file replaced whole."""
     with folder_beside(folder) as partial:
         try:
-            model.save_pretrained(partial)
+            save(partial)
         except SafetensorError as error:  # what it makes of a full disk
             raise OSError(f"{folder} could not be written: {error}; make room and go on with --resume") from error
         folder.mkdir(exist_ok=True)

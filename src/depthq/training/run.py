@@ -236,7 +236,7 @@ def _callbacks(training: DQAETraining, run: RunFolder, data: ImageBatches, progr
     rows = TrainingRows(config.log_every, lambda: training.step_metrics)
     return [
         rows,
-        ModelFolder(run.model, training.model),
+        ModelFolder(run.model, training.model.save_pretrained),
         Grids(run.reconstructions, data.grid_images(), training.model.reconstruct),
         ValidationRows(training.validation_metrics, training.warnings),
         Checkpoints(run.checkpoints, every=config.checkpoint_every, validate_every=config.validate_every),

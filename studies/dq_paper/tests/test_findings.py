@@ -177,8 +177,8 @@ def test_other_quantizers_are_ranked_after_as_many_steps_each(store):
     save_twice(store, {f"equal_bits/{name}": {SQUARED: error} for name, error in errors.items()})
     text = findings([at_cpu(store)])
     assert (
-        "after 1,000 steps\n\nSquared error, lowest first: scalar 0.1000, residual 0.3000. Clearly above scalar: residual"
-        in text
+        "after 1,000 steps\n\nSquared error, lowest first: scalar 0.1000, residual 0.3000. "
+        "Clearly above scalar: residual" in text
     )
     assert "after 3,000 steps\n\nSquared error, lowest first: residual3x 0.0500, scalar3x 0.2000. Clearly above" in text
 
