@@ -27,6 +27,7 @@ from statistics import fmean
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
+from PIL import Image
 
 from depthq.analysis import CodeCounts, MutualInformation, summarize_codes
 from depthq.analysis.counting import TABLES_LIMIT_BYTES
@@ -81,14 +82,10 @@ def _check_options(options) -> None:
 
 def run(settings: Settings) -> None:
     with new_folder(settings.out) as folder:
-        if is_codes_file(settings.source.model):
-            runs, sample = [_stored_codes(settings)], None
-        else:
-            runs, sample = _count(settings)
+        runs, pictures = _analyze(settings)
         table = comparison_table({run.label: run.summary for run in runs})
         (folder / "analysis.json").write_text(json.dumps(_content(settings, runs), indent=2) + "\n")
         (folder / "table.txt").write_text(table + "\n")
-        pictures = {} if sample is None else draw_pictures(runs, sample.images)
         for name, picture in (draw_plots(runs) | pictures).items():
             picture.save(folder / f"{name}.png")
     print(f"{settings.out}: codes of {runs[0].summary.images} images\n\n{table}")
@@ -97,10 +94,14 @@ def run(settings: Settings) -> None:
             print(f"\nnote on {run.label}: {warning}")
 
 
-def _stored_codes(settings: Settings) -> AnalyzedCodes:
+def _analyze(settings: Settings) -> tuple[Sequence[AnalyzedCodes], dict[str, Image.Image]]:
+    """What was counted, and the pictures that models make of it: none of codes without a model."""
     path = settings.source.model
-    counts = count_stored_codes(path, settings.codebook_sizes, limit=settings.limit)
-    return AnalyzedCodes(path.name, counts, summarize_codes(counts))
+    if is_codes_file(path):
+        counts = count_stored_codes(path, settings.codebook_sizes, limit=settings.limit)
+        return [AnalyzedCodes(path.name, counts, summarize_codes(counts))], {}
+    runs, sample = _count(settings)
+    return runs, draw_pictures(runs, sample.images)
 
 
 def _count(settings: Settings) -> tuple[list[AnalyzedRun], ImageSample]:
