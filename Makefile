@@ -23,7 +23,7 @@ demo: $(INSTALLED) ## train on real photos for about two minutes, then measure, 
 	$(BIN)/depthq train --data bundled --out $(DEMO)/run --likelihood logistic_mixture --codebook-size '[128,128]' --steps 200
 	$(BIN)/depthq evaluate $(DEMO)/run
 	$(BIN)/depthq reconstruct $(DEMO)/run --images 48 --out $(DEMO)/grid.png
-	$(BIN)/depthq encode $(DEMO)/run --out $(DEMO)/codes.parquet
+	$(BIN)/depthq encode $(DEMO)/run --split test --out $(DEMO)/codes.parquet
 	$(BIN)/depthq decode $(DEMO)/run $(DEMO)/codes.parquet --out $(DEMO)/decoded
 	@echo "Look at $(DEMO)/grid.png: originals above, ours below."
 

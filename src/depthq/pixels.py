@@ -40,7 +40,7 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def denormalize(normalized: Tensor) -> Tensor:
-    """The inverse of `normalize`: float32 grey levels on the scale 0..255, neither rounded nor clamped.
+    """The inverse of `normalize`: float32 grey values on the scale 0..255, neither rounded nor clamped.
 
     Args:
         normalized: float (B, C, H, W), C = 3 or 1.
@@ -59,15 +59,15 @@ def check_image_channels(channels: int) -> None:
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in grey levels, each float32 (1, C, 1, 1) on the device of `images`."""
+    """Mean and standard deviation in grey values, each float32 (1, C, 1, 1) on the device of `images`."""
     channels = images.shape[1]
     check_image_channels(channels)
-    levels = 255 * torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD])  # (2, 3)
+    values = 255 * torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD])  # (2, 3)
     if channels == 1:
-        levels = levels.mean(1, keepdim=True)
+        values = values.mean(1, keepdim=True)
     # Built here, not cached: a cached tensor could have been born in inference mode. Not blocking: the host
     # need not wait until the device's queue has run dry.
-    mean, std = levels[:, None, :, None, None].to(images.device, non_blocking=True)
+    mean, std = values[:, None, :, None, None].to(images.device, non_blocking=True)
     return mean, std
 
 

@@ -77,7 +77,7 @@ class PairSummary:
 
 @dataclass(frozen=True)
 class CodeSummary:
-    """All figures of a sample of codes that do not need the model."""
+    """All metrics of a sample of codes that do not need the model."""
 
     images: int
     levels: list[LevelSummary]
@@ -87,7 +87,7 @@ class CodeSummary:
     mutual_information: list[PairSummary]
     """By plugin, shuffle and miller_madow, in this order."""
     warnings: list[str]
-    """Which figures rest on too few samples, with the bias to expect; and which were left out, and why."""
+    """Which metrics rest on too few samples, with the bias to expect; and which were left out, and why."""
 
     @property
     def plugin(self) -> PairSummary:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
+from PIL import Image
 
 from depthq.analysis import CodeCounts, MutualInformation, summarize_codes
 from depthq.analysis.counting import TABLES_LIMIT_BYTES
@@ -85,16 +86,10 @@ def _check_options(options) -> None:
 
 
 def run(settings: Settings) -> None:
-    from depthq.report import comparison_table, draw_pictures, draw_plots  # here, as --help need not wait for them
+    from depthq.report import comparison_table, draw_plots  # here, as --help need not wait for them
 
     with new_folder(settings.out) as folder:
-        pictures: dict[str, Image] = {}
-        runs: Sequence[AnalyzedCodes]
-        if is_codes_file(settings.source.model):
-            runs = [_stored_codes(settings)]
-        else:
-            runs, sample = _count(settings)
-            pictures = draw_pictures(runs, sample.images)
+        runs, pictures = _analyze(settings)
         table = comparison_table({run.label: run.summary for run in runs})
         (folder / "analysis.json").write_text(json.dumps(_content(settings, runs), indent=2) + "\n")
         (folder / "table.txt").write_text(table + "\n")
@@ -106,12 +101,16 @@ def run(settings: Settings) -> None:
             print(f"\nnote on {run.label}: {warning}")
 
 
-def _stored_codes(settings: Settings) -> "AnalyzedCodes":
-    from depthq.report import AnalyzedCodes
+def _analyze(settings: Settings) -> "tuple[Sequence[AnalyzedCodes], dict[str, Image]]":
+    """What was counted, and the pictures that models make of it: none of codes without a model."""
+    from depthq.report import AnalyzedCodes, draw_pictures
 
     path = settings.source.model
-    counts = count_stored_codes(path, settings.codebook_sizes, limit=settings.limit)
-    return AnalyzedCodes(path.name, counts, summarize_codes(counts))
+    if is_codes_file(path):
+        counts = count_stored_codes(path, settings.codebook_sizes, limit=settings.limit)
+        return [AnalyzedCodes(path.name, counts, summarize_codes(counts))], {}
+    runs, sample = _count(settings)
+    return runs, draw_pictures(runs, sample.images)
 
 
 def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":

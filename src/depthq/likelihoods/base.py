@@ -56,7 +56,7 @@ class Likelihood(ABC):
             return self._log_prob(parameters, images)
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Expected image: float32 (B, C, H, W) in grey levels, within [0, 255]; `parameters` as above."""
+        """Expected image: float32 (B, C, H, W) in grey values, within [0, 255]; `parameters` as above."""
         self._check_parameters(parameters)
         with torch.autocast(parameters.device.type, enabled=False):
             return self._mean(parameters.float()).clamp(0, 255)
@@ -111,7 +111,7 @@ class Likelihood(ABC):
 
 
 def to_uint8(levels: Tensor) -> Tensor:
-    """The nearest 8-bit values of float grey levels; what lies outside 0..255 becomes 0 or 255."""
+    """The nearest 8-bit values of float grey values; what lies outside 0..255 becomes 0 or 255."""
     return levels.round().clamp(0, 255).to(torch.uint8)
 
 

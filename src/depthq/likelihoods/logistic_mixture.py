@@ -11,12 +11,12 @@ from torch import Tensor
 from depthq.likelihoods.base import Likelihood, sample_index, to_uint8
 
 _HALF_BIN = 1 / 255
-"""Half the width of a grey level where 0..255 is mapped to [-1, 1]."""
+"""Half the width of a grey value where 0..255 is mapped to [-1, 1]."""
 _MAX_LOG_SCALE = 7.0
-"""Log scales are held within +-7: from a tenth of a grey level to 500 times the range."""
+"""Log scales are held within +-7: from a tenth of a grey value to 500 times the range."""
 # Deviation: PixelCNN++ has the lower bound alone; without the upper one the mass of a bin underflows.
 _FIRST_LOG_SCALE = -2.5
-"""Where log scales start: a spread of ten grey levels. From 0, half the range, training needs as many steps again."""
+"""Where log scales start: a spread of ten grey values. From 0, half the range, training needs as many steps again."""
 _FIRST_MEANS = (-0.5, 0.5)
 """Over which the components' means start, so that they are not all the same."""
 _MAX_DISTANCE = 1e30

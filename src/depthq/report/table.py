@@ -1,4 +1,4 @@
-"""Headline figures of codes as a plain table, one column per run."""
+"""Headline metrics of codes as a plain table, one column per run."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,7 @@ def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:
     """Mean entropy, perplexity, usage and mutual information of each level, then of all levels together.
 
     Args:
-        summaries: By the run's name. "-" stands where one run has no such figure, or it was left out of the counts;
+        summaries: By the run's name. "-" stands where one run has no such metric, or it was left out of the counts;
             what none can have has no row.
     """
     runs = list(summaries.values())
@@ -20,8 +20,8 @@ def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:
             [f"level {level}: {name}", *(_number(of(run, level)) if level < len(run.levels) else "-" for run in runs)]
             for name, of in EACH_LEVEL.items()
         ]
-    figures = ACROSS_LEVELS | ALL_LEVELS if num_levels > 1 else ALL_LEVELS
-    rows += [[name, *(_number(of(run)) for run in runs)] for name, of in figures.items()]
+    metrics = ACROSS_LEVELS | ALL_LEVELS if num_levels > 1 else ALL_LEVELS
+    rows += [[name, *(_number(of(run)) for run in runs)] for name, of in metrics.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
