@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from depthq.cli import main
 
 torch.set_num_threads(1)  # where a plugin has loaded torch already
+multiprocessing.set_forkserver_preload(["depthq.training"])  # one server for all tests: what the largest child needs
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -210,6 +210,7 @@ from dataclasses import asdict
 from depthq import DQAE
 from depthq.measure import Measuring
 from depthq.models import PRESETS
+torch.set_num_threads(1)
 rank, world = {rank}, {world}
 if world > 1:
     torch.distributed.init_process_group("gloo", init_method="file://{meeting}", rank=rank, world_size=world)
@@ -230,7 +231,6 @@ if world > 1:
 
 def test_two_processes_give_the_metrics_of_one(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["depthq.measure"])
     settings = {"meeting": tmp_path / "meeting"}
     scripts = [PROCESS.format(rank=0, world=1, result=tmp_path / "one", **settings)]
     scripts += [PROCESS.format(rank=rank, world=2, result=tmp_path / "two", **settings) for rank in range(2)]

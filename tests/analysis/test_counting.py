@@ -1,6 +1,6 @@
-import subprocess
-import sys
+import multiprocessing
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,11 +187,22 @@ def test_no_array_is_copied_whole(tmp_path, kind):
     assert peak_bytes < 8 * 2**20
 
 
+def run_side_by_side(script: str, folder: Path, *, processes: int) -> None:
+    """Run a script in several processes, which know the `folder` and their `rank`; all must end well."""
+    context = multiprocessing.get_context("forkserver")
+    names = [{"folder": str(folder), "rank": rank} for rank in range(processes)]
+    children = [context.Process(target=exec, args=(script, own), daemon=True) for own in names]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(300)
+    assert [child.exitcode for child in children] == processes * [0]
+
+
 WORKER = """
-import sys, torch, torch.distributed as dist
+import torch, torch.distributed as dist
 from depthq.analysis import CodeCounts
 
-folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=3)
 counts = CodeCounts([[4, 4], [5, 6, 7]])
 for batch in torch.load(f"{folder}/batches{rank}"):
@@ -216,8 +227,7 @@ def test_all_reduce_gives_each_process_the_counts_of_all(tmp_path):
     batches = [[codes[0:2].levels, codes[2:3].levels], [codes[3:9].levels], []]  # the third process sees nothing
     for rank in range(3):
         torch.save(batches[rank], tmp_path / f"batches{rank}")
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, tmp_path, str(rank)]) for rank in range(3)]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0, 0]
+    run_side_by_side(WORKER, tmp_path, processes=3)
     expected = CodeCounts(codes.codebook_sizes).update(codes)
     for rank in range(3):
         for reduced, table in zip(torch.load(tmp_path / f"tables{rank}"), tables(expected), strict=True):
@@ -225,29 +235,23 @@ def test_all_reduce_gives_each_process_the_counts_of_all(tmp_path):
 
 
 WORKER_OF_OTHER_SIZES = """
-import sys, torch.distributed as dist
+import torch.distributed as dist
 from depthq.analysis import CodeCounts
 
-folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
 try:
     CodeCounts([2, 3 + rank]).all_reduce()
 except ValueError as error:
-    print(error)
+    assert str(error) == "codebook_sizes must be the same on all processes; got [((2, 3),), ((2, 4),)]"
+else:
+    raise AssertionError("other sizes were taken")
 dist.barrier()
 dist.destroy_process_group()
 """
 
 
 def test_all_reduce_refuses_other_sizes_on_every_process(tmp_path):
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER_OF_OTHER_SIZES, tmp_path, str(rank)], stdout=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    message = "codebook_sizes must be the same on all processes; got [((2, 3),), ((2, 4),)]\n"
-    assert [worker.communicate(timeout=300)[0] for worker in workers] == [message, message]
+    run_side_by_side(WORKER_OF_OTHER_SIZES, tmp_path, processes=2)
 
 
 def test_all_reduce_without_processes_changes_nothing():

@@ -105,7 +105,6 @@ if True:
 def run_in_child():
     """Run a script in a process of its own, forked from one that has imported everything; returns the exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["depthq.cli.train"])
 
     def run_in_child(script: str) -> int | None:
         child = context.Process(target=exec, args=(script, {}))

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
-from PIL import Image
 
 from depthq.analysis import CodeCounts, MutualInformation, summarize_codes
 from depthq.analysis.counting import TABLES_LIMIT_BYTES

@@ -22,20 +22,21 @@ def started(monkeypatch):
     return fingerprints
 
 
-def test_each_stage_starts_from_the_last(task, execution, started):
-    staged = task(image_sizes=[16, 32], **STAGES)
+def test_each_stage_starts_from_the_last(task, execution, started, photos, declare):
+    declare("photos", str(photos), (3, 16, 16), 36, 4)
+    staged = task(data="photos", image_sizes=[8, 16], **STAGES)
     assert run_tasks([staged], execution) == 0
     folder = execution.runs / staged.key
-    small, large = (load_model(folder / f"size={size}") for size in (16, 32))
+    small, large = (load_model(folder / f"size={size}") for size in (8, 16))
     assert started == [None, small.fingerprint()]
     assert large.fingerprint() != small.fingerprint()
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "size=16", "size=32"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "size=16", "size=8"]
     assert not list(folder.rglob("checkpoints"))
     figures = execution.results.find(staged.experiment).figures
     first, last = figures.pop("stages")
-    assert (first["image_size"], last["image_size"]) == (16, 32)
-    assert first["images"] == last["images"] == 598
-    assert last == figures | {"image_size": 32}
+    assert (first["image_size"], last["image_size"]) == (8, 16)
+    assert first["images"] == last["images"] == 4
+    assert last == figures | {"image_size": 16}
     assert first["nll_nats_per_dim"] != last["nll_nats_per_dim"]
     assert first["code_bits_per_dim"] == last["code_bits_per_dim"]  # as many codes per pixel
 
