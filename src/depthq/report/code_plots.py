@@ -93,7 +93,7 @@ def _position_entropy(runs: Sequence[AnalyzedCodes]) -> list[list["Figure"]]:
     rows = [
         [
             plot_position_entropy(
-                torch.as_tensor(positions if len(level.grid) > 1 else positions[0])[None],
+                torch.from_numpy(positions if len(level.grid) > 1 else positions[0]).float()[None],
                 **_entropy_scale(runs, index),
                 title=_title(runs, run, f"Entropy per position, level {index}"),
             )
