@@ -163,12 +163,12 @@ def test_gray_mean_is_the_expectation_over_all_values(pixel):
     likelihood = LogisticMixtureLikelihood(1)
     parameters = pixel_parameters(*pixel(10, 1))
     expected = (log_probs_of_all_values(likelihood, parameters).exp() * ALL_VALUES).sum().item()
-    # Half a grey level: the mean is that of the logistics before they are rounded to 8 bits.
+    # Half a grey value: the mean is that of the logistics before they are rounded to 8 bits.
     assert likelihood.mean(parameters).item() == pytest.approx(expected, abs=0.5)
 
 
 def test_mean_of_a_logistic_at_the_edge_stays_below_it():
-    # E[min(X, 1)] = 1 - scale * ln 2 for a logistic around 1; in grey levels of 1 / 127.5.
+    # E[min(X, 1)] = 1 - scale * ln 2 for a logistic around 1; in grey values of 1 / 127.5.
     mean = LogisticMixtureLikelihood(1, 1).mean(pixel_parameters(0, 1, math.log(0.05)))
     assert mean.item() == pytest.approx(255 - 127.5 * 0.05 * math.log(2), abs=1e-3)
 

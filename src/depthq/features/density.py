@@ -29,7 +29,7 @@ _MAPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class DensityFigures:
+class DensityMetrics:
     """How well one trained quantizer describes one set of maps."""
 
     mse: float
@@ -47,7 +47,7 @@ class DensityFigures:
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over several seeds."""
+    """A metric over several seeds."""
 
     mean: float
     deviation: float | None
@@ -56,7 +56,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class DensitySummary:
-    """`DensityFigures` over several seeds."""
+    """`DensityMetrics` over several seeds."""
 
     mse: Spread
     mse_standardized: Spread
@@ -204,13 +204,13 @@ def estimate_density(
         _, variance = feature_moments(train, "training features")
         feature_moments(held_out, "held-out features")
     dim = codebook_dim(train.shape[1], num_codebooks)
-    held_out_figures, training_figures = [], []
+    held_out_metrics, training_metrics = [], []
     for seed in range(seeds):
         quantizer = DepthwiseQuantizer(num_codebooks * dim, num_codebooks, codebook_size).to(device)
         _train(quantizer, train, axis, steps, batch_size, seed, device)
-        held_out_figures.append(_measure(quantizer, held_out, axis, variance, device))
-        training_figures.append(_measure(quantizer, train, axis, variance, device))
-    on_held_out, on_train = _summarize(held_out_figures), _summarize(training_figures)
+        held_out_metrics.append(_measure(quantizer, held_out, axis, variance, device))
+        training_metrics.append(_measure(quantizer, train, axis, variance, device))
+    on_held_out, on_train = _summarize(held_out_metrics), _summarize(training_metrics)
     doubts = (
         *_doubts(f"held-out features, by {axis},", held_out, codebook_size, on_held_out),
         *_doubts(f"training features, by {axis},", train, codebook_size, on_train),
@@ -276,7 +276,7 @@ def _as_tensor(maps: np.ndarray, device: str) -> Tensor:
 @torch.no_grad()
 def _measure(
     quantizer: DepthwiseQuantizer, features: np.ndarray, axis: Axis, variance: float, device: str
-) -> DensityFigures:
+) -> DensityMetrics:
     """Figures of a trained quantizer; `variance` is that of the training features."""
     quantizer.eval()
     is_value = decompose(torch.ones(1, *features.shape[1:], device=device), quantizer.num_codebooks, axis)
@@ -289,7 +289,7 @@ def _measure(
         counts = counts + count_codes(out.codes, out.codebook_sizes)
     usage = CodebookUsage.from_counts(counts, quantizer.codebook_sizes)
     mse = squared_error / features.size
-    return DensityFigures(
+    return DensityMetrics(
         mse=mse,
         mse_standardized=mse / variance,
         entropy_nats=usage.entropy_nats.mean().item(),
@@ -298,9 +298,9 @@ def _measure(
     )
 
 
-def _summarize(runs: Sequence[DensityFigures]) -> DensitySummary:
+def _summarize(runs: Sequence[DensityMetrics]) -> DensitySummary:
     return DensitySummary(
-        **{field.name: _spread([getattr(run, field.name) for run in runs]) for field in fields(DensityFigures)}
+        **{field.name: _spread([getattr(run, field.name) for run in runs]) for field in fields(DensityMetrics)}
     )
 
 

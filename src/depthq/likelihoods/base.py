@@ -110,9 +110,9 @@ class Likelihood(ABC):
             raise ValueError(f"images must be {expected} as parameters are; got shape {tuple(images.shape)}")
 
 
-def to_uint8(levels: Tensor) -> Tensor:
+def to_uint8(values: Tensor) -> Tensor:
     """The nearest 8-bit values of float grey values; what lies outside 0..255 becomes 0 or 255."""
-    return levels.round().clamp(0, 255).to(torch.uint8)
+    return values.round().clamp(0, 255).to(torch.uint8)
 
 
 def sample_index(logits: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:

@@ -55,22 +55,19 @@ class LogisticMixtureLikelihood(Likelihood):
     def start(self, bias: Tensor) -> None:
         """Narrow components, spread over the grey scale; logits and couplings stay as they were drawn."""
         maps = bias.unflatten(0, (-1, self.num_components))  # (P / K, K), a view
-        means, log_scales = (
-            maps[1 : 1 + self.image_channels],
-            maps[1 + self.image_channels : 1 + 2 * self.image_channels],
-        )
-        means.copy_(torch.linspace(*_FIRST_MEANS, self.num_components))
-        log_scales.fill_(_FIRST_LOG_SCALE)
+        channels = self.image_channels
+        maps[1 : 1 + channels] = torch.linspace(*_FIRST_MEANS, self.num_components)
+        maps[1 + channels : 1 + 2 * channels] = _FIRST_LOG_SCALE
 
     def _log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
         mixture = self._mixture(parameters)
-        levels = images.contiguous().split(1, dim=1)  # C times (B, 1, H, W)
-        values = [_from_levels(level) for level in levels]
+        grey = images.contiguous().split(1, dim=1)  # C times (B, 1, H, W)
+        places = [_from_grey(values) for values in grey]
         log_weights = mixture.log_weights
         log_probs = []
-        for channel, level in enumerate(levels):
-            mean = mixture.mean(channel, values[:channel])
-            joint = log_weights + _log_bin_probability(level, mean, mixture.log_scales[channel])
+        for channel, values in enumerate(grey):
+            mean = mixture.mean(channel, places[:channel])
+            joint = log_weights + _log_bin_probability(values, mean, mixture.log_scales[channel])
             log_probs.append(joint.logsumexp(1, keepdim=True))
             log_weights = joint - log_probs[-1]  # of the components, given the channels so far
         return torch.cat(log_probs, dim=1)
@@ -83,18 +80,18 @@ class LogisticMixtureLikelihood(Likelihood):
         for channel, log_scale in enumerate(mixture.log_scales):
             means.append(_clipped_mean(mixture.mean(channel, means), log_scale.exp()))
         weights = mixture.log_weights.exp()
-        return _to_levels(torch.stack([(weights * mean).sum(1) for mean in means], dim=1))
+        return _to_grey(torch.stack([(weights * mean).sum(1) for mean in means], dim=1))
 
     def _sample(self, parameters: Tensor, generator: torch.Generator | None) -> Tensor:
         mixture = self._mixture(parameters)
         component = mixture.component(sample_index(mixture.log_weights, 1, generator))
-        levels, values = [], []
+        grey, places = [], []
         for channel, log_scale in enumerate(component.log_scales):
             logistic = torch.empty_like(log_scale).uniform_(generator=generator).logit(eps=1e-7)
-            value = component.mean(channel, values) + log_scale.exp() * logistic
-            levels.append(to_uint8(_to_levels(value)))
-            values.append(_from_levels(levels[-1]))  # later channels see the 8-bit value
-        return torch.cat(levels, dim=1)
+            place = component.mean(channel, places) + log_scale.exp() * logistic
+            grey.append(to_uint8(_to_grey(place)))
+            places.append(_from_grey(grey[-1]))  # later channels see the 8-bit value
+        return torch.cat(grey, dim=1)
 
     def _mixture(self, parameters: Tensor) -> "_Mixture":
         # Contiguous float32: the sums over components then run over whole rows of pixels.
@@ -138,7 +135,7 @@ class _Mixture:
         )
 
 
-def _log_bin_probability(level: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+def _log_bin_probability(values: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """Log-probability of an 8-bit value under each logistic.
 
     With a and b the upper and lower end of the value's bin, in scales from the mean, it is
@@ -146,7 +143,7 @@ def _log_bin_probability(level: Tensor, mean: Tensor, log_scale: Tensor) -> Tens
     far away the mean is. Value 0 has b = -inf and value 255 a = +inf, which leaves one factor.
 
     Args:
-        level: uint8 (B, 1, H, W).
+        values: uint8 (B, 1, H, W).
         mean: float32 (B, K, H, W), on the scale [-1, 1].
         log_scale: float32 (B, K, H, W), within +-7.
 
@@ -154,9 +151,9 @@ def _log_bin_probability(level: Tensor, mean: Tensor, log_scale: Tensor) -> Tens
         float32 (B, K, H, W), in nats.
     """
     inverse_scale = torch.exp(-log_scale)
-    center = ((_from_levels(level) - mean) * inverse_scale).clamp(-_MAX_DISTANCE, _MAX_DISTANCE)
+    center = ((_from_grey(values) - mean) * inverse_scale).clamp(-_MAX_DISTANCE, _MAX_DISTANCE)
     half_bin = _HALF_BIN * inverse_scale
-    lowest, highest = level == 0, level == 255
+    lowest, highest = values == 0, values == 255
     return (
         F.logsigmoid(center + half_bin).masked_fill(highest, 0)
         + F.logsigmoid(half_bin - center).masked_fill(lowest, 0)
@@ -173,11 +170,11 @@ def _clipped_mean(mean: Tensor, scale: Tensor) -> Tensor:
     return mean.clamp(-1, 1) + scale * (below - above)
 
 
-def _from_levels(levels: Tensor) -> Tensor:
+def _from_grey(values: Tensor) -> Tensor:
     """0..255 to [-1, 1], float32."""
-    return levels.float() / 127.5 - 1
+    return values.float() / 127.5 - 1
 
 
-def _to_levels(values: Tensor) -> Tensor:
+def _to_grey(places: Tensor) -> Tensor:
     """[-1, 1] to 0..255."""
-    return (values + 1) * 127.5
+    return (places + 1) * 127.5
