@@ -36,7 +36,7 @@ def analysis(tmp_path_factory, trained_run):
 def no_pictures(monkeypatch):
     """For tests that look at other things: drawing takes most of the time."""
     for draw in ("draw_plots", "draw_pictures"):
-        monkeypatch.setattr(f"depthq.cli.analyze.{draw}", lambda *_: {})
+        monkeypatch.setattr(f"depthq.report.{draw}", lambda *_: {})
 
 
 def analyze(out, *arguments) -> dict:
@@ -143,7 +143,7 @@ def test_a_bare_model_needs_its_data_named(trained_run, photos, tmp_path, capsys
 
 
 def test_failure_leaves_nothing_behind(trained_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("depthq.cli.analyze.draw_plots", lambda *_: 1 / 0)
+    monkeypatch.setattr("depthq.report.draw_plots", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["analyze", str(trained_run), "--out", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from depthq.analysis import CodeCounts
 from depthq.analysis.counting import TABLES_LIMIT_BYTES
-from depthq.codes.file import read_codes, read_header
 
 NPY_MAGIC, PARQUET_MAGIC = b"\x93NUMPY", b"PAR1"
 
@@ -77,6 +75,10 @@ def _open_array(path: Path) -> np.ndarray:
 
 
 def _count_codes_file(path: Path, codebook_sizes: Sequence[int], limit: int | None) -> CodeCounts:
+    from tqdm import tqdm  # here, with what reads parquet: --help need not wait for them
+
+    from depthq.codes.file import read_codes, read_header
+
     sizes = read_header(path).codebook_sizes
     told = [tuple(codebook_sizes) * (len(level) if len(codebook_sizes) == 1 else 1) for level in sizes]
     if codebook_sizes and tuple(told) != sizes:

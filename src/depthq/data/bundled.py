@@ -17,7 +17,7 @@ from depthq.data.decoding import EncodedImage, read_pixels
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages
 from depthq.data.origin import Origin
-from depthq.data.sources import Split
+from depthq.data.split import Split
 from depthq.extras import explain_missing
 
 PHOTOS = {

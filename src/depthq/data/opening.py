@@ -12,7 +12,8 @@ from depthq.data.bundled import bundled_patches
 from depthq.data.decoding import read_shape
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
-from depthq.data.sources import EncodedImages, Split, count_encoded_images, find_images
+from depthq.data.sources import EncodedImages, count_encoded_images, find_images
+from depthq.data.split import Split
 
 HELD_BYTES_LIMIT = 2**30
 _BUNDLED_IMAGE_SIZE = 32

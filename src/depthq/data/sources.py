@@ -22,18 +22,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from depthq.data.decoding import EncodedImage
 from depthq.data.errors import DataError
 from depthq.data.origin import Origin
+from depthq.data.split import Split
 
 if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is used
     from datasets import Dataset
 
-Split = Literal["train", "test", "all"]
 T = TypeVar("T")
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
