@@ -161,6 +161,13 @@ def test_codes_of_another_model_are_refused(two_levels):
         two_levels.decode(codes)
 
 
+def test_codes_of_another_rank_are_refused(two_levels):
+    coarse, fine = two_levels.encode(images_of(two_levels.config)).levels
+    sequences = Codes((coarse.flatten(2), fine.flatten(2)), two_levels.codebook_sizes)
+    with pytest.raises(ValueError, match=r"codes must be maps \(B, M, H, W\) for this model; got levels of shape"):
+        two_levels.decode(sequences)
+
+
 def test_codes_on_grids_that_do_not_fit_are_refused(two_levels):
     coarse, fine = two_levels.encode(images_of(two_levels.config)).levels
     codes = Codes((coarse, fine[..., :3]), two_levels.codebook_sizes)

@@ -34,6 +34,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 def run(settings: Settings) -> None:
     from depthq.analysis import CodeCounts, summarize_codes  # here: --help need not wait for them
+    from depthq.analysis.counting import TABLES_LIMIT_BYTES
     from depthq.measure import ImageSample, measure
     from depthq.report import Measured, write_report
 
@@ -41,7 +42,9 @@ def run(settings: Settings) -> None:
     if not is_run(source.model):
         raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")
     model, batches = load(source, limit=settings.limit)
-    sample, counts = ImageSample(SAMPLE_SIZE), CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
+    sample, counts = ImageSample(SAMPLE_SIZE), None
+    if model.codebook_sizes:
+        counts = CodeCounts(model.codebook_sizes, limit_bytes=TABLES_LIMIT_BYTES)
     measurement = measure(model, batches, counts=counts, beside=[lambda images, _: sample.update(images)])
     measured = Measured(
         data=source.data or load_run_settings(source.model)["data"],

@@ -196,6 +196,11 @@ class DQAE(Pretrained):
                 f"codes must have this model's codebook sizes {self.codebook_sizes}; got {codes.codebook_sizes}; "
                 "decode them with the model that made them"
             )
+        if codes.levels[0].dim() != 4:
+            raise ValueError(
+                f"codes must be maps (B, M, H, W) for this model; got levels of shape {tuple(codes.levels[0].shape)}; "
+                "a quantizer on its own decodes codes of any rank"
+            )
         height, width = codes.levels[0].shape[2:]
         for level, level_codes in enumerate(codes.levels):
             expected = (height * 2**level, width * 2**level)
