@@ -22,7 +22,7 @@ class UniformPrior:
 
     Example:
         >>> UniformPrior().nll_nats(Codes((torch.zeros(2, 5, 8, 8, dtype=torch.int64),), ((128,) * 5,)))
-        tensor([1552.6544, 1552.6544], dtype=torch.float64)
+        tensor([1552.6497, 1552.6497], dtype=torch.float64)
     """
 
     def nll_nats(self, codes: Codes) -> Tensor:

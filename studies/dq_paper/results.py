@@ -42,7 +42,6 @@ PACKAGES = (
     "numpy",
     "pillow",
     "pillow-jxl-plugin",
-    "vector-quantize-pytorch",
 )
 """Whose versions a result names, where they are installed."""
 

@@ -1,6 +1,5 @@
 """Runs experiments that have no result yet, several at a time, each from where a killed run left it."""
 
-import logging
 import os
 import shutil
 import signal
@@ -160,8 +159,6 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    for trainer in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(trainer).setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl+C to all: the parent ends them
     Thread(target=_end_with_parent, daemon=True).start()
 

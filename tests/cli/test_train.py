@@ -162,6 +162,23 @@ def test_folder_without_images_is_named(train, tmp_path, capsys, files):
     assert names(tmp_path) == ["data"]
 
 
+def test_program_of_its_own_shows_nothing_of_the_trainer_either(photos, tmp_path):
+    command = ["train", "--data", str(photos), "--out", str(tmp_path / "run"), *QUICK]
+    result = subprocess.run([sys.executable, "-m", "depthq", *command], capture_output=True, text=True, check=True)
+    lines = result.stderr.replace("\r", "\n").split("\n")
+    assert all(line.startswith("step ") or not line.strip() for line in lines), result.stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_bad_image_found_late_may_be_skipped_on_resume(train, tmp_path, a_transparent_image, capsys):
+    options = ["--image-size", "16", "--preset", "tiny", "--steps", "40", "--checkpoint-every", "1"]
+    assert train(*options, data=a_transparent_image) == 1
+    run = tmp_path / "run"
+    assert list((run / "checkpoints").iterdir())  # it was met behind the first one
+    assert main(["train", "--out", str(run), "--resume", "--on-bad-image", "skip"]) == 0
+    assert load_run_settings(run)["on_bad_image"] == "skip"
+
+
 def test_corrupt_image_is_named_and_stops_training(train, tmp_path, write_photos, capsys):
     data = write_photos(tmp_path / "data")
     (data / "007.png").write_bytes((data / "007.png").read_bytes()[:40])

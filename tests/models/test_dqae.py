@@ -179,8 +179,10 @@ def test_without_a_quantizer_there_are_no_codes():
     model = DQAE(replace(TINY, quantizer="none"))
     output = model(images_of(TINY))
     assert output.codes is None
-    assert output.levels == ()
-    with pytest.raises(ValueError, match="quantizer must not be 'none' for codes to exist"):
+    assert [level.codebook_sizes for level in output.levels] == [()] * len(model.levels)
+    with pytest.raises(ValueError, match="codebooks for codes to exist; got 'none', which has none; train a model with"):
+        ValueError, match="quantizer must have codebooks for codes to exist; got 'none', which has none"
+    ):
         model.encode(images_of(TINY))
 
 

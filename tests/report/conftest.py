@@ -39,8 +39,9 @@ def make_model():
 def analyzed(images, make_model):
     def analyze(label: str = "ours", **settings) -> AnalyzedRun:
         model = make_model(**settings)
-        counts = CodeCounts(model.codebook_sizes).update(model.encode(images))
-        return AnalyzedRun(label, counts, summarize_codes(counts), model)
+        counts = CodeCounts(model.codebook_sizes)
+        measurement = measure(model, [images], counts=counts)
+        return AnalyzedRun(label, counts, summarize_codes(counts), model, measurement)
 
     return analyze
 

@@ -12,7 +12,7 @@ from depthq.analysis.counting import CodeCounts
 
 
 def block_interval(
-    blocks: Sequence[CodeCounts], figure_nats: Callable[[CodeCounts], float], *, confidence: float = 0.95
+    blocks: Sequence[CodeCounts], metric_nats: Callable[[CodeCounts], float], *, confidence: float = 0.95
 ) -> Interval:
     """Interval for any figure of counted codes, where positions of one image are alike.
 
@@ -26,7 +26,7 @@ def block_interval(
 
     Args:
         blocks: Counts of disjoint sets of images, two or more (ten are enough), each of about as many images.
-        figure_nats: Of `CodeCounts`, in nats. It is called on the counts of all blocks, and of all but each.
+        metric_nats: Of `CodeCounts`, in nats. It is called on the counts of all blocks, and of all but each.
         confidence: In (0, 1).
 
     Raises:
@@ -48,10 +48,10 @@ def block_interval(
             f"blocks must be two or more that hold images, each; got {len(blocks)}, {held} of which do; count images "
             "in turn into several CodeCounts"
         )
-    estimate = float(figure_nats(_merged(blocks)))
+    estimate = float(metric_nats(_merged(blocks)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what is to be doubted of a part was told of the whole
-        figures = [float(figure_nats(_merged(others))) for others in combinations(blocks, len(blocks) - 1)]
+        figures = [float(metric_nats(_merged(others))) for others in combinations(blocks, len(blocks) - 1)]
     without = torch.tensor(figures, dtype=torch.float64)
     spread = (len(blocks) - 1) * without.var(correction=0)
     half = student_t_bound(confidence, len(blocks) - 1) * math.sqrt(spread)

@@ -113,8 +113,8 @@ def _analyze(settings: Settings) -> "tuple[Sequence[AnalyzedCodes], dict[str, Im
 
 
 def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
-    """One pass over the images, which all models see."""
-    from depthq.measure import ImageSample
+    """One pass over the images for each model; the images to draw are of the first."""
+    from depthq.measure import ImageSample, measure
     from depthq.report import AnalyzedRun
 
     model, batches = load(settings.source, limit=settings.limit)
@@ -125,12 +125,11 @@ def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
         _check_channels(folders, models)
     counts = [_new_counts(folder, model) for folder, model in zip(folders, models, strict=True)]
     sample = ImageSample(IMAGES_DRAWN)
-    for images in batches:
-        sample.update(images)
-        for model, counted in zip(models, counts, strict=True):
-            counted.update(model.encode(images).to("cpu"))
-    parts = zip(_labels(folders), models, counts, strict=True)
-    return [AnalyzedRun(label, counted, summarize_codes(counted), model) for label, model, counted in parts], sample
+    measured = [measure(model, batches, counts=counts[0], beside=[lambda images, _: sample.update(images)])]
+    if settings.compare:
+        measured.append(measure(models[1], load(settings.source, limit=settings.limit)[1], counts=counts[1]))
+    parts = zip(_labels(folders), counts, map(summarize_codes, counts), models, measured, strict=True)
+    return [AnalyzedRun(*part) for part in parts], sample
 
 
 def _check_channels(folders: Sequence[Path], models: Sequence[DQAE]) -> None:
@@ -167,8 +166,10 @@ def _content(settings: Settings, runs: "Sequence[AnalyzedCodes]") -> dict:
 def _content_of(run: "AnalyzedCodes") -> dict:
     from depthq.report import AnalyzedRun
 
-    config = asdict(run.model.config) if isinstance(run, AnalyzedRun) else None
-    return {"run": run.label, "config": config} | _metrics(run)
+    config = measurement = None
+    if isinstance(run, AnalyzedRun):
+        config, measurement = asdict(run.model.config), asdict(run.measurement)
+    return {"run": run.label, "config": config, "measurement": measurement} | _metrics(run)
 
 
 def _metrics(run: "AnalyzedCodes") -> dict:

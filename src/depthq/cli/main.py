@@ -1,6 +1,5 @@
 """depthq VERB ...: finds the verb's module, parses its arguments, and turns errors into exit codes."""
 
-import logging
 import re
 import sys
 import warnings
@@ -80,8 +79,6 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
         _say(f"{name}: error: {error}\n({name} --help shows all options, and examples)")
         return USAGE_ERROR
     check_installed(*extras)
-    for trainer in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(trainer).setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say(f"{name}: warning: {message}")

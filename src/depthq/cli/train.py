@@ -128,11 +128,11 @@ def _pick(kind: type[Kind], options: Namespace) -> Kind:
 
 
 def _check_same_run(config: RunConfig, out: Path) -> None:
-    """A resumed run must learn what it was started to learn."""
+    """A resumed run must learn what it was started to learn; it may leave out images that turned out to be bad."""
     if not is_run(out):
         raise ValueError(f"--out must be a run to resume; got {out}, which is none; leave --resume out to start one")
     before, now = load_run_settings(out), config.to_flat_dict()
-    del now["image_channels"]  # the data decides, and on the image size too where none is given
+    del now["on_bad_image"], now["image_channels"]  # the data decides, and on the image size too where none is given
     if now["image_size"] is None:
         del now["image_size"]
     changed = [

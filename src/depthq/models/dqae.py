@@ -29,7 +29,7 @@ class DQAEOutput:
     codes: Codes | None
     """The codes; None without a quantizer."""
     levels: tuple[QuantizerOutput, ...]
-    """Each level's quantizer output, coarse to fine; empty without a quantizer."""
+    """Each level's quantizer output, coarse to fine."""
 
 
 class DQAE(Pretrained):
@@ -89,7 +89,7 @@ class DQAE(Pretrained):
         return DQAEOutput(
             parameters=self._decode_maps(maps),
             codes=self._codes([out.codes for out in outputs]) if self.codebook_sizes else None,
-            levels=tuple(out for out in outputs if out.codebook_sizes),
+            levels=tuple(outputs),
         )
 
     @torch.no_grad()
@@ -171,7 +171,10 @@ class DQAE(Pretrained):
 
     def _check_has_codes(self) -> None:
         if not self.codebook_sizes:
-            raise ValueError(f"quantizer must not be 'none' for codes to exist; got {self.config.quantizer!r}")
+            raise ValueError(
+                f"quantizer must have codebooks for codes to exist; got {self.config.quantizer!r}, which has none; "
+                "train a model with another quantizer"
+            )
 
     def _check_images(self, images: Tensor) -> None:
         channels, multiple = self.config.image_channels, self.config.image_multiple

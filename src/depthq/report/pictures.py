@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from depthq.codes import Codes
+from depthq.measure import Measurement
 from depthq.models import DQAE
 from depthq.pixels import image_grid
 from depthq.report.code_plots import AnalyzedCodes
@@ -28,9 +29,10 @@ GAP_PX = 2  # between the images of a grid
 
 @dataclass(frozen=True)
 class AnalyzedRun(AnalyzedCodes):
-    """What was counted of a run's codes, and the model that made them."""
+    """What was counted of a run's codes, the model that made them, and how it fares on the same images."""
 
     model: DQAE
+    measurement: Measurement
 
 
 def draw_pictures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, Image.Image]:

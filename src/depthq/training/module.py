@@ -120,9 +120,9 @@ class DQAETraining(LightningModule):
 
 def _usage_metrics(output: DQAEOutput) -> dict[str, Tensor]:
     """Means over levels of how evenly their codebooks are used by this batch; nothing without codebooks."""
-    if not output.levels:
+    levels = [level for level in output.levels if level.codebook_sizes]
+    if not levels:
         return {}
     return {
-        name: torch.stack([getattr(level, name).mean() for level in output.levels]).mean()
-        for name in ("usage", "perplexity")
+        name: torch.stack([getattr(level, name).mean() for level in levels]).mean() for name in ("usage", "perplexity")
     }

@@ -1,6 +1,7 @@
 """A training run: a folder with config.yaml, metrics.jsonl, checkpoints/, model/ and reconstructions/."""
 
 import itertools
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -77,8 +78,7 @@ def train(
         )
     seed_everything(config.training.seed, verbose=False)
     training = DQAETraining(_new_model(config.model, start_from), config.training, objective)
-    with warnings.catch_warnings():
-        _ignore_lightning_advice()
+    with _without_lightning_advice():
         try:
             trainer = _trainer(training, RunFolder(run), hardware or Hardware(), data, progress)
         except MisconfigurationException as error:
@@ -270,12 +270,23 @@ def _loggers(run: RunFolder) -> list[Logger]:
     return loggers
 
 
-def _ignore_lightning_advice() -> None:
+@contextmanager
+def _without_lightning_advice() -> Iterator[None]:
     """Advice that does not hold here: the loaders know where to resume, and workers are the user's choice."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*dataloader is not resumable.*",
-        ".*smaller than the logging interval.*",
-        ".*LeafSpec.*",  # Lightning's own use of PyTorch
-    ):
-        warnings.filterwarnings("ignore", message)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*dataloader is not resumable.*",
+            ".*smaller than the logging interval.*",
+            ".*LeafSpec.*",  # Lightning's own use of PyTorch
+        ):
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)  # importing Lightning sets its own level
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
