@@ -183,7 +183,7 @@ def test_description_knows_gray_images(tmp_path, encode):
 
 
 def test_description_needs_no_pixels(tmp_path, write_images, monkeypatch):
-    monkeypatch.setattr(opening, "_decode_into", None)
+    monkeypatch.setattr(opening, "_read_into", None)
     assert describe_images(write_images(tmp_path, ["1.png", "2.png"]), "train") == (1, (3, 8, 8))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from depthq.data.decoding import EncodedImage, read_pixels
+from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages
 from depthq.data.origin import Origin

@@ -1,4 +1,4 @@
-"""The images of one split: held as one tensor where they are few, decoded one by one where they are many."""
+"""The images of one split: held as one tensor where they are few, read one by one where they are many."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depthq.data.decoding import EncodedImage, read_pixels
+from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.errors import DataError
 from depthq.data.origin import Origin
 from depthq.data.sources import EncodedImages
@@ -94,7 +94,7 @@ class HeldImages(ImageDataset):
 
 
 class LazyImages(ImageDataset):
-    """Images that are decoded whenever they are asked for.
+    """Images that are read whenever they are asked for.
 
     Args:
         encoded: The images.
@@ -135,10 +135,10 @@ class LazyImages(ImageDataset):
     def read(self, indices: Sequence[int]) -> list[np.ndarray | None]:
         """`[images[i] for i in indices]`, with a single look into the table."""
         return [
-            self._decode(index, encoded) for index, encoded in zip(indices, self._encoded.read(indices), strict=True)
+            self._read_one(index, encoded) for index, encoded in zip(indices, self._encoded.read(indices), strict=True)
         ]
 
-    def _decode(self, index: int, encoded: EncodedImage) -> np.ndarray | None:
+    def _read_one(self, index: int, encoded: EncodedImage) -> np.ndarray | None:
         try:
             pixels = read_pixels(encoded, self.num_channels)
             self._check_size(pixels, encoded.name)

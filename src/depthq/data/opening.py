@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from depthq.data.bundled import bundled_patches
-from depthq.data.decoding import read_shape
+from depthq.data.reading import read_shape
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
 from depthq.data.sources import EncodedImages, count_encoded_images, find_images
@@ -29,8 +29,8 @@ def open_images(
     """Open the images of one split, or all of a source.
 
     The headers of 100 images spread over the set decide whether it is gray (all of them are) or colour, and
-    what its common size is. A set of one shape whose pixels take at most 1 GiB is decoded now and held as one
-    tensor; any other is decoded by the loaders, batch by batch.
+    what its common size is. A set of one shape whose pixels take at most 1 GiB is read now and held as one
+    tensor; any other is read by the loaders, batch by batch.
 
     Args:
         source: "bundled" (patches of real photos, see `depthq.data.bundled`), a folder of images, a parquet
@@ -137,10 +137,10 @@ def _is_small(images: LazyImages, shapes: dict[str, Shape]) -> bool:
 
 
 def _hold(images: LazyImages, shapes: dict[str, Shape]) -> ImageDataset:
-    """All of `images` decoded; or `images` itself, if a later one turns out to be of another size."""
+    """All of `images` in memory; or `images` itself, if a later one turns out to be of another size."""
     _, height, width = next(iter(shapes.values()))
     pixels = torch.empty(len(images), images.num_channels, height, width, dtype=torch.uint8)
-    if not _decode_into(pixels.numpy(), images):
+    if not _read_into(pixels.numpy(), images):
         images.forget_skipped()
         return images
     images.warn_of_skipped()
@@ -151,7 +151,7 @@ def _hold(images: LazyImages, shapes: dict[str, Shape]) -> ImageDataset:
     return HeldImages(pixels, images.image_size, images.num_skipped, images.origins(kept.tolist()))
 
 
-def _decode_into(pixels: np.ndarray, images: LazyImages) -> bool:
+def _read_into(pixels: np.ndarray, images: LazyImages) -> bool:
     """Fill `pixels` (B, C, H, W), except where images are skipped; False at the first of another size."""
 
     def fill(chunk: range) -> bool:
@@ -165,6 +165,6 @@ def _decode_into(pixels: np.ndarray, images: LazyImages) -> bool:
     chunks = [range(len(images))[start : start + _CHUNK_SIZE] for start in range(0, len(images), _CHUNK_SIZE)]
     pool = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # Pillow's decoders release the interpreter lock
     try:
-        return all(tqdm(pool.map(fill, chunks), total=len(chunks), desc="decoding images", delay=2))
+        return all(tqdm(pool.map(fill, chunks), total=len(chunks), desc="reading images", delay=2))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from depthq.data.decoding import EncodedImage
+from depthq.data.reading import EncodedImage
 from depthq.data.errors import DataError
 from depthq.data.origin import Origin
 from depthq.data.split import Split
@@ -322,7 +322,7 @@ def _joined(tables: list["Dataset"], sources: list[str]) -> tuple["Dataset", "Da
 
 
 def _image_column(table: "Dataset", source: str) -> "Dataset":
-    """`table` with its first image column alone, called `image`, and not decoded."""
+    """`table` with its first image column alone, called `image`, and still encoded."""
     import datasets
 
     columns = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]

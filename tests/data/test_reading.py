@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from depthq.data import DataError
-from depthq.data.decoding import EncodedImage, read_pixels, read_shape
+from depthq.data.reading import EncodedImage, read_pixels, read_shape
 
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 

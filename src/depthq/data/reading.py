@@ -41,7 +41,7 @@ def read_shape(encoded: EncodedImage) -> tuple[int, int, int]:
 
     with _opened(encoded) as picture:
         width, height = picture.size
-        exif = Image.Image.getexif(picture)  # that of the PNG reader would decode the pixels
+        exif = Image.Image.getexif(picture)  # that of the PNG reader would read the pixels
         if exif.get(_EXIF_ORIENTATION, 1) >= 5:  # stored lying on its side
             width, height = height, width
         return _num_channels(picture, encoded.name), height, width
@@ -61,7 +61,7 @@ def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
         uint8 (C, H, W).
 
     Raises:
-        DataError: If the image cannot be decoded in full, is transparent anywhere, has more than 8 bits per
+        DataError: If the image cannot be read in full, is transparent anywhere, has more than 8 bits per
             channel, or is a colour image where `num_channels` is 1.
     """
     from PIL import ImageOps
