@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages
 from depthq.data.origin import Origin
+from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.split import Split
 from depthq.extras import explain_missing
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.errors import DataError
 from depthq.data.origin import Origin
+from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.sources import EncodedImages
 
 _NUM_NAMED = 3

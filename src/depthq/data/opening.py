@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from depthq.data.bundled import bundled_patches
-from depthq.data.reading import read_shape
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
+from depthq.data.reading import read_shape
 from depthq.data.sources import EncodedImages, count_encoded_images, find_images
 from depthq.data.split import Split
 

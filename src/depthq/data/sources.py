@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from depthq.data.reading import EncodedImage
 from depthq.data.errors import DataError
 from depthq.data.origin import Origin
+from depthq.data.reading import EncodedImage
 from depthq.data.split import Split
 
 if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is used

@@ -87,7 +87,7 @@ class DQAE(Pretrained):
             decoding = level.next_decoding(outputs[-1].quantized, decoding)
             maps.append(level.upsampler(outputs[-1].quantized))
         return DQAEOutput(
-            parameters=self._parameters(maps),
+            parameters=self._likelihood_parameters(maps),
             codes=self._codes([out.codes for out in outputs]) if self.codebook_sizes else None,
             levels=tuple(outputs),
         )
@@ -121,7 +121,7 @@ class DQAE(Pretrained):
         for index, (level, level_codes) in enumerate(zip(self.levels, codes.levels, strict=True)):
             quantized = level.quantizer.decode(level_codes)
             maps.append(level.upsampler(quantized if index in used else torch.zeros_like(quantized)))
-        return self.likelihood.mean(self._parameters(maps)).round().to(torch.uint8)
+        return self.likelihood.mean(self._likelihood_parameters(maps)).round().to(torch.uint8)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images uint8 (B, C, H, W) through the codes and back; without a quantizer, through the latents."""
@@ -140,7 +140,7 @@ class DQAE(Pretrained):
             features.append(x)
         return features[::-1]
 
-    def _parameters(self, maps: list[Tensor]) -> Tensor:
+    def _likelihood_parameters(self, maps: list[Tensor]) -> Tensor:
         hidden = self.decoder(self.mix(torch.cat(maps, dim=1)))
         if not self.likelihood.needs_float32:
             return self.head(hidden)
