@@ -72,10 +72,32 @@ def test_codebook_size_is_cut_into_the_nearest_factors(size, count, factors):
 
 
 @pytest.mark.parametrize(
-    ("size", "values"), [(4, (4,)), (11, (11,)), (32, (8, 4)), (128, (8, 4, 4)), (512, (8, 8, 8)), (1024, (8, 8, 4, 4))]
+    ("size", "values"),
+    [
+        (4, (4,)),
+        (11, (11,)),
+        (32, (8, 4)),
+        (128, (8, 4, 4)),
+        (512, (8, 8, 8)),
+        (1000, (8, 5, 5, 5)),
+        (1024, (8, 8, 4, 4)),
+        (3125, (5,) * 5),
+        (15625, (5,) * 6),
+        (21875, (7, 5, 5, 5, 5, 5)),
+    ],
 )
 def test_the_number_of_dimensions_follows_from_the_codebook_size(size, values):
     assert values_of(size) == values
+
+
+def test_every_product_of_few_values_can_be_cut():
+    """All of at most 10,000, from their definition: K is a product if it is 3 to 16 times 1 or another one."""
+    products = {1}
+    for size in range(3, 10_001):
+        if any(size % value == 0 and size // value in products for value in range(3, 17)):
+            products.add(size)
+            assert math.prod(values_of(size)) == size
+            assert all(3 <= value <= 16 for value in values_of(size))
 
 
 @pytest.mark.parametrize("size", [1, 2, 17, 127, 34])

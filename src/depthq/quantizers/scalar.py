@@ -142,14 +142,15 @@ def _checked(values_per_dim: Sequence[int], codebook_size: int, dims_per_slice: 
 def values_of(codebook_size: int) -> tuple[int, ...]:
     """Numbers of values that multiply to K, for when the number of dimensions is free: few, and 3 to 16 each.
 
-    As few dimensions as 8 values each allow, and fewer where that has no solution: 32 is 8 x 4, 128 is 8 x 4 x 4, 512
-    is 8 x 8 x 8, 1000 is 8 x 5 x 5 x 5, 11 is 11.
+    As few dimensions as 8 values each allow; fewer where that has no solution, and where that has none either, more:
+    32 is 8 x 4, 128 is 8 x 4 x 4, 512 is 8 x 8 x 8, 1000 is 8 x 5 x 5 x 5, 11 is 11, 3125 is 5 x 5 x 5 x 5 x 5.
 
     Raises:
         ValueError: If K cannot be cut like that.
     """
     fewest = next(count for count in itertools.count(1) if USUAL_VALUES**count >= codebook_size)
-    for count in range(fewest, 0, -1):
+    most = next(count for count in itertools.count() if FEWEST_VALUES ** (count + 1) > codebook_size)
+    for count in (*range(fewest, 0, -1), *range(fewest + 1, most + 1)):
         with contextlib.suppress(ValueError):
             return balanced_factors(codebook_size, count, highest=MOST_VALUES)
     raise ValueError(
