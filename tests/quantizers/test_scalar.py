@@ -109,6 +109,13 @@ def test_codebook_size_that_cannot_be_cut_is_refused(size):
         values_of(size)
 
 
+def test_codebook_size_beyond_the_bound_is_refused_before_it_is_cut():
+    with pytest.raises(
+        ValueError, match=r"codebook_size must be at most 16777216 .* got 18446744073709551616; take more"
+    ):
+        values_of(2**64)
+
+
 @pytest.mark.parametrize(
     ("arguments", "values", "message"),
     [
@@ -116,6 +123,7 @@ def test_codebook_size_that_cannot_be_cut_is_refused(size):
         ((0, 3, 12), None, "dim must be at least 1; got 0"),
         ((6, 0, 12), None, "num_codebooks must be at least 1; got 0"),
         ((6, 3, [12, 12, 12]), None, r"codebook_size must be an integer; got \[12, 12, 12\]"),
+        ((24, 1, 2**64), None, r"codebook_size must be at most 16777216 = 2\*\*24, .* take more codebooks"),
         ((6, 3, 8), None, "codebook_size must be a product of 2 numbers of values, each at least 3; got 8; change"),
         ((6, 3, 12), (4, 3, 1), r"values_per_dim must have one entry for each of the 2 dimensions .* got \[4, 3, 1\]"),
         (
