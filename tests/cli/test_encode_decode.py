@@ -94,6 +94,22 @@ def test_labels_of_a_parquet_file_are_kept(trained_run, photos, tmp_path, monkey
     assert (batch.ids, batch.labels) == (["0", "1"], ["cat", None])
 
 
+def test_labels_that_begin_late_are_kept(trained_run, photos, tmp_path, monkeypatch):
+    """A whole batch has none before the first."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    cells = [{"bytes": (photos / "000.png").read_bytes(), "path": None}] * 72
+    labels = [None] * 70 + ["cat", "dog"]
+    table = datasets.Dataset.from_dict({"picture": cells, "label": labels})
+    table.cast_column("picture", datasets.Image()).to_parquet(str(tmp_path / "photos.parquet"))
+    shared = ["--data", str(tmp_path / "photos.parquet"), "--out", str(tmp_path / "codes.parquet")]
+    assert main(["encode", str(trained_run), *shared]) == 0
+    batches = list(read_codes(tmp_path / "codes.parquet"))
+    assert len(batches) > 1
+    assert [label for batch in batches for label in batch.labels] == labels
+
+
 def test_gray_codes_decode_to_gray_images(tmp_path, write_photos):
     data, run = write_photos(tmp_path / "gray", channels=1), tmp_path / "run"
     assert main(["train", "--data", str(data), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0

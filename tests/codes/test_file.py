@@ -56,6 +56,29 @@ def test_what_is_known_of_the_images_comes_back(path, labels):
         assert (again.ids, again.labels, again.sizes) == (list(batch.ids), list(labels), list(batch.sizes))
 
 
+def test_label_type_says_what_the_first_batch_cannot(path):
+    batches = [known_images((None,) * 3), known_images(("cat", None, "dog"))]
+    write_codes(path, batches, model_fingerprint=MAKER, label_type=str)
+    assert [batch.labels for batch in read_codes(path)] == [[None] * 3, ["cat", None, "dog"]]
+
+
+@pytest.mark.parametrize("first", [(None, None, None), (7, None, 2)])
+def test_labels_of_another_type_than_the_first_are_refused_and_leave_nothing(path, first):
+    message = r"labels must all be int in .*codes\.parquet, as .* says; got str; give label_type=str, or convert them"
+    with pytest.raises(ValueError, match=message):
+        write_codes(path, [known_images(first), known_images(("cat", None, "dog"))], model_fingerprint=MAKER)
+    assert not list(path.parent.iterdir())
+
+
+def test_codebook_size_beyond_every_type_is_refused_and_leaves_nothing(path):
+    codes = Codes((torch.zeros(1, 1, 2, dtype=torch.int64),), ((2**32 + 1,),))
+    with pytest.raises(
+        ValueError, match=r"codebook_sizes must be at most 2\*\*32 to be written; got 4294967297; split"
+    ):
+        write_codes(path, [codes], model_fingerprint=None)
+    assert not list(path.parent.iterdir())
+
+
 def test_what_is_not_known_has_no_column(path):
     write_codes(path, [CodesBatch(random_codes(2), ids=["a", "b"])], model_fingerprint=MAKER)
     assert pq.read_schema(path).names == ["id", "level_0", "level_1"]
@@ -226,9 +249,12 @@ def test_cut_off_file_is_named_with_the_remedy(path, length):
 
 
 def test_parquet_of_other_things_is_refused(path):
-    pq.write_table(pa.table({"price": [1, 2]}), path)
-    with pytest.raises(ValueError, match="must be a whole file of codes"):
-        read_codes(path)
+    table = pa.table({"price": [1, 2]})
+    for metadata in (None, {"pandas": "{}"}):
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        message = r"codes\.parquet must be a file of codes .* got a parquet file without codes, made by something else"
+        with pytest.raises(ValueError, match=message):
+            read_codes(path)
 
 
 def rewrite(path, **changes):

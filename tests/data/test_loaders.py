@@ -149,7 +149,7 @@ def test_encoding_sees_the_batches_of_evaluation_with_id_and_size(lazy_folder, w
     plain = list(evaluation_loader(images, batch_size=8))
     assert all(torch.equal(batch.images, alone) for batch, alone in zip(batches, plain, strict=True))
     origins = [origin for batch in batches for origin in batch.origins]
-    assert not images.has_labels
+    assert images.label_type is None
     assert origins == [Origin(f"train/{number:02}.png") for number in range(NUM_IMAGES) if number != 5]
     assert [size for batch in batches for size in batch.sizes] == [(8, 8)] * 12 + [(9, 7)] + [(8, 8)] * 6
 
@@ -159,7 +159,7 @@ def test_a_new_source_of_ids_is_a_list_of_origins():
     names = ["wren", "crow", "wren"]
     origins = [Origin(f"bird {number}", name) for number, name in enumerate(names)]
     birds = HeldImages(coordinates(num_images=3).pixels, image_size=5, origins=origins)
-    assert birds.has_labels
+    assert birds.label_type is str
     (batch,) = encoding_loader(birds, batch_size=8)
     assert [(origin.id, origin.label) for origin in batch.origins] == [
         ("bird 0", "wren"),

@@ -128,14 +128,19 @@ def test_ids_and_labels_of_a_parquet_file_are_those_of_its_rows(tmp_path, write_
     assert count_encoded_images(str(file)) == 12
 
 
-@pytest.mark.parametrize(("values", "label"), [(["cat", "dog"], "dog"), ([1, None], None), ([0.5, 1.5], None)])
-def test_labels_are_integers_or_strings(tmp_path, encode, values, label):
+@pytest.mark.parametrize(
+    ("values", "label", "label_type"),
+    [(["cat", "dog"], "dog", str), ([1, None], None, int), ([0.5, 1.5], None, None)],
+)
+def test_labels_are_integers_or_strings(tmp_path, encode, values, label, label_type):
     import datasets
 
     cells = [{"bytes": encode(np.zeros((8, 8), np.uint8)), "path": None}] * 2
     table = datasets.Dataset.from_dict({"image": cells, "label": values}).cast_column("image", datasets.Image())
     table.to_parquet(str(tmp_path / "a.parquet"))
-    assert find_images(str(tmp_path / "a.parquet"), "all").origins([1]) == [Origin("1", label)]
+    images = find_images(str(tmp_path / "a.parquet"), "all")
+    assert images.origins([1]) == [Origin("1", label)]
+    assert images.label_type is label_type
 
 
 def test_parquet_folders_may_be_the_splits(tmp_path, write_parquet):

@@ -7,6 +7,7 @@ import torch
 from vector_quantize_pytorch import LFQ
 
 from depthq import BinaryQuantizer
+from depthq.quantizers.kept_state import StateMismatchError
 
 
 def test_literal_signs_and_codes():
@@ -110,6 +111,16 @@ def test_latents_of_length_zero_are_dealt_with():
     [
         ((6, 2, 6), {}, "codebook_size must be a power of two, at least 2, for binary codes; got 6"),
         ((6, 2, 1), {}, "codebook_size must be a power of two, at least 2, for binary codes; got 1"),
+        (
+            (72, 2, 2**36),
+            {},
+            r"codebook_size must be at most 16777216 = 2\*\*24, .* are counted; got 68719476736; take more codebooks",
+        ),
+        (
+            (64, 1, 2**64),
+            {},
+            r"codebook_size must be at most 16777216 .* got 18446744073709551616; take more codebooks",
+        ),
         ((6, 2, 8.0), {}, "codebook_size must be an integer; got 8.0"),
         ((6, 0, 8), {}, "num_codebooks must be at least 1; got 0"),
         ((8, 2, 8), {}, r"dim must be num_codebooks \* log2\(codebook_size\) = 6; got 8; project to that size first"),
@@ -121,3 +132,35 @@ def test_latents_of_length_zero_are_dealt_with():
 def test_settings_out_of_range_are_refused(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         BinaryQuantizer(*arguments, **options)
+
+
+def test_largest_codebook_size_works():
+    quantizer = BinaryQuantizer(24, 1, 2**24)
+    out = quantizer(torch.ones(2, 24))
+    assert out.codes.tolist() == [[2**24 - 1]] * 2
+    assert torch.equal(quantizer.decode(out.codes), out.quantized)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_state_of_codewords_elsewhere_is_refused(saved):
+    """On the sphere or not: the shapes are the same."""
+    state = BinaryQuantizer(6, 2, 8, on_sphere=saved).state_dict()
+    message = (
+        f"on_sphere must be that of the state to load, {saved}; got {not saved}; construct the quantizer as the one"
+    )
+    with pytest.raises(StateMismatchError, match=message):
+        BinaryQuantizer(6, 2, 8, on_sphere=not saved).load_state_dict(state)
+    BinaryQuantizer(6, 2, 8, on_sphere=saved).load_state_dict(state)
+
+
+def test_what_has_no_state_to_load_is_not_refused():
+    """As where a part of a model is loaded."""
+    model = torch.nn.ModuleDict({"quantizer": BinaryQuantizer(6, 2, 8, on_sphere=False), "head": torch.nn.Linear(6, 1)})
+    model.load_state_dict({"head.bias": torch.ones(1)}, strict=False)
+    assert model["head"].bias.item() == 1
+
+
+def test_state_on_the_sphere_keeps_its_names():
+    """Of which fingerprints of models are made."""
+    names = set(BinaryQuantizer(6, 2, 8).state_dict())
+    assert names == {"state.recent_count", "state.codebook_sizes", "state.values_per_dim"}

@@ -72,10 +72,32 @@ def test_codebook_size_is_cut_into_the_nearest_factors(size, count, factors):
 
 
 @pytest.mark.parametrize(
-    ("size", "values"), [(4, (4,)), (11, (11,)), (32, (8, 4)), (128, (8, 4, 4)), (512, (8, 8, 8)), (1024, (8, 8, 4, 4))]
+    ("size", "values"),
+    [
+        (4, (4,)),
+        (11, (11,)),
+        (32, (8, 4)),
+        (128, (8, 4, 4)),
+        (512, (8, 8, 8)),
+        (1000, (8, 5, 5, 5)),
+        (1024, (8, 8, 4, 4)),
+        (3125, (5,) * 5),
+        (15625, (5,) * 6),
+        (21875, (7, 5, 5, 5, 5, 5)),
+    ],
 )
 def test_the_number_of_dimensions_follows_from_the_codebook_size(size, values):
     assert values_of(size) == values
+
+
+def test_every_product_of_few_values_can_be_cut():
+    """All of at most 10,000, from their definition: K is a product if it is 3 to 16 times 1 or another one."""
+    products = {1}
+    for size in range(3, 10_001):
+        if any(size % value == 0 and size // value in products for value in range(3, 17)):
+            products.add(size)
+            assert math.prod(values_of(size)) == size
+            assert all(3 <= value <= 16 for value in values_of(size))
 
 
 @pytest.mark.parametrize("size", [1, 2, 17, 127, 34])
@@ -87,6 +109,13 @@ def test_codebook_size_that_cannot_be_cut_is_refused(size):
         values_of(size)
 
 
+def test_codebook_size_beyond_the_bound_is_refused_before_it_is_cut():
+    with pytest.raises(
+        ValueError, match=r"codebook_size must be at most 16777216 .* got 18446744073709551616; take more"
+    ):
+        values_of(2**64)
+
+
 @pytest.mark.parametrize(
     ("arguments", "values", "message"),
     [
@@ -94,6 +123,7 @@ def test_codebook_size_that_cannot_be_cut_is_refused(size):
         ((0, 3, 12), None, "dim must be at least 1; got 0"),
         ((6, 0, 12), None, "num_codebooks must be at least 1; got 0"),
         ((6, 3, [12, 12, 12]), None, r"codebook_size must be an integer; got \[12, 12, 12\]"),
+        ((24, 1, 2**64), None, r"codebook_size must be at most 16777216 = 2\*\*24, .* take more codebooks"),
         ((6, 3, 8), None, "codebook_size must be a product of 2 numbers of values, each at least 3; got 8; change"),
         ((6, 3, 12), (4, 3, 1), r"values_per_dim must have one entry for each of the 2 dimensions .* got \[4, 3, 1\]"),
         (

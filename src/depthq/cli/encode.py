@@ -57,8 +57,9 @@ def run(settings: Settings) -> None:
     check_is_new(settings.out)
     model, images = open_model_and_images(settings.source)
     loader = encoding_loader(images, batch_size=BATCH_SIZE, limit=settings.limit)
-    batches = _encoded(model, tqdm(loader, unit="batch", delay=2, leave=False), images.has_labels)
-    count = write_codes(settings.out, batches, model_fingerprint=model.fingerprint())
+    label_type = images.label_type
+    batches = _encoded(model, tqdm(loader, unit="batch", delay=2, leave=False), label_type is not None)
+    count = write_codes(settings.out, batches, model_fingerprint=model.fingerprint(), label_type=label_type)
     on_disk = settings.out.stat().st_size * 8 / count
     print(
         f"{settings.out}: codes of {count} of {count_all_images(settings.source)} images "

@@ -79,7 +79,13 @@ class CodesHeader:
     num_images: int
 
 
-def write_codes(path: Path, batches: Iterable[Codes | CodesBatch], *, model_fingerprint: str | None) -> int:
+def write_codes(
+    path: Path,
+    batches: Iterable[Codes | CodesBatch],
+    *,
+    model_fingerprint: str | None,
+    label_type: type[int] | type[str] | None = None,
+) -> int:
     """Write batches of codes, as they come, to one parquet file; `path` appears only when it is whole.
 
     Every code takes the smallest unsigned integer type that holds its level's K, before parquet's own compression.
@@ -89,23 +95,27 @@ def write_codes(path: Path, batches: Iterable[Codes | CodesBatch], *, model_fing
         path: The file; one that is there is replaced.
         batches: Codes with the same codebooks and positions, bare or with what is known of their images.
         model_fingerprint: `DQAE.fingerprint` of the model that made them; None if it was no DQ-AE.
+        label_type: What labels are, for where the first batch may have none to tell by; None: as its labels, and int
+            where it has none.
 
     Returns:
         The number of images written.
 
     Raises:
         ValueError: If there are no batches, they differ in codebooks, positions, or in what is known of their images,
-            or their levels have no codebooks.
+            labels are of another type, or levels have no codebooks or one of more than 2**32 codes.
     """
     whole = (batch if isinstance(batch, CodesBatch) else CodesBatch(batch) for batch in batches)
     first = next(whole, None)
     if first is None:
         raise ValueError("batches must hold at least one image; got none")
-    schema = _schema(first, model_fingerprint)
+    label_type = label_type or _label_type(first) or int
+    schema = _schema(first, model_fingerprint, label_type)
     images = 0
     with replacing(path) as file, _writer(file, schema) as writer:
         for batch in _chain(first, whole):
             _check_alike(batch, first)
+            _check_labels(batch, label_type, path)
             writer.write_table(_table(batch, schema))
             images += len(batch.codes)
     return images
@@ -184,8 +194,14 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _header(file: pq.ParquetFile, path: Path) -> CodesHeader:
+    metadata = file.schema_arrow.metadata or {}
+    if METADATA_KEY not in metadata:
+        raise ValueError(
+            f"{path} must be a file of codes that depthq encode or write_codes made; "
+            "got a parquet file without codes, made by something else; encode images into another file"
+        )
     with _explained(path):
-        content = json.loads(file.schema_arrow.metadata[METADATA_KEY])
+        content = json.loads(metadata[METADATA_KEY])
         version = content["format_version"]
     if version not in READABLE_VERSIONS:
         raise ValueError(f"{path} must be of format {FORMAT_VERSION} or before; got {version}; update depthq")
@@ -212,7 +228,7 @@ def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
 
-def _schema(batch: CodesBatch, model_fingerprint: str | None) -> pa.Schema:
+def _schema(batch: CodesBatch, model_fingerprint: str | None, label_type: type) -> pa.Schema:
     codes = batch.codes
     if not all(codes.codebook_sizes):
         raise ValueError(f"batches must have codebooks at each level; got codebook_sizes {codes.codebook_sizes}")
@@ -222,7 +238,8 @@ def _schema(batch: CodesBatch, model_fingerprint: str | None) -> pa.Schema:
         "codebook_sizes": codes.codebook_sizes,
         "shapes": codes.shapes,
     }
-    of_images = [pa.field(name, _type_of(name, values)) for name, values in _of_images(batch).items()]
+    types = {"id": pa.string(), "label": pa.string() if label_type is str else pa.int64()}
+    of_images = [pa.field(name, types.get(name, pa.int32())) for name in _of_images(batch)]
     levels = [
         pa.field(f"level_{index}", pa.list_(_smallest_type(max(sizes)), math.prod(shape)))
         for index, (sizes, shape) in enumerate(zip(codes.codebook_sizes, codes.shapes, strict=True))
@@ -248,10 +265,18 @@ def _of_images(batch: CodesBatch) -> dict[str, Sequence]:
     return {name: values for name, values in columns.items() if values is not None}
 
 
-def _type_of(name: str, values: Sequence) -> pa.DataType:
-    if name == "label":
-        return pa.string() if any(isinstance(value, str) for value in values) else pa.int64()
-    return pa.string() if name == "id" else pa.int32()
+def _label_type(batch: CodesBatch) -> type | None:
+    """None if all labels are."""
+    return next((type(label) for label in batch.labels or () if label is not None), None)
+
+
+def _check_labels(batch: CodesBatch, label_type: type, path: Path) -> None:
+    kind = _label_type(batch)
+    if kind not in (None, label_type):
+        raise ValueError(
+            f"labels must all be {label_type.__name__} in {path}, as its first batch or label_type says; "
+            f"got {kind.__name__}; give label_type={kind.__name__}, or convert them"
+        )
 
 
 def _table(batch: CodesBatch, schema: pa.Schema) -> pa.Table:
@@ -265,7 +290,12 @@ def _table(batch: CodesBatch, schema: pa.Schema) -> pa.Table:
 
 
 def _smallest_type(codebook_size: int) -> pa.DataType:
-    return next(kind for kind in (pa.uint8(), pa.uint16(), pa.uint32()) if codebook_size <= 2**kind.bit_width)
+    for kind in (pa.uint8(), pa.uint16(), pa.uint32()):
+        if codebook_size <= 2**kind.bit_width:
+            return kind
+    raise ValueError(
+        f"codebook_sizes must be at most 2**32 to be written; got {codebook_size}; split such codes into several"
+    )
 
 
 def _chain(first: CodesBatch, rest: Iterator[CodesBatch]) -> Iterator[CodesBatch]:

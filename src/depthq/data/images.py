@@ -29,8 +29,8 @@ class ImageDataset(ABC):
     """C: 1 (gray) or 3 (RGB)."""
     image_size: int
     """S, the side of the crops in pixels."""
-    has_labels: bool
-    """Whether the source has labels, though single images may lack theirs."""
+    label_type: type[int] | type[str] | None
+    """What the labels of the source are, though single images may lack theirs; None where it has no labels."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -72,7 +72,8 @@ class HeldImages(ImageDataset):
         self.pixels = pixels
         self.num_channels = pixels.shape[1]
         self.image_size = image_size or pixels.shape[2]
-        self.has_labels = any(origin.label is not None for origin in origins or ())
+        labels = (origin.label for origin in origins or ())
+        self.label_type = next((type(label) for label in labels if label is not None), None)
         self._num_skipped = num_skipped
         self._origins = origins
 
@@ -115,7 +116,7 @@ class LazyImages(ImageDataset):
     ):
         self.num_channels = num_channels
         self.image_size = image_size
-        self.has_labels = encoded.labels is not None
+        self.label_type = encoded.label_type
         self._encoded = encoded
         self._must_fit_exactly = must_fit_exactly
         self._on_bad_image = on_bad_image

@@ -65,6 +65,13 @@ class EncodedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def label_type(self) -> type[int] | type[str] | None:
+        """As the table declares it; None where there are no labels."""
+        if self.labels is None:
+            return None
+        return str if "string" in self.labels.features["label"].dtype else int
+
     def read(self, indices: Sequence[int]) -> list[EncodedImage]:
         rows = self.rows[np.asarray(indices)]
         cells = self.table[rows.tolist()]["image"]

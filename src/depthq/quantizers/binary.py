@@ -1,17 +1,35 @@
 """Binary quantization without codebooks: lookup-free (Yu et al. 2023) and on the sphere (Zhao et al. 2024)."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from depthq.quantizers.base import as_size
-from depthq.quantizers.grid import GridQuantizer
+from depthq.quantizers.grid import GridQuantizer, GridState, check_codebook_size
 from depthq.quantizers.straight_through import straight_through
 
 SMALLEST_NORM = 1e-6
 """Shorter slices are not brought to length 1, or their gradient would have no bound."""
 TINY = 1e-10
+
+
+class BinaryState(GridState):
+    """`GridState` of bits, and whether codewords lie on the sphere.
+
+    Args:
+        num_codebooks: M.
+        num_bits: log2 K.
+        on_sphere: Whether codewords have length 1.
+    """
+
+    MUST_MATCH: ClassVar = {**GridState.MUST_MATCH, "on_sphere": "on_sphere"}
+    UNSAID: ClassVar = {"on_sphere": True}
+
+    def __init__(self, num_codebooks: int, num_bits: int, on_sphere: bool):
+        super().__init__(num_codebooks, (2,) * num_bits)
+        self.on_sphere = on_sphere
 
 
 class BinaryQuantizer(GridQuantizer):
@@ -29,7 +47,7 @@ class BinaryQuantizer(GridQuantizer):
     Args:
         dim: Size M log2 K of the split axis.
         num_codebooks: M, the number of slices.
-        codebook_size: K, a power of two, at least 2.
+        codebook_size: K, a power of two, from 2 to 2**24.
         on_sphere: BSQ if True, LFQ if False.
         entropy_weight: Of (mean entropy of a vector's code - entropy of the batch's mean), nats, summed over codebooks;
             finite and at least 0.
@@ -72,10 +90,9 @@ class BinaryQuantizer(GridQuantizer):
             raise ValueError(f"entropy_weight must be finite and at least 0; got {entropy_weight}")
         if not 0 < inverse_temperature < math.inf:
             raise ValueError(f"inverse_temperature must be finite and positive; got {inverse_temperature}")
-        super().__init__(
-            num_codebooks, (2,) * num_bits, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite
-        )
-        self.on_sphere = on_sphere
+        state = BinaryState(num_codebooks, num_bits, bool(on_sphere))
+        super().__init__(state, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite)
+        self.on_sphere = state.on_sphere
         self.entropy_weight = entropy_weight
         self.inverse_temperature = inverse_temperature
         self._entry = num_bits**-0.5 if on_sphere else 1.0
@@ -106,7 +123,8 @@ class BinaryQuantizer(GridQuantizer):
 
 
 def bits_of(codebook_size: int) -> int:
-    """log2 of K; raises ValueError unless it is a whole number, at least 1."""
+    """log2 of K; raises ValueError unless it is a whole number, from 1 to 24."""
+    check_codebook_size(codebook_size)
     if codebook_size < 2 or codebook_size & (codebook_size - 1):
         raise ValueError(f"codebook_size must be a power of two, at least 2, for binary codes; got {codebook_size}")
     return codebook_size.bit_length() - 1

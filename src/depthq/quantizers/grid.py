@@ -16,6 +16,8 @@ from depthq.quantizers.processes import GlobalRows
 
 DECAY = 0.99
 """Of the moving average that `health` tells of."""
+MOST_CODES = 2**24
+"""Largest K: the count of each code takes 64 MiB per codebook there."""
 
 
 class GridState(KeptState):
@@ -45,6 +47,15 @@ class GridState(KeptState):
         self.recent_count.lerp_(counts, 1 - DECAY)
 
 
+def check_codebook_size(codebook_size: int) -> None:
+    """Raises ValueError if there are too many codes to count how often each is used."""
+    if codebook_size > MOST_CODES:
+        raise ValueError(
+            f"codebook_size must be at most {MOST_CODES} = 2**24, since uses of each code are counted; "
+            f"got {codebook_size}; take more codebooks"
+        )
+
+
 class GridQuantizer(Quantizer):
     """Cuts the axis into M slices of d dimensions, and rounds each to a point of the same fixed grid.
 
@@ -54,8 +65,7 @@ class GridQuantizer(Quantizer):
     Shapes: as `Quantizer`; `slots` (N, M, d) are the slices of N rows, `digits` int64 (N, M, d).
 
     Args:
-        num_codebooks: M.
-        values_per_dim: L_i of each of the d dimensions of a slice; `dim` is M * d.
+        state: Of M codebooks with L_i values for each of the d dimensions of a slice; `dim` is M * d.
         axis: The axis that is split; any but the batch's (0).
         commitment_weight: beta of Eq. 5, finite and at least 0.
         check_finite: Refuse NaN and infinity in training.
@@ -63,15 +73,13 @@ class GridQuantizer(Quantizer):
 
     def __init__(
         self,
-        num_codebooks: int,
-        values_per_dim: Sequence[int],
+        state: GridState,
         *,
         axis: int = 1,
         commitment_weight: float = 0.0,
         check_finite: bool = True,
     ):
-        state = GridState(num_codebooks, values_per_dim)
-        dim = num_codebooks * len(values_per_dim)
+        dim = len(state.codebook_sizes) * len(state.values_per_dim)
         super().__init__(
             dim, dim, state.codebook_sizes, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite
         )

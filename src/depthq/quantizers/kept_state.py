@@ -14,8 +14,11 @@ class KeptState(nn.Module):
     """Tensors that stay float32 through .half() and .bfloat16(), and load only where they fit."""
 
     MUST_MATCH: ClassVar[dict[str, str]]
-    """What is saved besides tensors, each a tuple of ints, and must be the same where it is loaded: the attribute's
-    name, and that of the argument which the error names."""
+    """What is saved besides tensors, each a bool or a tuple of ints, and must be the same where it is loaded: the
+    attribute's name, and that of the argument which the error names."""
+    UNSAID: ClassVar[dict[str, object]] = {}
+    """Which of these values go without saying: they are not saved, and a state that lacks them is taken to have them.
+    A fingerprint is made of all that is saved, so that it does not change with what a state may say besides."""
 
     def _apply(self, fn, recurse=True):
         """Codebooks follow their module to any device, but keep their dtype."""
@@ -29,15 +32,18 @@ class KeptState(nn.Module):
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self.MUST_MATCH:
-            destination[prefix + name] = torch.tensor(getattr(self, name))
+            if getattr(self, name) != self.UNSAID.get(name):
+                destination[prefix + name] = torch.tensor(getattr(self, name))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Refuse the state of other codebooks; the shapes alone do not tell them apart."""
+        is_there = any(key.startswith(prefix) for key in state_dict)
         for name, argument in self.MUST_MATCH.items():
-            saved, ours = state_dict.pop(prefix + name, None), list(getattr(self, name))
-            if saved is not None and saved.tolist() != ours:
+            tensor, ours = state_dict.pop(prefix + name, None), torch.tensor(getattr(self, name)).tolist()
+            saved = tensor.tolist() if tensor is not None else self.UNSAID.get(name) if is_there else None
+            if saved not in (None, ours):
                 raise StateMismatchError(
-                    f"{argument} must be that of the state to load, {saved.tolist()}; got {ours}; "
+                    f"{argument} must be that of the state to load, {saved}; got {ours}; "
                     "construct the quantizer as the one that was saved"
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from depthq.quantizers.base import as_size
-from depthq.quantizers.grid import GridQuantizer
+from depthq.quantizers.grid import GridQuantizer, GridState, check_codebook_size
 from depthq.quantizers.straight_through import pass_gradient
 
 FEWEST_VALUES, USUAL_VALUES, MOST_VALUES = 3, 8, 16
@@ -26,7 +26,7 @@ class ScalarQuantizer(GridQuantizer):
     Args:
         dim: Size M * d of the split axis, d dimensions in each slice.
         num_codebooks: M, the number of slices.
-        codebook_size: K, the product of the d numbers of values.
+        codebook_size: K, the product of the d numbers of values; at most 2**24.
         values_per_dim: These d numbers, each at least 3; by default K cut into the d factors nearest to each other, in
             falling order: 512 over 3 is 8, 8, 8, and 128 over 3 is 8, 4, 4.
         axis: The axis that is split; any but the batch's (0).
@@ -56,6 +56,7 @@ class ScalarQuantizer(GridQuantizer):
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         codebook_size = as_size("codebook_size", codebook_size)
+        check_codebook_size(codebook_size)
         if dim % num_codebooks:
             raise ValueError(f"dim must be a multiple of num_codebooks={num_codebooks}; got {dim}")
         dims_per_slice = dim // num_codebooks
@@ -63,7 +64,7 @@ class ScalarQuantizer(GridQuantizer):
             values_per_dim = balanced_factors(codebook_size, dims_per_slice)
         else:
             values_per_dim = _checked(values_per_dim, codebook_size, dims_per_slice)
-        super().__init__(num_codebooks, values_per_dim, axis=axis, check_finite=check_finite)
+        super().__init__(GridState(num_codebooks, values_per_dim), axis=axis, check_finite=check_finite)
         values = torch.tensor(self.values_per_dim, device="cpu")
         # Deviation: the margin lies outside of the outermost values, not inside: so both are reached as easily.
         half_range = (values - 1) * (1 + MARGIN) / 2
@@ -142,14 +143,16 @@ def _checked(values_per_dim: Sequence[int], codebook_size: int, dims_per_slice: 
 def values_of(codebook_size: int) -> tuple[int, ...]:
     """Numbers of values that multiply to K, for when the number of dimensions is free: few, and 3 to 16 each.
 
-    As few dimensions as 8 values each allow, and fewer where that has no solution: 32 is 8 x 4, 128 is 8 x 4 x 4, 512
-    is 8 x 8 x 8, 1000 is 8 x 5 x 5 x 5, 11 is 11.
+    As few dimensions as 8 values each allow; fewer where that has no solution, and where that has none either, more:
+    32 is 8 x 4, 128 is 8 x 4 x 4, 512 is 8 x 8 x 8, 1000 is 8 x 5 x 5 x 5, 11 is 11, 3125 is 5 x 5 x 5 x 5 x 5.
 
     Raises:
-        ValueError: If K cannot be cut like that.
+        ValueError: If K cannot be cut like that, or is above 2**24.
     """
+    check_codebook_size(codebook_size)
     fewest = next(count for count in itertools.count(1) if USUAL_VALUES**count >= codebook_size)
-    for count in range(fewest, 0, -1):
+    most = next(count for count in itertools.count() if FEWEST_VALUES ** (count + 1) > codebook_size)
+    for count in (*range(fewest, 0, -1), *range(fewest + 1, most + 1)):
         with contextlib.suppress(ValueError):
             return balanced_factors(codebook_size, count, highest=MOST_VALUES)
     raise ValueError(
