@@ -12,6 +12,7 @@ import torch
 from depthq import extras
 from depthq.cli import main
 from depthq.cli.main import VERBS
+from depthq.data.decoding import EncodedImage, read_shape
 from depthq.extras import PACKAGES, MissingExtraError, check_installed, explain_missing
 from depthq.pixels import to_picture
 from depthq.report.plots import plot_position_entropy
@@ -79,6 +80,7 @@ def test_overview_wants_no_extra(lacking, capsys):
     ("package", "use", "extra"),
     [
         ("PIL", lambda: to_picture(torch.zeros(3, 2, 2, dtype=torch.uint8)), "train"),
+        ("PIL", lambda: read_shape(EncodedImage("a.png", b"")), "train"),
         ("matplotlib.figure", lambda: plot_position_entropy(torch.zeros(1, 2, 2)), "report"),
     ],
 )
