@@ -52,7 +52,7 @@ def training_loader(
     world_size: int = 1,
     flip: bool = True,
     num_workers: int = 0,
-) -> DataLoader[Tensor]:
+) -> "BatchLoader[Tensor]":
     """One batch per training step: steps `first_step` to `num_steps` - 1 of an endless stream.
 
     The stream is one permutation of the images after another, without a pause in between. Step t takes the
@@ -92,12 +92,12 @@ def training_loader(
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must lie in [0, world_size) with world_size {world_size}; got {rank}")
     batches = _TrainingBatches(images, batch_size, num_steps, seed, rank, world_size, flip)
-    return _Loader(batches, range(first_step, num_steps), num_workers)
+    return BatchLoader(batches, range(first_step, num_steps), num_workers)
 
 
 def evaluation_loader(
     images: ImageDataset, *, batch_size: int, limit: int | None = None, num_workers: int = 0
-) -> DataLoader[Tensor]:
+) -> "BatchLoader[Tensor]":
     """The centre crops of the images, each once and in order.
 
     Args:
@@ -114,18 +114,18 @@ def evaluation_loader(
         DataError: On iteration, if an image cannot be used.
     """
     batches = _EvaluationBatches(images, batch_size, limit)
-    return _Loader(batches, range(len(batches)), num_workers)
+    return BatchLoader(batches, range(len(batches)), num_workers)
 
 
 def encoding_loader(
     images: ImageDataset, *, batch_size: int, limit: int | None = None, num_workers: int = 0
-) -> DataLoader[ImageBatch]:
+) -> "BatchLoader[ImageBatch]":
     """The very batches of `evaluation_loader`, as `ImageBatch`: with the id, label and size of each image.
 
     Arguments and errors are those of `evaluation_loader`.
     """
     batches = _EncodingBatches(images, batch_size, limit)
-    return _Loader(batches, range(len(batches)), num_workers)
+    return BatchLoader(batches, range(len(batches)), num_workers)
 
 
 class _Batches(Dataset[Batch], ABC, Generic[Batch]):
@@ -233,7 +233,7 @@ class _EncodingBatches(_BatchesInOrder[ImageBatch]):
         return ImageBatch(self.centre_crops(good), self.images.origins(list(good)), sizes)
 
 
-class _Loader(DataLoader[Batch]):
+class BatchLoader(DataLoader[Batch]):
     """A DataLoader of batches that raises their errors here, and tells at the end what was skipped."""
 
     def __init__(self, batches: _Batches[Batch], numbers: range, num_workers: int):
