@@ -67,6 +67,17 @@ def test_damage_elsewhere_is_an_error(metrics):
         read_metrics(path)
 
 
+@pytest.mark.parametrize(("value", "shown"), [("null", "null"), ('"low"', '"low"'), ("[1.0]", r"\[1\.0\]")])
+def test_values_that_are_no_numbers_are_an_error_until_their_line_is_deleted(metrics, value, shown):
+    row = '{"step": 1, "loss": NaN}\n'
+    path = metrics(row + f'{{"step": 2, "loss": {value}}}\n')
+    with pytest.raises(
+        ValueError, match=rf"metrics.jsonl must hold numbers; got {shown} for loss in line 2; delete that line"
+    ):
+        read_metrics(path)
+    assert len(read_metrics(metrics(row))) == 1
+
+
 @pytest.mark.parametrize("row", ["[1]", "3", '{"loss": 1.0}', '{"step": null}', '{"step": 1.5}'])
 def test_rows_without_a_step_are_an_error(metrics, row):
     path = metrics('{"step": 1}\n' + row + "\n")

@@ -98,7 +98,7 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
         One dict per row, in the order of the file: "step", and metrics by names that carry their unit.
 
     Raises:
-        ValueError: If another row is damaged, or names no step.
+        ValueError: If another row is damaged, names no step, or holds a value that is no number.
     """
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
     rows = []
@@ -113,5 +113,10 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
             ) from error
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise ValueError(f"{file} must name a whole step in every row; got {line!r} in line {number}; delete it")
+        for name, value in row.items():
+            if not isinstance(value, int | float):
+                raise ValueError(
+                    f"{file} must hold numbers; got {json.dumps(value)} for {name} in line {number}; delete that line"
+                )
         rows.append(row)
     return rows

@@ -83,7 +83,7 @@ def _points(rows: Iterable[dict[str, float]], key: str) -> list[tuple[int, float
 
 def _chart(title: str, unit: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
     values = [value for points in curves.values() for _, value in points]
-    last_step = max(step for points in curves.values() for step, _ in points)
+    last_step = max(1, *(step for points in curves.values() for step, _ in points))  # 1: an axis has a length
     is_log = min(values) > 0 and max(values) / min(values) > LOG_RANGE
     from_top = _from_top(values, math.log if is_log else float)
     return Chart(
