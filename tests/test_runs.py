@@ -54,6 +54,15 @@ def test_damaged_config_of_a_run_is_named(tmp_path, content, message):
         load_run_settings(tmp_path)
 
 
+def test_a_file_in_place_of_a_run_is_said_to_be_one(tmp_path):
+    path = tmp_path / "codes.parquet"
+    path.touch()
+    with pytest.raises(
+        ValueError, match=r"codes\.parquet must be the folder of a run of depthq train; got a file; give the folder"
+    ):
+        load_model(path)
+
+
 def test_rows_are_read_and_a_cut_off_last_one_left_out(metrics, tmp_path):
     assert read_metrics(metrics("\n".join(map(json.dumps, ROWS)) + '\n{"step": 3')) == ROWS
     assert read_metrics(tmp_path / "none.jsonl") == []
