@@ -73,6 +73,34 @@ except ModuleNotFoundError as error:
     print(error)
 """
 
+USES = """
+import sys
+import torch
+import depthq.data
+from depthq.analysis import CodeCounts, summarize_codes
+from depthq.report import AnalyzedCodes, draw_plots
+from depthq.report.plots import plot_position_entropy
+
+def draw():
+    counts = CodeCounts([2, 2]).update(torch.tensor([[0, 1], [1, 0]]))
+    draw_plots([AnalyzedCodes("run", counts, summarize_codes(counts))])
+
+folder, parquet = sys.argv[1:]
+for use in (
+    lambda: depthq.data.open_images("bundled", "test"),
+    lambda: depthq.data.open_images(folder, "test"),
+    lambda: depthq.data.open_images("name-on-the-hub", "test"),
+    lambda: depthq.data.open_images(parquet, "test"),
+    lambda: depthq.data.count_images(parquet),
+    draw,
+    lambda: plot_position_entropy(torch.zeros(1, 2, 2)),
+):
+    try:
+        use()
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+
 
 def with_requirements(names: set[str]) -> set[str]:
     """Distributions, and all that they ask for here without an extra."""
@@ -114,6 +142,18 @@ def test_core_alone_quantizes_models_and_analyzes(blocked, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("pyarrow must be installed for this; got none; pip install 'depthq[train]'\n")
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+
+
+def test_functions_that_need_an_extra_name_it(blocked, write_photos, tmp_path):
+    script = f"BLOCKED = set({json.dumps(blocked)})\n{BLOCK}\n{USES}"
+    parquet = tmp_path / "photos.parquet"
+    parquet.touch()
+    command = [sys.executable, "-c", script, str(write_photos(tmp_path / "photos", count=1)), str(parquet)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = "{} must be installed for this; got none; pip install 'depthq[{}]'".format
+    reading = [said(package, "train") for package in ("skimage", "datasets", "datasets", "pyarrow", "pyarrow")]
+    assert done.stdout.splitlines() == [*reading, *[said("matplotlib", "report")] * 2]
 
 
 @pytest.mark.parametrize("room", CORE_ROOMS)

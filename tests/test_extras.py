@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from depthq.data.decoding import EncodedImage, read_shape
 
 from depthq import extras
 from depthq.cli import main
@@ -79,6 +80,7 @@ def test_overview_wants_no_extra(lacking, capsys):
     ("package", "use", "extra"),
     [
         ("PIL", lambda: to_picture(torch.zeros(3, 2, 2, dtype=torch.uint8)), "train"),
+        ("PIL", lambda: read_shape(EncodedImage("a.png", b"")), "train"),
         ("matplotlib.figure", lambda: plot_position_entropy(torch.zeros(1, 2, 2)), "report"),
     ],
 )

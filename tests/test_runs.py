@@ -54,6 +54,15 @@ def test_damaged_config_of_a_run_is_named(tmp_path, content, message):
         load_run_settings(tmp_path)
 
 
+def test_a_file_in_place_of_a_run_is_said_to_be_one(tmp_path):
+    path = tmp_path / "codes.parquet"
+    path.touch()
+    with pytest.raises(
+        ValueError, match=r"codes\.parquet must be the folder of a run of depthq train; got a file; give the folder"
+    ):
+        load_model(path)
+
+
 def test_rows_are_read_and_a_cut_off_last_one_left_out(metrics, tmp_path):
     assert read_metrics(metrics("\n".join(map(json.dumps, ROWS)) + '\n{"step": 3')) == ROWS
     assert read_metrics(tmp_path / "none.jsonl") == []
@@ -65,6 +74,17 @@ def test_damage_elsewhere_is_an_error(metrics):
         ValueError, match=r"metrics.jsonl must hold one JSON object per line; got: .* in line 1; delete that line"
     ):
         read_metrics(path)
+
+
+@pytest.mark.parametrize(("value", "shown"), [("null", "null"), ('"low"', '"low"'), ("[1.0]", r"\[1\.0\]")])
+def test_values_that_are_no_numbers_are_an_error_until_their_line_is_deleted(metrics, value, shown):
+    row = '{"step": 1, "loss": NaN}\n'
+    path = metrics(row + f'{{"step": 2, "loss": {value}}}\n')
+    with pytest.raises(
+        ValueError, match=rf"metrics.jsonl must hold numbers; got {shown} for loss in line 2; delete that line"
+    ):
+        read_metrics(path)
+    assert len(read_metrics(metrics(row))) == 1
 
 
 @pytest.mark.parametrize("row", ["[1]", "3", '{"loss": 1.0}', '{"step": null}', '{"step": 1.5}'])

@@ -59,11 +59,18 @@ def load_model(folder: Path) -> DQAE:
         return DQAE.from_pretrained(RunFolder(folder).model)
     if is_run(folder):
         raise ValueError(f"{folder} must hold a trained model; got none yet; go on with: depthq train --resume")
+    if folder.is_file():
+        raise ValueError(f"{folder} must be the folder of a run of depthq train; got a file; give the folder")
     if not folder.is_dir():
         raise ValueError(f"{folder} must be a folder with a trained model; there is none; make one with depthq train")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} must be a run of depthq train or a save_pretrained folder; it is neither")
     return DQAE.from_pretrained(folder)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether `folder` is meant as a model, trained yet or not: a run's folder, or one that `save_pretrained` wrote."""
+    return is_run(folder) or RunFolder(folder).model.is_dir() or (folder / "config.json").is_file()
 
 
 def is_run(folder: Path) -> bool:
@@ -98,7 +105,7 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
         One dict per row, in the order of the file: "step", and metrics by names that carry their unit.
 
     Raises:
-        ValueError: If another row is damaged, or names no step.
+        ValueError: If another row is damaged, names no step, or holds a value that is no number.
     """
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
     rows = []
@@ -113,5 +120,10 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
             ) from error
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise ValueError(f"{file} must name a whole step in every row; got {line!r} in line {number}; delete it")
+        for name, value in row.items():
+            if not isinstance(value, int | float):
+                raise ValueError(
+                    f"{file} must hold numbers; got {json.dumps(value)} for {name} in line {number}; delete that line"
+                )
         rows.append(row)
     return rows

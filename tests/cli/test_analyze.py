@@ -309,7 +309,14 @@ def test_files_that_are_neither_and_none_at_all_are_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", [["--compare", "run"], ["--data", "photos"], ["--image-size", "8"], ["--on-bad-image", "skip"]]
+    "options",
+    [
+        ["--compare", "run"],
+        ["--data", "photos"],
+        ["--split", "test"],
+        ["--image-size", "8"],
+        ["--on-bad-image", "skip"],
+    ],
 )
 def test_options_of_a_model_are_a_wrong_command_for_codes(array, tmp_path, capsys, options):
     assert main(["analyze", str(array()), "--codebook-size", "16", *options, "--out", str(tmp_path / "out")]) == 2
@@ -319,3 +326,33 @@ def test_options_of_a_model_are_a_wrong_command_for_codes(array, tmp_path, capsy
 def test_sizes_are_a_wrong_command_for_a_model(trained_run, tmp_path, capsys):
     assert main(["analyze", str(trained_run), "--codebook-size", "16", "--out", str(tmp_path / "out")]) == 2
     assert f"--codebook-size must come with a file of codes; got {trained_run}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "found"), [("photos", "a folder that is neither"), ("gone", "nothing there")])
+def test_what_is_neither_a_model_nor_codes_is_a_wrong_command_with_sizes(path, found, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    assert main(["analyze", str(tmp_path / path), "--codebook-size", "16", "--out", str(tmp_path / "out")]) == 2
+    message = f"{tmp_path / path} must be a model or a file of codes; got {found}; check the path"
+    assert message in capsys.readouterr().err
+
+
+def test_comparing_with_a_file_of_codes_is_a_wrong_command(trained_run, array, tmp_path, capsys):
+    codes = array()
+    assert main(["analyze", str(trained_run), "--compare", str(codes), "--out", str(tmp_path / "out")]) == 2
+    message = f"--compare must be another model; got the file {codes}; analyze it by itself"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("sizes", [["16"], ["16", "16", "16"]])
+def test_sizes_may_stand_before_the_file(array, tmp_path, sizes):
+    out = tmp_path / "out"
+    assert main(["analyze", "--codebook-size", *sizes, str(array()), "--limit", "20", "--out", str(out)]) == 0
+    (run,) = json.loads((out / "analysis.json").read_text())["runs"]
+    assert (run["images"], run["levels"][0]["codebook_sizes"]) == (20, [16, 16, 16])
+
+
+@pytest.mark.parametrize("sizes", [["--codebook-size", "many"], ["--codebook-size", "0"], ["--codebook-size"]])
+def test_sizes_that_are_none_are_a_wrong_command(array, tmp_path, capsys, sizes):
+    assert main(["analyze", str(array()), *sizes, "--out", str(tmp_path / "out")]) == 2
+    assert "codebook_size" in capsys.readouterr().err

@@ -193,6 +193,6 @@ def test_model_without_a_quantizer_has_no_codes_but_reconstructs(tmp_path, photo
     options = ["--preset", "tiny", "--steps", "1", "--quantizer", "none"]
     assert main(["train", "--data", str(photos), "--out", str(run), *options]) == 0
     assert main(["encode", str(run), "--out", str(tmp_path / "codes.parquet")]) == 1
-    assert "quantizer must not be 'none'" in capsys.readouterr().err
+    assert "quantizer must have codebooks for codes to exist; got 'none'" in capsys.readouterr().err
     assert main(["reconstruct", str(run), "--out", str(tmp_path / "grid.png")]) == 0
     assert names(tmp_path) == ["grid.png", "run"]

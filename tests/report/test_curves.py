@@ -44,6 +44,12 @@ def test_a_single_point_has_a_chart():
     assert chart.curves[0].places == (pytest.approx((100, 50)),)
 
 
+def test_rows_of_step_0_alone_have_a_chart():
+    chart = charts_by_title([{"step": 0, "usage": 0.25}, {"step": 0, "usage": 0.75}])["Usage"]
+    assert [left for left, _ in chart.curves[0].places] == [0, 0]
+    assert [tick.label for tick in chart.steps] == ["0", "1"]
+
+
 def test_what_is_not_finite_is_left_out():
     rows = [{"step": 1, "perplexity": float("nan")}, {"step": 2, "perplexity": 3.0}, {"step": 3, "usage": float("inf")}]
     charts = charts_by_title(rows)

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 import depthq
+from depthq.analysis.bootstrap import Interval, bootstrap_interval
+from depthq.analysis.mutual_information import mutual_information_nats
+from depthq.data import ImageBatch, ImageDataset, encoding_loader, evaluation_loader, open_images, training_loader
+from depthq.measure import Measurement, measure
+from depthq.training import DataConfig, ObjectiveTerms, RunConfig, TrainingConfig, paper_objective, train
 
 
 def quantizers(x: Tensor) -> None:
@@ -29,6 +34,12 @@ def quantizers(x: Tensor) -> None:
     residual = depthq.ResidualQuantizer(dim=64, num_codebooks=4, codebook_size=16, quantizer_dropout=0.5)
     assert_type(shared(x, mask=x[:, 0] > 0), depthq.QuantizerOutput)
     assert_type(residual(x), depthq.QuantizerOutput)
+    scalar = depthq.ScalarQuantizer(dim=12, num_codebooks=4, codebook_size=240, values_per_dim=[8, 6, 5])
+    binary = depthq.BinaryQuantizer(dim=32, num_codebooks=4, codebook_size=256, on_sphere=False)
+    assert_type(scalar(x), depthq.QuantizerOutput)
+    assert_type(binary(x), depthq.QuantizerOutput)
+    assert_type(scalar.encode(x), Tensor)
+    assert_type(binary.decode(out.codes), Tensor)
 
 
 class MyModel(torch.nn.Module):
@@ -64,6 +75,29 @@ def models(images: Tensor, folder: Path) -> None:
     assert_type(loaded.fingerprint(), str)
 
 
+def data(folder: Path, model: depthq.DQAE) -> None:
+    images = open_images(folder, "train", image_size=32, on_bad_image="skip")
+    assert_type(images, ImageDataset)
+    assert_type(images[0], np.ndarray | None)
+    for batch in training_loader(images, batch_size=8, num_steps=10, seed=0):
+        assert_type(batch, Tensor)
+        terms = paper_objective(model, batch, model(batch))
+        assert_type(terms, ObjectiveTerms)
+    for batch in evaluation_loader(images, batch_size=8):
+        assert_type(batch, Tensor)
+    for batch in encoding_loader(images, batch_size=8):
+        assert_type(batch, ImageBatch)
+        assert_type(batch.images, Tensor)
+    measured = measure(model, evaluation_loader(images, batch_size=8))
+    assert_type(measured, Measurement)
+    assert_type(measured.images, int)
+
+
+def training(run: Path) -> None:
+    config = RunConfig(data=DataConfig(data="bundled"), model=depthq.DQAEConfig(), training=TrainingConfig(steps=10))
+    assert_type(train(config, run, objective=paper_objective), Measurement)
+
+
 def analysis(codes: depthq.Codes, features: Tensor) -> None:
     counts = depthq.analysis.CodeCounts(codes.codebook_sizes)
     counts.update(codes)
@@ -71,6 +105,9 @@ def analysis(codes: depthq.Codes, features: Tensor) -> None:
     information = depthq.analysis.pairwise_mutual_information(counts, estimator="miller_madow")
     assert_type(information, depthq.analysis.MutualInformation)
     assert_type(information.mean_pairwise_nats, float)
+    interval = bootstrap_interval(counts.joint((0, 0), (0, 1)), mutual_information_nats, "plugin")
+    assert_type(interval, Interval)
+    assert_type(interval.estimate_bits, float)
     summary = depthq.analysis.summarize_codes(counts)
     assert_type(summary, depthq.analysis.CodeSummary)
     assert_type(summary.images, int)

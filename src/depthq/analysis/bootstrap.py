@@ -50,7 +50,7 @@ class Interval:
 
 def bootstrap_interval(
     counts: CodeArray,
-    statistic_nats: Callable = entropy_nats,
+    statistic_nats: Callable[[Tensor, EntropyEstimator], Tensor | float] = entropy_nats,
     estimator: EntropyEstimator = "miller_madow",
     *,
     num_resamples: int = 200,
@@ -116,7 +116,7 @@ def bootstrap_interval(
     return Interval(estimate, lower, upper, confidence)
 
 
-def _ceiling_nats(counts: Tensor, statistic_nats: Callable) -> float:
+def _ceiling_nats(counts: Tensor, statistic_nats: Callable[..., Tensor | float]) -> float:
     """What no statistic of such a table exceeds."""
     return math.log(min(counts.shape) if statistic_nats is mutual_information_nats else counts.numel())
 

@@ -36,7 +36,7 @@ from depthq.cli.model_and_data import MODEL_HELP, ModelAndData, add_model_and_da
 from depthq.cli.stored_codes import count_stored_codes, is_codes_file
 from depthq.files import new_folder
 from depthq.models import DQAE
-from depthq.runs import load_model, load_run_settings
+from depthq.runs import is_model, load_model, load_run_settings
 from depthq.units import nats_to_bits
 
 if TYPE_CHECKING:
@@ -65,21 +65,38 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--compare", type=Path, help="another model, to be shown beside this one")
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    options = parser.parse_args(arguments)
-    _check_options(options)
+    options = parser.parse_args(_sizes_last(arguments))
+    _check_options(options, has_split=any(argument.partition("=")[0] == "--split" for argument in arguments))
     return Settings(model_and_data(options), options.codebook_size or [], options.compare, options.limit, options.out)
 
 
-def _check_options(options) -> None:
+def _sizes_last(arguments: list[str]) -> list[str]:
+    """--codebook_size and the numbers behind it moved to the end, where they cannot take the file for one of theirs."""
+    if "--" in arguments:  # then nothing behind it is an option
+        return arguments
+    others, sizes, taking = [], [], False
+    for argument in arguments:
+        of_sizes = argument == "--codebook_size" or (taking and argument.isdigit())
+        (sizes if of_sizes else others).append(argument)
+        taking = of_sizes
+    return others + sizes
+
+
+def _check_options(options, *, has_split: bool) -> None:
     """Options that go together with a model or with a file of codes, but not with both."""
     if is_codes_file(options.model):
-        for name in ("compare", "data", "image_size", "on_bad_image"):
-            if getattr(options, name) is not None:
+        for name in ("compare", "data", "split", "image_size", "on_bad_image"):
+            if has_split if name == "split" else getattr(options, name) is not None:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} must come with a model; got codes in {options.model}; leave it out")
         return
+    if options.codebook_size and not is_model(options.model):
+        found = "a folder that is neither" if options.model.is_dir() else "nothing there"
+        raise ValueError(f"{options.model} must be a model or a file of codes; got {found}; check the path")
     if options.codebook_size:
         raise ValueError(f"--codebook-size must come with a file of codes; got {options.model}, which knows its own")
+    if options.compare and is_codes_file(options.compare):
+        raise ValueError(f"--compare must be another model; got the file {options.compare}; analyze it by itself")
     if options.compare and options.compare.resolve() == options.model.resolve():
         raise ValueError(f"--compare must be another model; got {options.compare} again; leave it out")
 

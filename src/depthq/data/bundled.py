@@ -56,10 +56,9 @@ def bundled_patches(split: Split, image_size: int) -> HeldImages:
 
 def _read_photo(name: str) -> np.ndarray:
     """uint8 (3, H, W)."""
-    from PIL import Image
-
     with explain_missing():
         import skimage
+        from PIL import Image
 
     photo = read_pixels(EncodedImage(name, str(Path(skimage.__file__).parent / "data" / name)), num_channels=3)
     if max(photo.shape) > _LONGEST_SIDE_PX:

@@ -52,7 +52,7 @@ def training_loader(
     world_size: int = 1,
     flip: bool = True,
     num_workers: int = 0,
-) -> DataLoader:
+) -> "BatchLoader[Tensor]":
     """One batch per training step: steps `first_step` to `num_steps` - 1 of an endless stream.
 
     The stream is one permutation of the images after another, without a pause in between. Step t takes the
@@ -92,12 +92,12 @@ def training_loader(
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must lie in [0, world_size) with world_size {world_size}; got {rank}")
     batches = _TrainingBatches(images, batch_size, num_steps, seed, rank, world_size, flip)
-    return _Loader(batches, range(first_step, num_steps), num_workers)
+    return BatchLoader(batches, range(first_step, num_steps), num_workers)
 
 
 def evaluation_loader(
     images: ImageDataset, *, batch_size: int, limit: int | None = None, num_workers: int = 0
-) -> DataLoader:
+) -> "BatchLoader[Tensor]":
     """The centre crops of the images, each once and in order.
 
     Args:
@@ -114,21 +114,21 @@ def evaluation_loader(
         DataError: On iteration, if an image cannot be used.
     """
     batches = _EvaluationBatches(images, batch_size, limit)
-    return _Loader(batches, range(len(batches)), num_workers)
+    return BatchLoader(batches, range(len(batches)), num_workers)
 
 
 def encoding_loader(
     images: ImageDataset, *, batch_size: int, limit: int | None = None, num_workers: int = 0
-) -> DataLoader:
+) -> "BatchLoader[ImageBatch]":
     """The very batches of `evaluation_loader`, as `ImageBatch`: with the id, label and size of each image.
 
     Arguments and errors are those of `evaluation_loader`.
     """
     batches = _EncodingBatches(images, batch_size, limit)
-    return _Loader(batches, range(len(batches)), num_workers)
+    return BatchLoader(batches, range(len(batches)), num_workers)
 
 
-class _Batches(Dataset, ABC, Generic[Batch]):
+class _Batches(Dataset[Batch], ABC, Generic[Batch]):
     """Batches by number.
 
     A `DataError` is returned, not raised: raised in a worker, it would reach the user as a traceback.
@@ -233,10 +233,10 @@ class _EncodingBatches(_BatchesInOrder[ImageBatch]):
         return ImageBatch(self.centre_crops(good), self.images.origins(list(good)), sizes)
 
 
-class _Loader(DataLoader):
+class BatchLoader(DataLoader[Batch]):
     """A DataLoader of batches that raises their errors here, and tells at the end what was skipped."""
 
-    def __init__(self, batches: _Batches, numbers: range, num_workers: int):
+    def __init__(self, batches: _Batches[Batch], numbers: range, num_workers: int):
         super().__init__(
             batches,
             batch_size=None,
@@ -250,7 +250,7 @@ class _Loader(DataLoader):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor | ImageBatch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
             for batch in super().__iter__():
                 if isinstance(batch, DataError):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from depthq.data.bundled import bundled_patches
 from depthq.data.errors import DataError
@@ -14,6 +13,10 @@ from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
 from depthq.data.reading import read_shape
 from depthq.data.sources import EncodedImages, count_encoded_images, find_images
 from depthq.data.split import Split
+from depthq.extras import explain_missing
+
+with explain_missing():
+    from tqdm import tqdm
 
 HELD_BYTES_LIMIT = 2**30
 _BUNDLED_IMAGE_SIZE = 32

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from depthq.data.errors import DataError
+from depthq.extras import explain_missing
 
 if TYPE_CHECKING:  # Pillow comes with an extra: load it where an image is read
     from PIL import Image
@@ -37,7 +38,8 @@ def read_shape(encoded: EncodedImage) -> tuple[int, int, int]:
     Raises:
         DataError: If the header cannot be read, or the image has more than 8 bits per channel.
     """
-    from PIL import Image
+    with explain_missing():
+        from PIL import Image
 
     with _opened(encoded) as picture:
         width, height = picture.size
@@ -64,7 +66,8 @@ def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
         DataError: If the image cannot be read in full, is transparent anywhere, has more than 8 bits per
             channel, or is a colour image where `num_channels` is 1.
     """
-    from PIL import ImageOps
+    with explain_missing():
+        from PIL import ImageOps
 
     with _opened(encoded) as picture:
         if _num_channels(picture, encoded.name) > num_channels:
@@ -82,7 +85,8 @@ def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
 @contextmanager
 def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
     """Open with Pillow, whose readers meet corrupt bytes with any exception; name the image in each."""
-    from PIL import Image, UnidentifiedImageError
+    with explain_missing():
+        from PIL import Image, UnidentifiedImageError
 
     content = encoded.content
     try:

@@ -30,6 +30,7 @@ from depthq.data.errors import DataError
 from depthq.data.origin import Origin
 from depthq.data.reading import EncodedImage
 from depthq.data.split import Split
+from depthq.extras import explain_missing
 
 if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is used
     from datasets import Dataset
@@ -186,7 +187,8 @@ def _list_files(root: Path) -> list[str]:
 
 
 def _from_image_files(root: Path, images: list[str], split: Split) -> EncodedImages:
-    import datasets
+    with explain_missing():
+        import datasets
 
     files, whole = images, True
     if split != "all":
@@ -264,8 +266,9 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
 
 
 def _load_parquet(files: list[Path]) -> "Dataset":
-    import datasets
-    from datasets.exceptions import DatasetsError
+    with explain_missing():
+        import datasets
+        from datasets.exceptions import DatasetsError
 
     patterns = [glob.escape(str(file.absolute())) for file in files]  # [ and * in a path are meant literally
     try:
@@ -278,8 +281,9 @@ def _load_parquet(files: list[Path]) -> "Dataset":
 
 
 def _num_parquet_rows(file: Path) -> int:
-    import pyarrow
-    import pyarrow.parquet
+    with explain_missing():
+        import pyarrow
+        import pyarrow.parquet
 
     try:
         return pyarrow.parquet.read_metadata(file).num_rows
@@ -304,8 +308,9 @@ def _from_hub(name: str, split: Split) -> EncodedImages:
 
 
 def _load_hub(name: str) -> dict[str, "Dataset"]:
-    import datasets
-    from datasets.exceptions import DatasetsError
+    with explain_missing():
+        import datasets
+        from datasets.exceptions import DatasetsError
 
     try:
         splits = datasets.load_dataset(name)
@@ -319,7 +324,8 @@ def _load_hub(name: str) -> dict[str, "Dataset"]:
 
 def _joined(tables: list["Dataset"], sources: list[str]) -> tuple["Dataset", "Dataset | None"]:
     """The images of tables one after the other; and their labels, if all tables have some of one type."""
-    import datasets
+    with explain_missing():
+        import datasets
 
     images = datasets.concatenate_datasets([_image_column(*each) for each in zip(tables, sources, strict=True)])
     kinds = [table.features.get("label") for table in tables]
@@ -330,7 +336,8 @@ def _joined(tables: list["Dataset"], sources: list[str]) -> tuple["Dataset", "Da
 
 def _image_column(table: "Dataset", source: str) -> "Dataset":
     """`table` with its first image column alone, called `image`, and still encoded."""
-    import datasets
+    with explain_missing():
+        import datasets
 
     columns = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
     if not columns:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 
 from depthq.analysis import CodeCounts, MutualInformation
 from depthq.analysis.mutual_information import Estimator
@@ -22,6 +21,7 @@ from depthq.report.plots import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 COLORS = ("#3b6ea8", "#d98032")
 
@@ -47,7 +47,7 @@ class AnalyzedCodes:
         return MutualInformation(self.counts.codebooks, estimator, matrix)
 
 
-def draw_plots(runs: Sequence[AnalyzedCodes]) -> dict[str, Image.Image]:
+def draw_plots(runs: Sequence[AnalyzedCodes]) -> dict[str, "Image.Image"]:
     """All plots by name; what was left out of the counts is not drawn.
 
     Args:

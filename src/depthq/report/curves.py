@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from depthq.extras import explain_missing
+
 NUM_TICKS = 4
 MAX_POINTS = 400  # of one curve; of more, every so many-th is drawn
 MARGIN = 0.05  # of the range of values, above and below them
@@ -81,7 +83,7 @@ def _points(rows: Iterable[dict[str, float]], key: str) -> list[tuple[int, float
 
 def _chart(title: str, unit: str, curves: dict[str, list[tuple[int, float]]]) -> Chart:
     values = [value for points in curves.values() for _, value in points]
-    last_step = max(step for points in curves.values() for step, _ in points)
+    last_step = max(1, *(step for points in curves.values() for step, _ in points))  # 1: an axis has a length
     is_log = min(values) > 0 and max(values) / min(values) > LOG_RANGE
     from_top = _from_top(values, math.log if is_log else float)
     return Chart(
@@ -105,14 +107,16 @@ def _from_top(values: Sequence[float], scale: Callable[[float], float]) -> Calla
 
 
 def _step_ticks(last_step: int) -> tuple[Tick, ...]:
-    from matplotlib.ticker import MaxNLocator
+    with explain_missing():
+        from matplotlib.ticker import MaxNLocator
 
     ticks = MaxNLocator(NUM_TICKS, integer=True).tick_values(0, last_step)
     return tuple(Tick(f"{tick:,.0f}", 100 * tick / last_step) for tick in ticks if 0 <= tick <= last_step)
 
 
 def _value_ticks(values: Sequence[float], from_top: Callable[[float], float], is_log: bool) -> tuple[Tick, ...]:
-    from matplotlib.ticker import LogLocator, MaxNLocator
+    with explain_missing():
+        from matplotlib.ticker import LogLocator, MaxNLocator
 
     locator = LogLocator(subs=(1, 2, 5), numticks=20) if is_log else MaxNLocator(NUM_TICKS)
     ticks = (Tick(f"{tick:.4g}", from_top(tick)) for tick in locator.tick_values(min(values), max(values)))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from depthq.codes import Codes
@@ -19,6 +18,7 @@ from depthq.report.plots import new_figure, tile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 PICTURES_PER_ROW = 8
 MIXED_PAIRS = 3
@@ -35,7 +35,7 @@ class AnalyzedRun(AnalyzedCodes):
     measurement: Measurement
 
 
-def draw_pictures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, Image.Image]:
+def draw_pictures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, "Image.Image"]:
     """All pictures by name; those of several runs stand side by side, or one below the other.
 
     Args:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from depthq.analysis.counting import CodeCounts
@@ -18,8 +17,9 @@ from depthq.analysis.summary import LevelSummary
 from depthq.codes import CodebookUsage
 from depthq.extras import explain_missing
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib and Pillow come with extras: load them where something is drawn
     from matplotlib.figure import Figure
+    from PIL import Image
 
 PANELS_PER_ROW = 5
 BAR_COLOR = "#3b6ea8"
@@ -147,8 +147,11 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def tile(rows: Sequence[Sequence["Figure"]]) -> Image.Image:
+def tile(rows: Sequence[Sequence["Figure"]]) -> "Image.Image":
     """Rows of figures as one picture, on white."""
+    with explain_missing():
+        from PIL import Image
+
     drawn = [[_drawn(figure) for figure in row] for row in rows]
     width = max(sum(picture.width for picture in row) for row in drawn)
     page = Image.new("RGB", (width, sum(max(picture.height for picture in row) for row in drawn)), "white")
@@ -162,8 +165,10 @@ def tile(rows: Sequence[Sequence["Figure"]]) -> Image.Image:
     return page
 
 
-def _drawn(figure: "Figure") -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _drawn(figure: "Figure") -> "Image.Image":
+    with explain_missing():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
