@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from depthq.data.decoding import EncodedImage, read_shape
 
 from depthq import extras
 from depthq.cli import main
 from depthq.cli.main import VERBS
+from depthq.data.reading import EncodedImage, read_shape
 from depthq.extras import PACKAGES, MissingExtraError, check_installed, explain_missing
 from depthq.pixels import to_picture
 from depthq.report.plots import plot_position_entropy
