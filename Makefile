@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## train on real photos for about two minutes, then measure, draw, encode and decode
 	rm -rf $(DEMO)
-	$(BIN)/depthq train --data bundled --out $(DEMO)/run --likelihood logistic_mixture --codebook-size '[128,128]' --steps 200
+	$(BIN)/depthq train --data bundled --out $(DEMO)/run --likelihood logistic_mixture --codebook-size 256 --batch-size 48 --warmup-steps 100 --steps 280
 	$(BIN)/depthq evaluate $(DEMO)/run
 	$(BIN)/depthq reconstruct $(DEMO)/run --images 48 --out $(DEMO)/grid.png
 	$(BIN)/depthq encode $(DEMO)/run --split test --out $(DEMO)/codes.parquet
