@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED) ## train on real photos for about two minutes, then measure, draw, encode and decode
+demo: $(INSTALLED) ## train on real photos for two to four minutes, then measure, draw, encode and decode
 	rm -rf $(DEMO)
 	$(BIN)/depthq train --data bundled --out $(DEMO)/run --likelihood logistic_mixture --codebook-size 256 --batch-size 48 --warmup-steps 100 --steps 280
 	$(BIN)/depthq evaluate $(DEMO)/run
