@@ -43,10 +43,13 @@ class Measurement:
     """-log p(image | codes) per sub-pixel, nats. The code's own cost is not in it."""
     nll_bits_per_dim: float | None
     """The same in bits: what the paper reports (and prints in nats)."""
+    causal_nll_bits_per_dim: float | None
+    """-log2 p(image | codes) per sub-pixel under the causal head, over all pixels; None without one."""
     code_bits_per_dim: float | None
     """Cost of the codes under the prior (the uniform one unless told otherwise), bits per sub-pixel."""
     total_bits_per_dim: float | None
-    """nll_bits_per_dim + code_bits_per_dim: the one metric that compares with other likelihood models."""
+    """code_bits_per_dim + causal_nll_bits_per_dim, or nll_bits_per_dim without a causal head: what a file would hold,
+    and the one metric that compares with other likelihood models."""
     code_bits_per_pixel: float | None
     """Cost of the codes under the prior, bits per pixel, all channels together."""
     mse_normalized: float
@@ -107,6 +110,7 @@ class Measuring:
 
     def __init__(self, model: DQAE, *, prior: Prior | None = None, counts: CodeCounts | None = None):
         self.likelihood = model.likelihood
+        self.causal_head = model.causal_head
         self.prior = prior or UniformPrior()
         self.counts = counts
         if counts is not None and counts.codebook_sizes != model.codebook_sizes:
@@ -118,6 +122,7 @@ class Measuring:
             self.counts = CodeCounts(model.codebook_sizes, device=model.device, limit_bytes=0)
         self.images = SumMetric().to(model.device)
         self.nll_nats_per_dim = MeanMetric().to(model.device)
+        self.causal_nll_nats_per_dim = MeanMetric().to(model.device)
         self.code_nats = MeanMetric().to(model.device).set_dtype(torch.float64)
         self.mse_normalized = MeanMetric().to(model.device)
         self.psnr_db = MeanMetric().to(model.device)
@@ -133,7 +138,12 @@ class Measuring:
             ValueError: If the likelihood of an image is not finite.
         """
         nll_nats = -self.likelihood.log_prob(output.parameters, images).sum((1, 2, 3))
-        broken = len(images) - int(nll_nats.isfinite().sum())
+        is_finite = nll_nats.isfinite()
+        if self.causal_head is not None:
+            causal_nll_nats = self.causal_head.nll_nats(images, output.features)
+            is_finite &= causal_nll_nats.isfinite()
+            self.causal_nll_nats_per_dim.update(causal_nll_nats / images[0].numel())
+        broken = len(images) - int(is_finite.sum())
         if broken:
             raise ValueError(
                 f"the model must give finite metrics; {broken} of {len(images)} images got none; it diverged"
@@ -166,14 +176,19 @@ class Measuring:
             raise ValueError("images must hold at least one image; got none")
         nll_nats = self.nll_nats_per_dim.compute().item() if self.likelihood.is_discrete else None
         nll_bits = None if nll_nats is None else nats_to_bits(nll_nats)
+        causal_nll_bits = (
+            nats_to_bits(self.causal_nll_nats_per_dim.compute().item()) if self.causal_head is not None else None
+        )
+        image_bits = nll_bits if causal_nll_bits is None else causal_nll_bits
         image_code_bits = nats_to_bits(self.code_nats.compute().item()) if self.counts is not None else None
         code_bits = None if image_code_bits is None else bits_per_dim(image_code_bits, self.image_shape)
         return Measurement(
             images=int(self.images.compute()),
             nll_nats_per_dim=nll_nats,
             nll_bits_per_dim=nll_bits,
+            causal_nll_bits_per_dim=causal_nll_bits,
             code_bits_per_dim=code_bits,
-            total_bits_per_dim=None if nll_bits is None or code_bits is None else nll_bits + code_bits,
+            total_bits_per_dim=None if image_bits is None or code_bits is None else image_bits + code_bits,
             code_bits_per_pixel=None if image_code_bits is None else bits_per_pixel(image_code_bits, self.image_shape),
             mse_normalized=self.mse_normalized.compute().item(),
             psnr_db=self.psnr_db.compute().item(),

@@ -5,8 +5,9 @@ examples:
   depthq evaluate runs/photos --data my-photos/ --json
 
 Protocol: all images of the split (or the first --limit), centre crops, float32. The headline is
-total_bits_per_dim = nll_bits_per_dim + code_bits_per_dim (uniform prior); nll_bits_per_dim alone is what the paper
-reports. Metrics that do not exist for the model's likelihood are null. docs/metrics.md defines each of them.
+total_bits_per_dim = nll_bits_per_dim + code_bits_per_dim (uniform prior), with causal_nll_bits_per_dim in place of the
+first where the model has a causal head; nll_bits_per_dim alone is what the paper reports. Metrics that do not exist
+for the model's likelihood are null. docs/metrics.md defines each of them.
 """
 
 import json

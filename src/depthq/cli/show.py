@@ -16,6 +16,7 @@ def show_measurement(measured: Measurement) -> None:
         ("", measured.code_bits_per_pixel, "bits/pixel", "the same, per pixel"),
         ("image given codes", measured.nll_bits_per_dim, "bits/dim", "what the paper reports, in bits"),
         ("", measured.nll_nats_per_dim, "nats/dim", "the same, in nats"),
+        ("  and its neighbours", measured.causal_nll_bits_per_dim, "bits/dim", "under the causal head"),
         ("L2, normalised space", measured.mse_normalized, "", "the paper's L2"),
         ("PSNR", measured.psnr_db, "dB", f"mean colour alone: {measured.psnr_db_mean_colour:.2f} dB"),
         ("SSIM", measured.ssim, "", ""),

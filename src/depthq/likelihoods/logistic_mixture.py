@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depthq.likelihoods.base import Likelihood, sample_index, to_uint8
+from depthq.likelihoods.base import Likelihood, to_uint8
 
 _HALF_BIN = 1 / 255
 """Half the width of a grey value where 0..255 is mapped to [-1, 1]."""
@@ -62,7 +62,7 @@ class LogisticMixtureLikelihood(Likelihood):
     def _log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
         mixture = self._mixture(parameters)
         grey = images.contiguous().split(1, dim=1)  # C times (B, 1, H, W)
-        places = [_from_grey(values) for values in grey]
+        places = [from_grey(values) for values in grey]
         log_weights = mixture.log_weights
         log_probs = []
         for channel, values in enumerate(grey):
@@ -83,22 +83,48 @@ class LogisticMixtureLikelihood(Likelihood):
         return _to_grey(torch.stack([(weights * mean).sum(1) for mean in means], dim=1))
 
     def _sample(self, parameters: Tensor, generator: torch.Generator | None) -> Tensor:
+        batch, _, height, width = parameters.shape
+        shape = (batch, self.num_uniforms, height, width)
+        return self.draw(parameters, torch.rand(shape, generator=generator, device=parameters.device))
+
+    @property
+    def num_uniforms(self) -> int:
+        """How many random numbers `draw` takes per pixel: K for the component, C for the channels."""
+        return self.num_components + self.image_channels
+
+    def draw(self, parameters: Tensor, uniforms: Tensor) -> Tensor:
+        """`sample` from random numbers that are given: float (B, `num_uniforms`, H, W), uniform over [0, 1)."""
         mixture = self._mixture(parameters)
-        component = mixture.component(sample_index(mixture.log_weights, 1, generator))
+        for_component, for_channels = uniforms.split((self.num_components, self.image_channels), dim=1)
+        gumbel = -(-for_component.log()).log()
+        component = mixture.component((mixture.log_weights + gumbel).argmax(1, keepdim=True))
         grey, places = [], []
         for channel, log_scale in enumerate(component.log_scales):
-            logistic = torch.empty_like(log_scale).uniform_(generator=generator).logit(eps=1e-7)
+            logistic = for_channels[:, channel : channel + 1].logit(eps=1e-7)
             place = component.mean(channel, places) + log_scale.exp() * logistic
             grey.append(to_uint8(_to_grey(place)))
-            places.append(_from_grey(grey[-1]))  # later channels see the 8-bit value
+            places.append(from_grey(grey[-1]))  # later channels see the 8-bit value
         return torch.cat(grey, dim=1)
+
+    def shift(self, parameters: Tensor, by: Tensor) -> Tensor:
+        """Parameters (B, P, H, W) of the same mixture with all values moved `by` (B, C, H, W), on the scale [-1, 1]."""
+        logits, means, log_scales, couplings = self.split(parameters)
+        places = by.unsqueeze(1).unbind(2)
+        moved = []
+        for channel, (mean, place) in enumerate(zip(means, places, strict=True)):
+            through_earlier = zip(_couplings_of(channel, couplings), places, strict=False)
+            moved.append(mean + place - sum(coupling.tanh() * earlier for coupling, earlier in through_earlier))
+        return torch.cat([logits, *moved, *log_scales, *couplings], dim=1)
+
+    def split(self, parameters: Tensor) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+        """Logits; means and log scales per channel; couplings: views (B, K, ...) of parameters (B, P, ...)."""
+        channels = self.image_channels
+        logits, *others = parameters.unflatten(1, (-1, self.num_components)).unbind(1)
+        return logits, others[:channels], others[channels : 2 * channels], others[2 * channels :]
 
     def _mixture(self, parameters: Tensor) -> "_Mixture":
         # Contiguous float32: the sums over components then run over whole rows of pixels.
-        maps = parameters.float().contiguous().unflatten(1, (-1, self.num_components))  # (B, P / K, K, H, W)
-        logits, *others = maps.unbind(1)
-        means, others = others[: self.image_channels], others[self.image_channels :]
-        log_scales, couplings = others[: self.image_channels], others[self.image_channels :]
+        logits, means, log_scales, couplings = self.split(parameters.float().contiguous())
         return _Mixture(
             log_weights=logits.log_softmax(1),
             means=means,
@@ -120,8 +146,7 @@ class _Mixture:
     def mean(self, channel: int, earlier: Sequence[Tensor]) -> Tensor:
         """Mean of a channel in each component, given the values of all `earlier` channels, in [-1, 1]."""
         mean = self.means[channel]
-        first = channel * (channel - 1) // 2
-        for coupling, value in zip(self.couplings[first : first + channel], earlier, strict=True):
+        for coupling, value in zip(_couplings_of(channel, self.couplings), earlier, strict=True):
             mean = mean + coupling * value
         return mean
 
@@ -133,6 +158,12 @@ class _Mixture:
             log_scales=[log_scale.gather(1, index) for log_scale in self.log_scales],
             couplings=[coupling.gather(1, index) for coupling in self.couplings],
         )
+
+
+def _couplings_of(channel: int, couplings: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Of a channel to each earlier one: none for R, c_0 for G, c_1 and c_2 for B."""
+    first = channel * (channel - 1) // 2
+    return couplings[first : first + channel]
 
 
 def _log_bin_probability(values: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -151,7 +182,7 @@ def _log_bin_probability(values: Tensor, mean: Tensor, log_scale: Tensor) -> Ten
         float32 (B, K, H, W), in nats.
     """
     inverse_scale = torch.exp(-log_scale)
-    center = ((_from_grey(values) - mean) * inverse_scale).clamp(-_MAX_DISTANCE, _MAX_DISTANCE)
+    center = ((from_grey(values) - mean) * inverse_scale).clamp(-_MAX_DISTANCE, _MAX_DISTANCE)
     half_bin = _HALF_BIN * inverse_scale
     lowest, highest = values == 0, values == 255
     return (
@@ -170,7 +201,7 @@ def _clipped_mean(mean: Tensor, scale: Tensor) -> Tensor:
     return mean.clamp(-1, 1) + scale * (below - above)
 
 
-def _from_grey(values: Tensor) -> Tensor:
+def from_grey(values: Tensor) -> Tensor:
     """0..255 to [-1, 1], float32."""
     return values.float() / 127.5 - 1
 

@@ -39,6 +39,9 @@ class DQAEConfig:
     """How codebooks learn: moving averages (App. A.4), or the second term of Eq. 5."""
     decay: float = 0.9
     """EMA decay of the codebooks (gamma of App. A.4): short runs need codebooks that keep up with the encoder."""
+    horizon: int = 0
+    """h of a causal head, with which each pixel also sees the pixels above and to the left that are at most h away; 0:
+    none. Not for L2, which is no probability of 8-bit values."""
     rare_code_threshold: float = 0.1
     """Codes used at most this share of their codebook's mean are re-drawn from the batch (Sec. 4.2)."""
 
@@ -50,6 +53,12 @@ class DQAEConfig:
         for name in ("num_codebooks", "codebook_dim"):
             _check_at_least(1, name, getattr(self, name))
         _check_at_least(0, "num_residual_blocks", self.num_residual_blocks)
+        _check_at_least(0, "horizon", self.horizon)
+        if self.horizon and self.likelihood == "l2":
+            raise ValueError(
+                f"horizon must be 0 with likelihood l2, which is a density and no probability; got {self.horizon}; "
+                "take likelihood logistic_mixture or categorical"
+            )
         for name, values in (("codebook_size", self.level_sizes), ("channels", self.channels)):
             if not values:
                 raise ValueError(f"{name} must have at least one entry; got none")

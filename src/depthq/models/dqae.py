@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from depthq.codes import Codes
 from depthq.likelihoods import make_likelihood
 from depthq.models.blocks import Downsample, Upsample, residual_blocks
+from depthq.models.causal_head import CausalHead
 from depthq.models.config import DQAEConfig
 from depthq.models.level import Level
 from depthq.models.pretrained import Pretrained
@@ -26,6 +27,8 @@ class DQAEOutput:
 
     parameters: Tensor
     """(B, P, H, W) what the decoder says of the image: the parameters of `DQAE.likelihood`."""
+    features: Tensor
+    """(B, F, H, W) the decoder's last hidden map, which the parameters are made of and `DQAE.causal_head` reads."""
     codes: Codes | None
     """The codes; None without a quantizer."""
     levels: tuple[QuantizerOutput, ...]
@@ -64,6 +67,9 @@ class DQAE(Pretrained):
         self.head = nn.Conv2d(config.channels[0], self.likelihood.num_parameters, 1)
         assert self.head.bias is not None
         self.likelihood.start(self.head.bias)
+        self.causal_head = (
+            CausalHead(config.horizon, config.image_channels, config.channels[0]) if config.horizon else None
+        )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     if TYPE_CHECKING:  # nn.Module's returns Any
@@ -86,8 +92,10 @@ class DQAE(Pretrained):
             outputs.append(level.quantizer(latents))
             decoding = level.next_decoding(outputs[-1].quantized, decoding)
             maps.append(level.upsampler(outputs[-1].quantized))
+        hidden = self._hidden(maps)
         return DQAEOutput(
-            parameters=self._likelihood_parameters(maps),
+            parameters=self._likelihood_parameters(hidden),
+            features=hidden,
             codes=self._codes([out.codes for out in outputs]) if self.codebook_sizes else None,
             levels=tuple(outputs),
         )
@@ -113,6 +121,26 @@ class DQAE(Pretrained):
         Raises:
             ValueError: If the codes are another model's, or a level does not exist.
         """
+        return self.likelihood.mean(self._likelihood_parameters(self._decoded(codes, levels))).round().to(torch.uint8)
+
+    @torch.no_grad()
+    def sample(self, codes: Codes, generator: torch.Generator | None = None) -> Tensor:
+        """Images uint8 (B, C, H, W) drawn from p(image | codes): by the causal head if there is one, front by front.
+
+        Args:
+            codes: Codes of this model.
+            generator: Source of randomness, on the model's device; by default the global one.
+
+        Raises:
+            ValueError: If the codes are another model's.
+        """
+        hidden = self._decoded(codes)
+        if self.causal_head is not None:
+            return self.causal_head.sample(hidden, generator)
+        return self.likelihood.sample(self._likelihood_parameters(hidden), generator)
+
+    def _decoded(self, codes: Codes, levels: Sequence[int] | None = None) -> Tensor:
+        """The decoder's last hidden map, of the levels used."""
         self._check_own(codes)
         used = range(self.config.num_levels) if levels is None else levels
         if not set(used) <= set(range(self.config.num_levels)):
@@ -121,7 +149,7 @@ class DQAE(Pretrained):
         for index, (level, level_codes) in enumerate(zip(self.levels, codes.levels, strict=True)):
             quantized = level.quantizer.decode(level_codes)
             maps.append(level.upsampler(quantized if index in used else torch.zeros_like(quantized)))
-        return self.likelihood.mean(self._likelihood_parameters(maps)).round().to(torch.uint8)
+        return self._hidden(maps)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images uint8 (B, C, H, W) through the codes and back; without a quantizer, through the latents."""
@@ -140,8 +168,10 @@ class DQAE(Pretrained):
             features.append(x)
         return features[::-1]
 
-    def _likelihood_parameters(self, maps: list[Tensor]) -> Tensor:
-        hidden = self.decoder(self.mix(torch.cat(maps, dim=1)))
+    def _hidden(self, maps: list[Tensor]) -> Tensor:
+        return self.decoder(self.mix(torch.cat(maps, dim=1)))
+
+    def _likelihood_parameters(self, hidden: Tensor) -> Tensor:
         if not self.likelihood.needs_float32:
             return self.head(hidden)
         with torch.autocast(hidden.device.type, enabled=False):

@@ -55,6 +55,11 @@ class Chart:
 
 CHARTS = (
     ("Image given codes", "bits/dim", {"training": "nll_bits_per_dim", "validation": "validation_nll_bits_per_dim"}),
+    (
+        "Image given codes and neighbours",
+        "bits/dim",
+        {"training": "causal_nll_bits_per_dim", "validation": "validation_causal_nll_bits_per_dim"},
+    ),
     ("L2, normalised space", "", {"training": "mse_normalized", "validation": "validation_mse_normalized"}),
     ("PSNR", "dB", {"validation": "validation_psnr_db"}),
     ("Perplexity", "codes", {"training": "perplexity"}),

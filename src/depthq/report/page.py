@@ -171,6 +171,7 @@ def headline_metrics(measurement: Measurement) -> list[Metric]:
         ("total", measurement.total_bits_per_dim, 3, "bits/dim", "image and codes: compare this one with other models"),
         ("image given codes", measurement.nll_bits_per_dim, 3, "bits/dim", "-log2 p(image | codes), without the codes"),
         ("the same in nats", measurement.nll_nats_per_dim, 3, "nats/dim", "as the paper prints it"),
+        ("given codes and neighbours", measurement.causal_nll_bits_per_dim, 3, "bits/dim", "under the causal head"),
         ("PSNR", measurement.psnr_db, 2, "dB", f"mean colour alone: {measurement.psnr_db_mean_colour:.2f} dB"),
         ("SSIM", measurement.ssim, 3, "", "structural similarity, at most 1"),
         ("L2", measurement.mse_normalized, 4, "", "mean squared error in the normalised space, the paper's L2"),

@@ -65,7 +65,14 @@ class DQAETraining(LightningModule):
 
     def validation_metrics(self) -> dict[str, float]:
         """What metrics.jsonl shows of the last validation; metrics that the likelihood does not have are left out."""
-        shown = ("total_bits_per_dim", "nll_bits_per_dim", "mse_normalized", "psnr_db", "ssim")
+        shown = (
+            "total_bits_per_dim",
+            "nll_bits_per_dim",
+            "causal_nll_bits_per_dim",
+            "mse_normalized",
+            "psnr_db",
+            "ssim",
+        )
         metrics = {f"validation_{name}": getattr(self.last_measurement, name) for name in shown}
         for level, health in self._codebook_health().items():
             metrics[f"level_{level}_lowest_usage"] = health.usage.min().item()

@@ -16,10 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from depthq.models import DQAE, DQAEOutput
 from depthq.units import nats_to_bits
+
+CAUSAL_PIXELS = 256
+"""Pixels of each image, drawn anew every step, that a causal head learns from: neighbours are alike, so all of them
+would tell little more."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Objective(Protocol):
 def paper_objective(model: DQAE, images: Tensor, output: DQAEOutput) -> ObjectiveTerms:
     """-log p(image | codes) in nats per dim, plus the quantizers' losses of all levels (Eq. 5).
 
+    A causal head, which the paper does not have, adds its own, of pixels drawn at random: a second term beside the
+    direct one, without which the codes would be left to fade.
+
     The cost of the codes is constant under the uniform prior, and not in it.
 
     Args:
@@ -53,7 +61,8 @@ def paper_objective(model: DQAE, images: Tensor, output: DQAEOutput) -> Objectiv
 
     Returns:
         The loss; among the metrics `nll_bits_per_dim`, or `mse_normalized` for L2, which is a density and has no bits,
-        and with a quantizer `commitment_loss`, summed over levels and codebooks, before its weight.
+        with a quantizer `commitment_loss`, summed over levels and codebooks, before its weight, and with a causal head
+        `causal_nll_bits_per_dim`.
     """
     log_prob = model.likelihood.log_prob(output.parameters, images)
     metrics = _likelihood_metrics(model, log_prob.detach())
@@ -62,7 +71,14 @@ def paper_objective(model: DQAE, images: Tensor, output: DQAEOutput) -> Objectiv
         metrics["commitment_loss"] = sum(
             (level.commitment_loss.detach() for level in quantized), log_prob.new_zeros(())
         )
-    return ObjectiveTerms(-log_prob.mean() + sum(level.loss for level in output.levels), metrics)
+    loss = -log_prob.mean() + sum(level.loss for level in output.levels)
+    if model.causal_head is not None:
+        shape = (len(images), CAUSAL_PIXELS)
+        pixels = torch.randint(images[0, 0].numel(), shape, device=images.device)
+        causal_nll_nats = -model.causal_head.log_prob(images, output.features, pixels).mean()
+        metrics["causal_nll_bits_per_dim"] = nats_to_bits(causal_nll_nats.detach())
+        loss = loss + causal_nll_nats
+    return ObjectiveTerms(loss, metrics)
 
 
 def _likelihood_metrics(model: DQAE, log_prob: Tensor) -> dict[str, Tensor]:
