@@ -122,7 +122,8 @@ def test_model_with_a_causal_head_learns_in_every_weight_and_draws(likelihood, c
     assert all(weight.grad is not None and weight.grad.any() for weight in model.causal_head.parameters())
     model.eval()
     drawn = model.sample(model.encode(images), torch.Generator().manual_seed(0))
-    assert drawn.shape == images.shape and drawn.dtype == torch.uint8
+    assert drawn.shape == images.shape
+    assert drawn.dtype == torch.uint8
     assert not torch.equal(drawn, model.decode(model.encode(images)))
 
 

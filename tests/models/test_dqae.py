@@ -155,6 +155,47 @@ def test_levels_that_do_not_exist_are_refused(two_levels, levels):
         two_levels.decode(codes, levels=levels)
 
 
+@pytest.mark.parametrize("quantizer", ["depthwise", "shared", "residual", "scalar", "binary"])
+def test_prefix_of_the_codebooks_decodes_from_its_own_codes_only(quantizer):
+    model = trained(replace(TINY, quantizer=quantizer, codebook_size=16))
+    codes = model.encode(images_of(model.config))
+    first, second = codes.levels[0][:, :1], codes.levels[0][:, 1:]
+    other_second = Codes((torch.cat([first, (second + 1) % 16], 1),), codes.codebook_sizes)
+    alone = model.decode(codes, num_codebooks=1)
+    assert torch.equal(alone, model.decode(other_second, num_codebooks=1))
+    assert not torch.equal(alone, model.decode(codes))
+    assert torch.equal(model.decode(codes, num_codebooks=2), model.decode(codes))
+
+
+@pytest.mark.parametrize("num_codebooks", [0, 3])
+def test_numbers_of_codebooks_that_do_not_exist_are_refused(two_levels, num_codebooks):
+    codes = two_levels.encode(images_of(two_levels.config))
+    with pytest.raises(ValueError, match=rf"num_codebooks must lie in \[1, 2\]; got {num_codebooks}"):
+        two_levels.decode(codes, num_codebooks=num_codebooks)
+
+
+def test_dropout_trains_on_what_prefixes_decode_to(two_levels):
+    images, config = images_of(two_levels.config, batch=32), two_levels.config
+    two_levels.train()
+    for level in two_levels.levels:
+        level.quantizer.eval()  # so that codebooks stay
+    two_levels.level_dropout = two_levels.codebook_dropout = 0.5
+    parameters = two_levels(images).parameters
+    two_levels.eval()
+    codes, shown = two_levels.encode(images), two_levels.likelihood.mean(parameters).round().to(torch.uint8)
+    prefixes = {
+        (levels, codebooks): two_levels.decode(codes, levels=range(levels), num_codebooks=codebooks)
+        for levels in (1, 2)
+        for codebooks in range(1, config.num_codebooks + 1)
+    }
+    found = [
+        {prefix for prefix, decoded in prefixes.items() if (decoded[i].int() - shown[i]).abs().max() <= 1}
+        for i in range(len(images))
+    ]
+    assert all(found)
+    assert set.union(*found) == set(prefixes)
+
+
 def test_codes_of_another_model_are_refused(two_levels):
     codes = trained(replace(TINY, codebook_size=(8, 32))).encode(images_of(TINY))
     with pytest.raises(ValueError, match="must have this model's codebook sizes"):

@@ -19,6 +19,7 @@ from depthq.models.pretrained import Pretrained
 from depthq.models.quantizer import QUANTIZERS
 from depthq.pixels import normalize
 from depthq.quantizers import CodebookOptions, QuantizerOutput
+from depthq.quantizers.base import draw_num_kept
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class DQAE(Pretrained):
     decoding of all coarser codes. Every level's quantized map is upsampled to the finest grid, and the image decoder
     reads all of them together. The model is fully convolutional: any image size that `config.image_multiple` divides.
 
+    While training it may leave parts of the codes out of the decoder's sight, so that each prefix of them comes to mean
+    something: `level_dropout` and `codebook_dropout`, shares in [0, 1) of the images of a step, which
+    `depthq.training` sets. What is left out counts as zero, as in `decode`. The codes stay the same: finer levels are
+    quantized given all of the coarser ones.
+
     Args:
         config: What it is made of.
 
@@ -59,6 +65,7 @@ class DQAE(Pretrained):
 
     def __init__(self, config: DQAEConfig):
         super().__init__(config)
+        self.level_dropout = self.codebook_dropout = 0.0
         self.likelihood = make_likelihood(config.likelihood, config.image_channels)
         self.levels = nn.ModuleList(_level(config, level) for level in range(config.num_levels))  # type: ignore[assignment]
         width, blocks = config.channels[-1], config.num_residual_blocks
@@ -86,12 +93,20 @@ class DQAE(Pretrained):
             ValueError: If images have another dtype, channel count, or a size that the strides do not divide.
         """
         features = self._features(images)
+        kept_levels = self._draw_num_kept(images, self.config.num_levels, self.level_dropout)
+        kept_codebooks = self._draw_num_kept(images, self.config.num_codebooks, self.codebook_dropout)
         decoding, maps, outputs = None, [], []
-        for level, feature in zip(self.levels, features, strict=True):
+        for index, (level, feature) in enumerate(zip(self.levels, features, strict=True)):
             latents = level.latents(feature, decoding)
-            outputs.append(level.quantizer(latents))
-            decoding = level.next_decoding(outputs[-1].quantized, decoding)
-            maps.append(level.upsampler(outputs[-1].quantized))
+            out = level.quantizer(latents)
+            outputs.append(out)
+            decoding = level.next_decoding(out.quantized, decoding)
+            seen = out.quantized
+            if kept_codebooks is not None:
+                seen = level.quantizer.keep(seen, out.codes, kept_codebooks)
+            if kept_levels is not None:
+                seen = seen.where((kept_levels > index).view(-1, 1, 1, 1), 0.0)
+            maps.append(level.upsampler(seen))
         hidden = self._hidden(maps)
         return DQAEOutput(
             parameters=self._likelihood_parameters(hidden),
@@ -111,17 +126,24 @@ class DQAE(Pretrained):
         return self._codes(codes)
 
     @torch.no_grad()
-    def decode(self, codes: Codes, levels: Sequence[int] | None = None) -> Tensor:
+    def decode(self, codes: Codes, levels: Sequence[int] | None = None, num_codebooks: int | None = None) -> Tensor:
         """Images uint8 (B, C, H, W) of codes: the mean of p(image | codes), rounded.
+
+        A model shows most of a prefix of the codes if it was trained for that: `level_dropout`, `codebook_dropout`.
 
         Args:
             codes: Codes of this model.
-            levels: The levels to use, all by default; the others' maps are zero, which shows what these alone know.
+            levels: The levels to use, all by default; the others count as zero, which shows what these alone know.
+            num_codebooks: Of each level the first so many, 1..M, all by default; the others count as zero.
 
         Raises:
-            ValueError: If the codes are another model's, or a level does not exist.
+            ValueError: If the codes are another model's, or a level or so many codebooks do not exist.
         """
-        return self.likelihood.mean(self._likelihood_parameters(self._decoded(codes, levels))).round().to(torch.uint8)
+        return (
+            self.likelihood.mean(self._likelihood_parameters(self._decoded(codes, levels, num_codebooks)))
+            .round()
+            .to(torch.uint8)
+        )
 
     @torch.no_grad()
     def sample(self, codes: Codes, generator: torch.Generator | None = None) -> Tensor:
@@ -139,15 +161,17 @@ class DQAE(Pretrained):
             return self.causal_head.sample(hidden, generator)
         return self.likelihood.sample(self._likelihood_parameters(hidden), generator)
 
-    def _decoded(self, codes: Codes, levels: Sequence[int] | None = None) -> Tensor:
-        """The decoder's last hidden map, of the levels used."""
+    def _decoded(self, codes: Codes, levels: Sequence[int] | None = None, num_codebooks: int | None = None) -> Tensor:
+        """The decoder's last hidden map; arguments and errors as `decode`."""
         self._check_own(codes)
         used = range(self.config.num_levels) if levels is None else levels
         if not set(used) <= set(range(self.config.num_levels)):
             raise ValueError(f"levels must lie in [0, {self.config.num_levels}); got {list(used)}")
+        if num_codebooks is not None and not 1 <= num_codebooks <= self.config.num_codebooks:
+            raise ValueError(f"num_codebooks must lie in [1, {self.config.num_codebooks}]; got {num_codebooks}")
         maps = []
         for index, (level, level_codes) in enumerate(zip(self.levels, codes.levels, strict=True)):
-            quantized = level.quantizer.decode(level_codes)
+            quantized = level.quantizer.decode(level_codes[:, :num_codebooks])
             maps.append(level.upsampler(quantized if index in used else torch.zeros_like(quantized)))
         return self._hidden(maps)
 
@@ -167,6 +191,11 @@ class DQAE(Pretrained):
             x = level.encoder(x)
             features.append(x)
         return features[::-1]
+
+    def _draw_num_kept(self, images: Tensor, most: int, dropout: float) -> Tensor | None:
+        if not self.training or not dropout:
+            return None
+        return draw_num_kept(len(images), most, dropout).to(images.device)
 
     def _hidden(self, maps: list[Tensor]) -> Tensor:
         return self.decoder(self.mix(torch.cat(maps, dim=1)))

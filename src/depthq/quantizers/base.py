@@ -28,7 +28,8 @@ class Quantizer(nn.Module, ABC):
     and `_lookup`. Ranks, axes, masks, autocast, checks and the finiteness of latents are dealt with here.
 
     Laws: `decode(out.codes)` is `out.quantized` bit for bit, in training as in eval, once it is rounded to the dtype of
-    x; ties go to the lowest code; all arithmetic is float32 whatever autocast says; nothing changes in eval.
+    x, but for codebooks that `codebook_dropout` leaves out; ties go to the lowest code; all arithmetic is float32
+    whatever autocast says; nothing changes in eval.
 
     Args:
         dim: Size of `axis` in the input.
@@ -38,9 +39,12 @@ class Quantizer(nn.Module, ABC):
         commitment_weight: beta of Eq. 5, finite and at least 0.
         check_finite: Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of one
             synchronisation).
+        codebook_dropout: Share, in [0, 1), of a training step's entries of the batch that are quantized by their first
+            m codebooks alone, m uniform in 1..M-1: so that every prefix of the codes comes to mean something. The rest
+            counts as zero; all codebooks search and learn as ever, since the codes are those of all.
 
     Raises:
-        ValueError: If `axis` or `commitment_weight` is out of range.
+        ValueError: If `axis`, `commitment_weight` or `codebook_dropout` is out of range.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Quantizer(nn.Module, ABC):
         axis: int = 1,
         commitment_weight: float = 0.0,
         check_finite: bool = True,
+        codebook_dropout: float = 0.0,
     ):
         super().__init__()
         self.axis = as_int("axis", axis)
@@ -63,6 +68,7 @@ class Quantizer(nn.Module, ABC):
         self.codebook_sizes = tuple(codebook_sizes)
         self.commitment_weight = commitment_weight
         self.check_finite = check_finite
+        self.codebook_dropout = check_dropout("codebook_dropout", codebook_dropout)
 
     if TYPE_CHECKING:  # nn.Module's returns Any
 
@@ -90,8 +96,12 @@ class Quantizer(nn.Module, ABC):
             rows = self._rows(x, mask)
             global_rows = self._begin_step(rows) if self.training else None
             found = self._quantize(rows, global_rows)
+            quantized = found.quantized
+            if self.training and self.codebook_dropout:
+                num_kept = draw_num_kept(len(x), self.num_codebooks, self.codebook_dropout).to(x.device)
+                quantized = self._keep(quantized, found.codes, self._rows_of(num_kept, x, mask))
         return QuantizerOutput(
-            quantized=self._positions(found.quantized, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
+            quantized=self._positions(quantized, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
             codes=self._positions(found.codes, x, mask, fill=-1).movedim(-1, 1),
             commitment_loss=found.commitment_loss,
             codebook_loss=found.codebook_loss,
@@ -112,22 +122,36 @@ class Quantizer(nn.Module, ABC):
         """The quantized tensor, float32, of codes int64 (B, M, *positions).
 
         Args:
-            codes: Codes of codebook m in [0, K_m).
+            codes: Codes of codebook m in [0, K_m). A prefix of the codebooks will do, `codes[:, :m]`: the others count
+                as zero.
             mask: bool (B, *positions), True where valid, if codes were made with one: masked positions decode to 0.
 
         Raises:
-            ValueError: If codes are out of range, of the wrong dtype, or of another number of codebooks; or the mask
+            ValueError: If codes are out of range, of the wrong dtype, or of no or too many codebooks; or the mask
                 does not fit them. A compiled or exported graph checks no ranges.
         """
         if mask is not None:
             _check_mask(mask, (*codes.shape[:1], *codes.shape[2:]))
             codes = codes.where(mask.unsqueeze(1), 0)
         self._check_codes(codes)
-        codes = codes.movedim(1, -1)  # (B, *positions, M)
-        quantized = self._lookup(codes.flatten(0, -2)).unflatten(0, codes.shape[:-1])  # (B, *positions, out_dim)
+        codes = codes.movedim(1, -1)  # (B, *positions, M or fewer)
+        quantized = self._lookup_prefix(codes.flatten(0, -2)).unflatten(0, codes.shape[:-1])  # (B, *positions, out_dim)
         if mask is not None:
             quantized = quantized.where(mask.unsqueeze(-1), 0)
         return quantized.movedim(-1, self.axis)
+
+    def keep(self, quantized: Tensor, codes: Tensor, num_kept: Tensor) -> Tensor:
+        """What the first codebooks of each entry of a batch say: `quantized`, with its gradient, where they are all.
+
+        Args:
+            quantized: (B, ..), as `forward` gave it without a mask.
+            codes: int64 (B, M, *positions), those of `quantized`.
+            num_kept: int64 (B,), in 1..M.
+        """
+        last = quantized.movedim(self.axis, -1)  # (B, *positions, out_dim)
+        rows = self._rows_of(num_kept, quantized, None)
+        kept = self._keep(last.flatten(0, -2), codes.movedim(1, -1).flatten(0, -2), rows)
+        return kept.unflatten(0, last.shape[:-1]).movedim(-1, self.axis)
 
     def health(self) -> CodebookHealth | None:
         """How the codebooks have been used of late in training; None of a quantizer that does not keep count."""
@@ -152,9 +176,29 @@ class Quantizer(nn.Module, ABC):
     def _lookup(self, codes: Tensor) -> Tensor:
         """Quantized rows (N, out_dim) of codes (N, M)."""
 
+    def _keep(self, quantized: Tensor, codes: Tensor, num_kept: Tensor) -> Tensor:
+        """What the first `num_kept` (N,) codebooks of each row say, the others counting as zero.
+
+        `quantized` (N, out_dim) is what all `codes` (N, M) say; its gradient stays where its codebooks do.
+        """
+        raise ValueError(f"codes must be of all {self.num_codebooks} codebooks for a {type(self).__name__}")
+
+    def _lookup_prefix(self, codes: Tensor) -> Tensor:
+        """`_lookup` of the codes of the first codebooks, (N, M) or fewer columns."""
+        num_missing = self.num_codebooks - codes.shape[1]
+        quantized = self._lookup(nn.functional.pad(codes, (0, num_missing)))
+        if not num_missing:
+            return quantized
+        return self._keep(quantized, codes, codes.new_full((len(codes),), codes.shape[1]))
+
     def _check_codes(self, codes: Tensor) -> None:
+        if codes.dim() < 2 or not min(self.num_codebooks, 1) <= codes.shape[1] <= self.num_codebooks:
+            raise ValueError(
+                f"codes must be (B, M, ...) with M from 1 to {self.num_codebooks} codebooks on axis 1; "
+                f"got shape {tuple(codes.shape)}"
+            )
         if not torch.compiler.is_compiling():
-            check_codes(codes, self.codebook_sizes)
+            check_codes(codes, self.codebook_sizes[: codes.shape[1]])
 
     def _check_input(self, x: Tensor) -> None:
         if not x.is_floating_point():
@@ -177,6 +221,12 @@ class Quantizer(nn.Module, ABC):
         _check_mask(mask, rows.shape[:-1])
         return rows[mask]
 
+    def _rows_of(self, per_entry: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """One value per entry of the batch (B,), repeated for its rows: (N,)."""
+        shape = x.movedim(self.axis, -1).shape[:-1]
+        everywhere = per_entry.view(-1, *[1] * (len(shape) - 1)).expand(shape)
+        return everywhere.flatten() if mask is None else everywhere[mask]
+
     def _positions(self, rows: Tensor, x: Tensor, mask: Tensor | None, fill: float) -> Tensor:
         """Rows (N, width) back at their positions (B, *positions, width), with `fill` where masked."""
         shape = x.movedim(self.axis, -1).shape[:-1]
@@ -195,6 +245,28 @@ class Quantizer(nn.Module, ABC):
                 "lower the learning rate, clip gradients, or look at the layer before the quantizer"
             )
         return global_rows if global_rows.total else None
+
+
+def draw_num_kept(batch: int, most: int, dropout: float) -> Tensor:
+    """How many of `most` parts each entry of a batch keeps: int64 (B,), fewer than all for a share `dropout` of them.
+
+    From the CPU's generator, whatever the device: the one whose state checkpoints hold.
+    """
+    fewer = torch.randint(1, max(most, 2), (batch,))
+    return torch.where(torch.rand(batch) < dropout, fewer, most)
+
+
+def keep_columns(quantized: Tensor, widths: Sequence[int], num_kept: Tensor) -> Tensor:
+    """Rows (N, out_dim), in which codebook m has `widths[m]` columns, with zero where `num_kept` (N,) is at most m."""
+    codebook = torch.repeat_interleave(torch.tensor(widths, device=quantized.device))  # of each column
+    return torch.where(codebook < num_kept[:, None], quantized, 0.0)
+
+
+def check_dropout(name: str, dropout: float) -> float:
+    """`dropout`, if it lies in [0, 1); raises ValueError else."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"{name} must lie in [0, 1); got {dropout}")
+    return dropout
 
 
 def one_or_all(values: Sequence[int]) -> int | list[int]:

@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 from torch import nn
 
-from depthq.quantizers.base import as_size, one_or_all
+from depthq.quantizers.base import as_size, keep_columns, one_or_all
 from depthq.quantizers.learned import CodebookOptions, SingleStageQuantizer, per_codebook
 
 
@@ -79,6 +79,9 @@ class DepthwiseQuantizer(SingleStageQuantizer):
     @property
     def _is_padded(self) -> bool:
         return set(self._widths) != set(self.state.codebook_dims) or len(set(self._widths)) > 1
+
+    def _keep(self, quantized, codes, num_kept):
+        return keep_columns(quantized, self._widths, num_kept)
 
     def _slots(self, rows):
         if not self._is_padded:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from depthq.quantizers.base import Quantizer
+from depthq.quantizers.base import Quantizer, keep_columns
 from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.kept_state import KeptState
 from depthq.quantizers.output import QuantizedRows
@@ -128,6 +128,9 @@ class GridQuantizer(Quantizer):
 
     def _lookup(self, codes: Tensor) -> Tensor:
         return self._points(self._digits_of(codes)).flatten(1)
+
+    def _keep(self, quantized: Tensor, codes: Tensor, num_kept: Tensor) -> Tensor:
+        return keep_columns(quantized, (len(self.values_per_dim),) * self.num_codebooks, num_kept)
 
     def _slots(self, rows: Tensor) -> Tensor:
         return rows.unflatten(1, (self.num_codebooks, -1))

@@ -31,6 +31,8 @@ class CodebookOptions(TypedDict, total=False):
     """Laplace smoothing of the EMA counts (App. A.4), positive."""
     rare_code_threshold: float
     """Codes used at most this share of their codebook's mean are re-drawn from the batch (Sec. 4.2); in [0, 1)."""
+    codebook_dropout: float
+    """Share, in [0, 1), of a training step's entries of the batch that are quantized by their first codebooks alone."""
     check_finite: bool
     """Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of one
     synchronisation)."""
@@ -73,6 +75,7 @@ class LearnedQuantizer(Quantizer):
         decay: float = 0.99,
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
+        codebook_dropout: float = 0.0,
         check_finite: bool = True,
         backend: str | None = None,
     ):
@@ -92,6 +95,7 @@ class LearnedQuantizer(Quantizer):
             axis=axis,
             commitment_weight=commitment_weight,
             check_finite=check_finite,
+            codebook_dropout=codebook_dropout,
         )
         self.state = state
 
@@ -164,6 +168,12 @@ def sum_in_order(codewords: Tensor) -> Tensor:
     for codeword in codewords.unbind(1):
         total = total + codeword
     return total
+
+
+def sum_of_first(codewords: Tensor, num_kept: Tensor) -> Tensor:
+    """`sum_in_order` of the first `num_kept` (N,) codewords of each row."""
+    is_kept = torch.arange(codewords.shape[1], device=codewords.device) < num_kept[:, None]
+    return sum_in_order(codewords.where(is_kept[..., None], 0.0))
 
 
 def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:

@@ -6,21 +6,25 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from depthq.codes import check_codes
 from depthq.quantizers.base import as_size
 from depthq.quantizers.counter_random import random_uniform
-from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, sum_in_order
+from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, sum_in_order, sum_of_first
 from depthq.quantizers.output import QuantizedRows
 from depthq.quantizers.processes import GlobalRows
-from depthq.quantizers.straight_through import StraightThrough, codebook_loss, column_weights, squared_distance
+from depthq.quantizers.straight_through import (
+    StraightThrough,
+    codebook_loss,
+    column_weights,
+    pass_gradient,
+    squared_distance,
+)
 
 
 class ResidualQuantizer(LearnedQuantizer):
     """Approximates one D-dimensional vector by a sum of M codewords, found greedily one codebook after the other.
 
     Not in the paper: the strongest of today's common baselines, for comparisons at equal bits. Each stage has its own
-    commitment loss on the residual it saw; the losses are summed over stages. Since stages refine, `decode` takes a
-    prefix as well: `decode(codes[:, :n])` is what the first n codebooks know.
+    commitment loss on the residual it saw; the losses are summed over stages.
 
     Args:
         dim: D, the size of `axis` and of every codeword.
@@ -28,7 +32,7 @@ class ResidualQuantizer(LearnedQuantizer):
         codebook_size: K, an int or one per codebook; at least 1.
         quantizer_dropout: Probability, 0..1, that a training step uses the first n codebooks alone, n uniform in 1..M:
             for decoding at several rates (SoundStream, Sec. III-C). Its codes are (B, n, *positions), and the codebooks
-            left out do not learn.
+            left out do not learn: cheaper than `codebook_dropout`, which draws anew for each entry of the batch.
         options: The others are those of `CodebookOptions`.
 
     Raises:
@@ -76,7 +80,11 @@ class ResidualQuantizer(LearnedQuantizer):
         return torch.stack([found for found, _, _ in self._stages(rows, self.num_codebooks)], 1)
 
     def _lookup(self, codes):
-        return sum_in_order(self.state.lookup(codes, slice(codes.shape[1])))
+        return sum_in_order(self.state.lookup(codes))
+
+    def _keep(self, quantized, codes, num_kept):
+        codewords = self.state.lookup(codes, slice(codes.shape[1]))
+        return pass_gradient(quantized, sum_of_first(codewords, num_kept))
 
     def _stages(
         self, rows: Tensor, num_stages: int, global_rows: GlobalRows | None = None
@@ -105,13 +113,3 @@ class ResidualQuantizer(LearnedQuantizer):
     def _mean_squared_error(self, x, out):
         """Of what all stages together leave."""
         return (out.quantized - x).square().mean()
-
-    def _check_codes(self, codes):
-        """A prefix of the codebooks will do."""
-        if codes.dim() < 2 or not 1 <= codes.shape[1] <= self.num_codebooks:
-            raise ValueError(
-                f"codes must be (B, M, ...) with M from 1 to {self.num_codebooks} codebooks on axis 1; "
-                f"got shape {tuple(codes.shape)}"
-            )
-        if not torch.compiler.is_compiling():
-            check_codes(codes, self.codebook_sizes[: codes.shape[1]])

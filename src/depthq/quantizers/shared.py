@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
-from depthq.quantizers.base import as_size
-from depthq.quantizers.learned import CodebookOptions, SingleStageQuantizer, sum_in_order
+from depthq.quantizers.base import as_size, keep_columns
+from depthq.quantizers.learned import CodebookOptions, SingleStageQuantizer, sum_in_order, sum_of_first
+from depthq.quantizers.straight_through import pass_gradient
 
 
 class SharedQuantizer(SingleStageQuantizer):
@@ -42,6 +43,12 @@ class SharedQuantizer(SingleStageQuantizer):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, combine={self.combine!r}"
+
+    def _keep(self, quantized, codes, num_kept):
+        if self.combine == "concat":
+            return keep_columns(quantized, (self.dim,) * self.num_codebooks, num_kept)
+        codewords = self.state.lookup(codes, slice(codes.shape[1]))
+        return pass_gradient(quantized, sum_of_first(codewords, num_kept))
 
     def _slots(self, rows):
         return rows.unsqueeze(1).expand(-1, self.num_codebooks, -1)

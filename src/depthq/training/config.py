@@ -28,6 +28,11 @@ class TrainingConfig:
     """Decoupled weight decay of AdamW."""
     gradient_clip: float = 2.0
     """Largest norm of the gradient; 0 turns clipping off."""
+    level_dropout: float = 0.0
+    """Share of the images of a step, in [0, 1), whose decoder sees the first levels alone, a random number of them:
+    for pictures from coarse codes."""
+    codebook_dropout: float = 0.0
+    """The same for the first codebooks of each level: for pictures from any prefix of the codebooks."""
     seed: int = 0
     """Fixes weights, data order, crops and flips."""
     flip: bool = True
@@ -66,6 +71,9 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
+        for name in ("level_dropout", "codebook_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,19 @@ class RunConfig:
     data: DataConfig
     model: DQAEConfig
     training: TrainingConfig
+
+    def __post_init__(self):
+        model, training = self.model, self.training
+        if training.level_dropout and model.num_levels == 1:
+            raise ValueError(
+                f"level_dropout must be 0 for a model of one level; got {training.level_dropout}; "
+                'give codebook_size one number per level, as in "[256,128]"'
+            )
+        if training.codebook_dropout and (model.num_codebooks == 1 or model.quantizer == "none"):
+            raise ValueError(
+                f"codebook_dropout must be 0 for a model with fewer than two codebooks; got "
+                f"{training.codebook_dropout}; raise num_codebooks"
+            )
 
     def to_flat_dict(self) -> dict[str, Any]:
         """One flat mapping, as config.yaml and the command line have it."""

@@ -28,6 +28,7 @@ class DQAETraining(LightningModule):
     def __init__(self, model: DQAE, config: TrainingConfig, objective: Objective = paper_objective):
         super().__init__()
         self.model = model
+        model.level_dropout, model.codebook_dropout = config.level_dropout, config.codebook_dropout
         self.config = config
         self.objective = objective
         self.step_metrics: dict[str, float] = {}

@@ -1,0 +1,30 @@
+"""What a run may be told, and how it answers to what it may not."""
+
+from dataclasses import replace
+
+import pytest
+
+from depthq.models import PRESETS
+from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig
+
+TINY, TRAINING = PRESETS["tiny"], TRAINING_PRESETS["tiny"]
+
+
+@pytest.mark.parametrize("name", ["level_dropout", "codebook_dropout"])
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_dropout_out_of_range_is_named(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\); got {value}"):
+        replace(TRAINING, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "message"),
+    [
+        ({}, {"level_dropout": 0.1}, "level_dropout must be 0 for a model of one level; got 0.1; give codebook_size"),
+        ({"num_codebooks": 1}, {"codebook_dropout": 0.1}, "codebook_dropout must be 0 .* fewer than two codebooks"),
+        ({"quantizer": "none"}, {"codebook_dropout": 0.1}, "codebook_dropout must be 0 .* fewer than two codebooks"),
+    ],
+)
+def test_dropout_of_what_a_model_does_not_have_is_refused(model, training, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(data=DataConfig(data="bundled"), model=replace(TINY, **model), training=replace(TRAINING, **training))
