@@ -140,6 +140,7 @@ class Measuring:
         nll_nats = -self.likelihood.log_prob(output.parameters, images).sum((1, 2, 3))
         is_finite = nll_nats.isfinite()
         if self.causal_head is not None:
+            assert output.features is not None
             causal_nll_nats = self.causal_head.nll_nats(images, output.features)
             is_finite &= causal_nll_nats.isfinite()
             self.causal_nll_nats_per_dim.update(causal_nll_nats / images[0].numel())

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch.distributions import AffineTransform, SigmoidTransform, TransformedDistribution, Uniform
 
 from depthq.likelihoods import LogisticMixtureLikelihood
+from depthq.likelihoods.chunked_mixture import ChunkedLogProb
 
 ALL_VALUES = torch.arange(256, dtype=torch.uint8)
 
@@ -40,14 +42,19 @@ def test_one_logistic_at_the_middle_and_both_edges():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_start_gives_narrow_components_spread_over_the_grey_scale(channels):
+def test_start_gives_narrow_components_whose_means_move_together(channels):
     likelihood = LogisticMixtureLikelihood(channels, 3)
-    bias = torch.full((likelihood.num_parameters,), 9.0)
-    likelihood.start(bias)
-    logits, means, log_scales, couplings = bias.split([3, 3 * channels, 3 * channels, len(bias) - 3 - 6 * channels])
-    assert means.tolist() == channels * [-0.5, 0.0, 0.5]
-    assert log_scales.tolist() == 3 * channels * [-2.5]
-    assert {*logits.tolist(), *couplings.tolist()} == {9.0}  # as they were drawn
+    head = torch.nn.Conv2d(4, likelihood.num_parameters, 1)
+    drawn = copy.deepcopy(head)
+    likelihood.start(head)
+    one, image = torch.randn(2, 4, 1, 1), slice(3, 3 + 3 * channels)
+    means = head(one)[:, image].view(2, channels, 3)
+    torch.testing.assert_close(means.diff(dim=2), torch.full((2, channels, 2), 0.1))  # whatever the features
+    assert not torch.equal(means[0], means[1])
+    assert head.bias[3 + 3 * channels : 3 + 6 * channels].tolist() == 3 * channels * [-2.0]
+    for start, stop in ((0, 3), (3 + 6 * channels, None)):  # logits and couplings are as they were drawn
+        assert torch.equal(head.weight[start:stop], drawn.weight[start:stop])
+        assert torch.equal(head.bias[start:stop], drawn.bias[start:stop])
 
 
 def test_a_logistic_far_away_costs_its_distance_in_scales():
@@ -198,3 +205,39 @@ def test_samples_follow_the_chain():
 def test_num_components_must_be_positive():
     with pytest.raises(ValueError, match="num_components must be at least 1; got 0"):
         LogisticMixtureLikelihood(3, num_components=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("spread", [1, 4])  # 4: log scales beyond their bounds, means far outside
+def test_chunked_form_agrees_with_the_written_out_one_and_so_do_the_gradients(channels, spread):
+    likelihood = LogisticMixtureLikelihood(channels, 4)
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, likelihood.num_parameters, 37, 31)  # more pixels than a chunk has, and no multiple of them
+    parameters = spread * torch.randn(shape, generator=generator, dtype=torch.float64)
+    images = torch.randint(0, 256, (3, channels, 37, 31), generator=generator, dtype=torch.uint8)
+    images[0, :, :5], images[1, 0] = 0, 255
+    slopes = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+    found = []
+    for log_prob in (likelihood.log_prob, likelihood.reference_log_prob):
+        at = parameters.clone().requires_grad_()
+        value = log_prob(at, images)
+        value.backward(slopes.to(value.dtype))
+        found.append((value.detach(), at.grad))
+    (value, gradient), (expected_value, expected_gradient) = found
+    torch.testing.assert_close(value.float(), expected_value.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient.float(), expected_gradient.float(), rtol=1e-4, atol=1e-5 * gradient.abs().max())
+
+
+def test_gradient_of_the_chunked_form_is_its_slope():
+    parameters = torch.randn(6, LogisticMixtureLikelihood(3, 2).num_parameters, dtype=torch.float64)
+    values = torch.tensor([0, 255, 3, 128, 254, 77], dtype=torch.uint8)[:, None].repeat(1, 3)
+    log_prob = lambda at: ChunkedLogProb.apply(at, values, 2, 7.0)  # noqa: E731
+    assert torch.autograd.gradcheck(log_prob, parameters.requires_grad_())
+
+
+def test_no_pixels_have_no_likelihood():
+    likelihood = LogisticMixtureLikelihood(3)
+    parameters = torch.zeros(0, likelihood.num_parameters, 4, 4, requires_grad=True)
+    log_prob = likelihood.log_prob(parameters, torch.zeros(0, 3, 4, 4, dtype=torch.uint8))
+    log_prob.sum().backward()
+    assert log_prob.shape == (0, 3, 4, 4)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from depthq.pixels import check_image_channels
 
@@ -26,6 +26,10 @@ class Likelihood(ABC):
     """Whether `log_prob` is that of an 8-bit value, so that its bits are honest; if not, it is a density."""
     needs_float32: ClassVar[bool] = True
     """Whether parameters are places on the gray scale, neighbours on which bfloat16 cannot tell apart."""
+    head_learning_rate: ClassVar[float] = 1.0
+    """How many times the network's learning rate a decoder's last layer does well with."""
+    adam_beta2: ClassVar[float] = 0.999
+    """How much of the squared gradients of earlier steps Adam should remember."""
     num_parameters: int
     """P: how many channels the decoder must give."""
 
@@ -61,10 +65,11 @@ class Likelihood(ABC):
         with torch.autocast(parameters.device.type, enabled=False):
             return self._mean(parameters.float()).clamp(0, 255)
 
-    def start(self, bias: Tensor) -> None:  # noqa: B027 - not abstract: most have nothing to do
-        """Set the bias (P,) of a decoder's last layer, in place, to parameters that training does well to start from.
+    def start(self, head: nn.Conv2d) -> None:  # noqa: B027 - not abstract: some have nothing to do
+        """Set a decoder's last layer, in place, to what training does well to start from; here it stays as drawn.
 
-        Here it stays as it was drawn.
+        Args:
+            head: A convolution of 1 x 1 with P output channels and a bias.
         """
 
     @torch.no_grad()

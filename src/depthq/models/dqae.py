@@ -28,12 +28,12 @@ class DQAEOutput:
 
     parameters: Tensor
     """(B, P, H, W) what the decoder says of the image: the parameters of `DQAE.likelihood`."""
-    features: Tensor
-    """(B, F, H, W) the decoder's last hidden map, which the parameters are made of and `DQAE.causal_head` reads."""
     codes: Codes | None
     """The codes; None without a quantizer."""
     levels: tuple[QuantizerOutput, ...]
     """Each level's quantizer output, coarse to fine."""
+    features: Tensor | None = None
+    """(B, F, H, W) the decoder's last hidden map, which a causal head reads; None without one."""
 
 
 class DQAE(Pretrained):
@@ -72,8 +72,7 @@ class DQAE(Pretrained):
         self.mix = nn.Conv2d(config.num_levels * width, width, 3, padding=1)
         self.decoder = nn.Sequential(residual_blocks(width, blocks), *_upsampling(config), nn.ReLU())
         self.head = nn.Conv2d(config.channels[0], self.likelihood.num_parameters, 1)
-        assert self.head.bias is not None
-        self.likelihood.start(self.head.bias)
+        self.likelihood.start(self.head)
         self.causal_head = (
             CausalHead(config.horizon, config.image_channels, config.channels[0]) if config.horizon else None
         )
@@ -110,9 +109,9 @@ class DQAE(Pretrained):
         hidden = self._hidden(maps)
         return DQAEOutput(
             parameters=self._likelihood_parameters(hidden),
-            features=hidden,
             codes=self._codes([out.codes for out in outputs]) if self.codebook_sizes else None,
             levels=tuple(outputs),
+            features=None if self.causal_head is None else hidden,
         )
 
     @torch.no_grad()

@@ -108,8 +108,13 @@ class DQAETraining(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config
+        likelihood, head = self.model.likelihood, list(self.model.head.parameters())
+        others = [weight for weight in self.model.parameters() if all(weight is not of_head for of_head in head)]
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            [{"params": others}, {"params": head, "lr": config.learning_rate * likelihood.head_learning_rate}],
+            lr=config.learning_rate,
+            betas=(0.9, likelihood.adam_beta2),
+            weight_decay=config.weight_decay,
         )
 
         def warm_up_and_cosine(step: int) -> float:

@@ -73,6 +73,7 @@ def paper_objective(model: DQAE, images: Tensor, output: DQAEOutput) -> Objectiv
         )
     loss = -log_prob.mean() + sum(level.loss for level in output.levels)
     if model.causal_head is not None:
+        assert output.features is not None
         shape = (len(images), CAUSAL_PIXELS)
         pixels = torch.randint(images[0, 0].numel(), shape, device=images.device)
         causal_nll_nats = -model.causal_head.log_prob(images, output.features, pixels).mean()
