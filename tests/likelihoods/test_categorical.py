@@ -54,3 +54,15 @@ def test_chunks_agree_with_the_reference(num_rows):
     log_prob.view(-1).backward(weights)
     expected.backward(weights)
     torch.testing.assert_close(ours.grad.view(num_rows, 256), theirs.grad)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_start_tilts_the_logits_of_a_channel_alone(channels):
+    likelihood = CategoricalLikelihood(channels)
+    head = torch.nn.Conv2d(4, likelihood.num_parameters, 1)
+    likelihood.start(head)
+    logits = head(torch.randn(2, 4, 1, 1)).view(2, channels, 256)
+    steps = logits.diff(dim=2)
+    torch.testing.assert_close(steps, steps[..., :1].expand(-1, -1, 255), rtol=1e-3, atol=1e-5)  # a straight line
+    torch.testing.assert_close(logits[..., 0], -logits[..., 255])  # through nothing at mid-grey
+    assert steps[..., 0].unique().numel() == 2 * channels

@@ -4,12 +4,14 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from depthq.likelihoods.base import Likelihood, sample_index
 
 _NUM_VALUES = 256
+_STEEPEST_TILT = 5.0
+"""How far the logits of black and white start from those of mid-grey, in units of the weight that was drawn."""
 _CHUNK_ROWS = 1024
 """Sub-pixels per chunk on a CPU: 1 MiB of float32 logits, which stays in the cache of a core."""
 
@@ -23,10 +25,23 @@ class CategoricalLikelihood(Likelihood):
 
     is_discrete: ClassVar[bool] = True
     needs_float32: ClassVar[bool] = False
+    head_learning_rate: ClassVar[float] = 5.0
 
     def __init__(self, image_channels: int):
         super().__init__(image_channels)
         self.num_parameters = image_channels * _NUM_VALUES
+
+    @torch.no_grad()
+    def start(self, head: nn.Conv2d) -> None:
+        """All values alike, and logits that tilt towards bright or dark: as one regression per channel at first.
+
+        With weights of its own each value learns alone what its neighbours on the grey scale know too.
+        """
+        assert head.bias is not None
+        nn.init.zeros_(head.bias)
+        weights = head.weight.unflatten(0, (self.image_channels, _NUM_VALUES))  # (C, 256, F, 1, 1)
+        places = torch.linspace(-_STEEPEST_TILT, _STEEPEST_TILT, _NUM_VALUES)
+        weights.copy_(weights[:, :1] * places.view(-1, 1, 1, 1))
 
     def _log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
         logits = self._logits(parameters)
