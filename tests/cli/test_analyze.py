@@ -102,6 +102,7 @@ def test_figures_are_pictures(analysis):
         "levels",
         "mutual_information",
         "position_entropy",
+        "prefixes",
         "swap",
         "usage_level0",
         "usage_level1",
@@ -231,8 +232,20 @@ def test_a_file_of_codes_says_as_much_as_the_run_that_made_it(trained_run, tmp_p
     (ours,) = analyze(tmp_path / "file", path, "--limit", "30")["runs"]
     assert ours["measurement"] is None
     assert theirs["measurement"]["images"] == 30
-    of_the_run = dict.fromkeys(("run", "config", "measurement"))
+    of_the_run = dict.fromkeys(("run", "config", "measurement", "prefixes"))
     assert ours | of_the_run == theirs | of_the_run
+
+
+def test_prefixes_cost_more_and_more_up_to_all_codes(analysis, trained_run, capsys):
+    (run,) = json.loads((analysis / "analysis.json").read_text())["runs"]
+    assert [(prefix["levels"], prefix["codebooks"]) for prefix in run["prefixes"]] == [(1, 2), (2, 1), (2, 2)]
+    costs = [prefix["code_bits_per_pixel"] for prefix in run["prefixes"]]
+    sizes = [level["codebook_sizes"] for level in run["levels"]]
+    of_level = [sum(map(math.log2, of)) / 4 ** (3 - index) for index, of in enumerate(sizes)]  # grids of 1/8 and 1/4
+    assert costs == pytest.approx([of_level[0], sum(of_level) / 2, sum(of_level)])
+    assert main(["evaluate", str(trained_run), "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert run["prefixes"][-1]["code_bits_per_pixel"] == pytest.approx(whole["code_bits_per_pixel"])
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -92,9 +92,13 @@ def test_it_says_what_was_trained_and_how(write):
     assert "<dt>codebook_size</dt><dd>4, 8</dd>" in text
 
 
-def test_each_level_alone_has_its_psnr(write):
+def test_each_level_alone_and_each_prefix_has_its_psnr(write):
     captions = re.findall(r"<figcaption>(.*?)(?: <span>([\d.]+) dB</span>)?</figcaption>", write())
-    assert [name for name, psnr in captions if psnr] == ["level 0 alone", "level 1 alone", "all levels"]
+    psnr_db = {name: float(psnr) for name, psnr in captions if psnr}
+    levels = ["level 0 alone", "level 1 alone", "all levels"]
+    assert list(psnr_db) == [*levels, "level 0", "first codebook", "first 2 codebooks", "all codes"]
+    assert psnr_db["level 0"] == psnr_db["level 0 alone"]
+    assert psnr_db["all codes"] == psnr_db["all levels"]
 
 
 def test_one_level_needs_no_ablation(write):

@@ -16,7 +16,7 @@ def untiled(monkeypatch, runs, images):
 
 def test_all_pictures_of_two_levels(analyzed, images):
     drawn = draw_pictures([analyzed()], images[:4])
-    assert list(drawn) == ["levels", "interpolation", "swap"]
+    assert list(drawn) == ["levels", "prefixes", "interpolation", "swap"]
     for picture in drawn.values():
         assert np.asarray(picture).std() > 0
 
@@ -25,6 +25,7 @@ def test_runs_of_different_depth_stand_side_by_side(monkeypatch, analyzed, image
     drawn = untiled(monkeypatch, [analyzed("two"), analyzed("one", codebook_size=8)], images[:2])
     assert {name: [len(row) for row in rows] for name, rows in drawn.items()} == {
         "levels": [1, 1],
+        "prefixes": [1, 1],
         "interpolation": [1, 1, 1, 1],
         "swap": [1],
     }
@@ -79,6 +80,23 @@ def test_interpolation_takes_whole_codebooks_and_positions(monkeypatch, analyzed
 
 def test_one_image_has_nothing_to_interpolate_to(monkeypatch, analyzed, images):
     assert "interpolation" not in untiled(monkeypatch, [analyzed()], images[:1])
+
+
+def test_prefixes_show_more_and_more_of_the_codes(monkeypatch, analyzed, images):
+    run = analyzed()
+    [[figure]] = untiled(monkeypatch, [run], images[:2])["prefixes"]
+    codes = run.model.encode(images[:2])
+    expected = {
+        "original": images[:2],
+        "level 0": run.model.decode(codes, levels=[0]),
+        "first codebook": run.model.decode(codes, num_codebooks=1),
+        "first 2 codebooks": run.model.decode(codes, num_codebooks=2),
+        "all codes": run.model.decode(codes),
+    }
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(expected)
+    for panels, pictures in zip(panels_of(figure), expected.values(), strict=True):
+        for panel, picture in zip(panels, pictures, strict=True):
+            assert torch.equal(panel, picture)
 
 
 def test_levels_show_what_each_decodes_to(monkeypatch, analyzed, images):

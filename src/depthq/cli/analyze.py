@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from depthq.report import AnalyzedCodes, AnalyzedRun
 
 IMAGES_DRAWN = 8
+PREFIX_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
     """One pass over the images for each model; the images to draw are of the first."""
     from depthq.measure import ImageSample, measure
     from depthq.report import AnalyzedRun
+    from depthq.report.prefixes import measure_prefixes
 
     model, batches = load(settings.source, limit=settings.limit)
     folders, models = [settings.source.model], [model]
@@ -141,11 +143,13 @@ def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
         models.append(load_model(settings.compare).to(settings.source.device))
         _check_channels(folders, models)
     counts = [_new_counts(folder, model) for folder, model in zip(folders, models, strict=True)]
-    sample = ImageSample(IMAGES_DRAWN)
-    measured = [measure(model, batches, counts=counts[0], beside=[lambda images, _: sample.update(images)])]
+    sample, to_measure = ImageSample(IMAGES_DRAWN), ImageSample(PREFIX_IMAGES)
+    beside = [lambda images, _: sample.update(images), lambda images, _: to_measure.update(images)]
+    measured = [measure(model, batches, counts=counts[0], beside=beside)]
     if settings.compare:
         measured.append(measure(models[1], load(settings.source, limit=settings.limit)[1], counts=counts[1]))
-    parts = zip(_labels(folders), counts, map(summarize_codes, counts), models, measured, strict=True)
+    prefixes = [measure_prefixes(model, to_measure.images) for model in models]
+    parts = zip(_labels(folders), counts, map(summarize_codes, counts), models, measured, prefixes, strict=True)
     return [AnalyzedRun(*part) for part in parts], sample
 
 
@@ -183,10 +187,11 @@ def _content(settings: Settings, runs: "Sequence[AnalyzedCodes]") -> dict:
 def _content_of(run: "AnalyzedCodes") -> dict:
     from depthq.report import AnalyzedRun
 
-    config = measurement = None
+    config = measurement = prefixes = None
     if isinstance(run, AnalyzedRun):
         config, measurement = asdict(run.model.config), asdict(run.measurement)
-    return {"run": run.label, "config": config, "measurement": measurement} | _metrics(run)
+        prefixes = [asdict(prefix) for prefix in run.prefixes]
+    return {"run": run.label, "config": config, "measurement": measurement, "prefixes": prefixes} | _metrics(run)
 
 
 def _metrics(run: "AnalyzedCodes") -> dict:

@@ -79,6 +79,11 @@ class Quantizer(nn.Module, ABC):
         """M."""
         return len(self.codebook_sizes)
 
+    @property
+    def has_prefixes(self) -> bool:
+        """Whether codes decode from the first codebooks alone."""
+        return type(self)._keep is not Quantizer._keep
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """Quantize, and in training learn, where there is something to learn.
 
@@ -181,7 +186,10 @@ class Quantizer(nn.Module, ABC):
 
         `quantized` (N, out_dim) is what all `codes` (N, M) say; its gradient stays where its codebooks do.
         """
-        raise ValueError(f"codes must be of all {self.num_codebooks} codebooks for a {type(self).__name__}")
+        raise ValueError(
+            f"codes must be of all {self.num_codebooks} codebooks for a {type(self).__name__}, which has no prefixes; "
+            "write its _keep"
+        )
 
     def _lookup_prefix(self, codes: Tensor) -> Tensor:
         """`_lookup` of the codes of the first codebooks, (N, M) or fewer columns."""

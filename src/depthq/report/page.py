@@ -22,6 +22,7 @@ from depthq.pixels import psnr_db, to_picture
 from depthq.report.curves import Chart, charts_of
 from depthq.report.heatmap import HeatMap, entropy_maps, information_map
 from depthq.report.mixing import decode_each_level
+from depthq.report.prefixes import decode_prefixes
 from depthq.runs import RunFolder, load_run_settings, read_metrics
 
 with explain_missing():
@@ -107,6 +108,7 @@ class Page:
     charts: Sequence[Chart]
     pairs: Sequence[Pair]
     strips: Sequence[Strip]
+    prefixes: Sequence[Strip]
     sample_size: int
     information: HeatMap | None
     entropy: Sequence[HeatMap]
@@ -158,6 +160,7 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         charts=charts_of(rows),
         pairs=_pairs(model, sample[:PAIRS_SHOWN]),
         strips=_strips(model, sample) if codes and len(codes.levels) > 1 else (),
+        prefixes=_prefix_strips(model, sample) if codes else (),
         sample_size=len(sample),
         information=information_map(codes) if codes and len(codes.codebooks) > 1 else None,
         entropy=entropy_maps(codes) if codes else (),
@@ -210,6 +213,15 @@ def _strips(model: DQAE, images: Tensor) -> list[Strip]:
     rows = {f"level {level} alone": made for level, made in enumerate(decode_each_level(model, codes))}
     rows |= {"all levels": model.decode(codes)}
     strips = [Strip(name, _strip_urls(made.cpu()), _psnr_db(made.cpu(), images)) for name, made in rows.items()]
+    return [Strip("original", _strip_urls(images), None), *strips]
+
+
+def _prefix_strips(model: DQAE, images: Tensor) -> list[Strip]:
+    """The originals, then what more and more of the codes say of them; nothing where codes come all at once."""
+    shown = decode_prefixes(model, model.encode(images.to(model.device)))
+    if len(shown) == 1:
+        return []
+    strips = [Strip(name, _strip_urls(made), _psnr_db(made, images)) for name, made in shown.items()]
     return [Strip("original", _strip_urls(images), None), *strips]
 
 

@@ -15,6 +15,7 @@ from depthq.pixels import image_grid
 from depthq.report.code_plots import AnalyzedCodes
 from depthq.report.mixing import decode_each_level, mix_codebooks, mix_levels, mix_positions
 from depthq.report.plots import new_figure, tile
+from depthq.report.prefixes import PrefixMetrics, decode_prefixes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ class AnalyzedRun(AnalyzedCodes):
 
     model: DQAE
     measurement: Measurement
+    prefixes: Sequence[PrefixMetrics] = ()
 
 
 def draw_pictures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, "Image.Image"]:
@@ -45,6 +47,7 @@ def draw_pictures(runs: Sequence[AnalyzedRun], images: Tensor) -> dict[str, "Ima
     is_hierarchy = any(len(run.summary.levels) > 1 for run in runs)
     pictures = {
         "levels" if is_hierarchy else "reconstructions": [[_levels(run, images[:PICTURES_PER_ROW])] for run in runs],
+        "prefixes": [[_prefixes(run, images[:PICTURES_PER_ROW])] for run in runs],
         "interpolation": [[figure] for run in runs for figure in _interpolations(run, images)],
         "swap": [[_swap(run, images[:SWAPPED_IMAGES]) for run in runs if len(run.summary.levels) > 1]],
     }
@@ -89,6 +92,11 @@ def _levels(run: AnalyzedRun, images: Tensor) -> "Figure":
     rows = {f"level {level} alone": pictures for level, pictures in enumerate(alone)}
     rows = {"original": images, **rows, "all levels": reconstructed}
     return plot_pictures(rows, title=f"{run.label}: what each level knows")
+
+
+def _prefixes(run: AnalyzedRun, images: Tensor) -> "Figure":
+    shown = decode_prefixes(run.model, run.model.encode(images.to(run.model.device)))
+    return plot_pictures({"original": images, **shown}, title=f"{run.label}: what the first codes know")
 
 
 def _interpolations(run: AnalyzedRun, images: Tensor) -> list["Figure"]:
