@@ -94,9 +94,9 @@ def test_prefixes_show_more_and_more_of_the_codes(monkeypatch, analyzed, images)
         "all codes": run.model.decode(codes),
     }
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(expected)
-    for panels, pictures in zip(panels_of(figure), expected.values(), strict=True):
-        for panel, picture in zip(panels, pictures, strict=True):
-            assert torch.equal(panel, picture)
+    for panels, expectations in zip(panels_of(figure), expected.values(), strict=True):
+        for panel, expectation in zip(panels, expectations, strict=True):
+            assert torch.equal(panel, expectation)
 
 
 def test_levels_show_what_each_decodes_to(monkeypatch, analyzed, images):
