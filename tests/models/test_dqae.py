@@ -8,6 +8,7 @@ import torch
 
 from depthq import DQAE, Codes, DQAEConfig
 from depthq.models import PRESETS
+from depthq.models.blocks import Upsample
 from depthq.training import paper_objective
 
 TINY = PRESETS["tiny"]
@@ -194,6 +195,12 @@ def test_dropout_trains_on_what_prefixes_decode_to(two_levels):
     ]
     assert all(found)
     assert set.union(*found) == set(prefixes)
+
+
+def test_new_decoder_has_no_lattice():
+    torch.manual_seed(0)
+    made = Upsample(3, 2, num_residual_blocks=0)(torch.randn(1, 3, 5, 4))
+    assert torch.equal(made, made[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2))
 
 
 def test_codes_of_another_model_are_refused(two_levels):
