@@ -103,11 +103,31 @@ def test_more_codes_than_vectors_start_from_all_vectors():
     assert set(state.weight.flatten().tolist()) == {1.0, 2.0, 3.0}
 
 
-def test_first_codewords_come_from_all_parts_of_the_batch():
+def test_redrawn_codewords_come_from_all_parts_of_the_batch():
     """Stratified: 4 codes of 400 vectors in order come one from each hundred."""
     state = CodebookState([4], [1])
+    step(state, torch.zeros(1, 400, 1))
+    state.ema_count.zero_()
     step(state, torch.arange(400.0).view(1, 400, 1))
     assert (state.weight.flatten() // 100).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_first_codewords_find_all_clusters_that_lie_apart(seed):
+    generator = torch.Generator().manual_seed(seed)
+    centers = 10 * torch.randn(2, 8, 4, generator=generator)
+    rows = centers[:, torch.randint(0, 8, (400,), generator=generator)]
+    state = CodebookState([8, 8], [4, 4])
+    step(state, rows + 0.1 * torch.randn(rows.shape, generator=generator))
+    assert torch.cdist(centers, state.weight).amin(2).max() < 1
+
+
+def test_first_codewords_come_from_all_of_a_large_batch(monkeypatch):
+    monkeypatch.setattr("depthq.quantizers.codebooks.FIRST_ROWS", 10)
+    state = CodebookState([4], [1])
+    step(state, torch.arange(400.0).view(1, 400, 1))
+    assert set(state.weight.flatten().tolist()) <= set(range(0, 400, 40))
+    assert state.weight.max() - state.weight.min() > 200
 
 
 def test_codebooks_and_steps_draw_differently():

@@ -17,6 +17,7 @@ CodebookUpdate = Literal["ema", "gradient"]
 ALL = slice(None)
 RECENT_STEPS = 100
 NUM_TRIALS = 8  # candidates per codeword of k-means++
+FIRST_ROWS = 8192  # of the first batch, among which k-means++ chooses: what a codebook of 512 needs, in a second
 
 
 class CodebookState(KeptState):
@@ -28,8 +29,10 @@ class CodebookState(KeptState):
     One training step is `begin_step`, then `refresh`, `search` and `accumulate`. The codebooks move only in `refresh`:
     until the next step, codes decode to exactly what this step returned, in training too.
 
-    Initialisation is no special case: before the first batch every code has count 0, hence is rare, hence is drawn
-    from that batch. A re-drawn code restarts with a fair share of the counts, so no stale average can overwrite it.
+    Initialisation is hardly a special case: before the first batch every code has count 0, hence is rare, hence is
+    drawn from that batch, though by k-means++: drawn at random, two codes would share one cluster and leave another
+    without, which no later step mends. A re-drawn code restarts with a fair share of the counts, so no stale average
+    can overwrite it. (In a compiled graph the first draw is a random one: compile after the first step.)
 
     With `torch.distributed` initialised, statistics are summed over all processes and re-drawn codes are picked from
     the rows of all of them by a counter-based hash, so N processes do what one would do with their joined batch.
@@ -74,7 +77,8 @@ class CodebookState(KeptState):
         self.epsilon = epsilon
         self.rare_code_threshold = rare_code_threshold
         self.backend = backend
-        self.fitting = False  # `fit` asks for a k-means++ start, with all codebooks in every step
+        self.fitting = False  # `fit` asks for all codebooks in every step
+        self._may_be_first, self._is_first_step = True, False
 
         num_codebooks, size, dim = shape = (len(codebook_sizes), max(codebook_sizes), max(codebook_dims))
         is_code, is_column = _is_real(codebook_sizes, size), _is_real(codebook_dims, dim)
@@ -116,6 +120,9 @@ class CodebookState(KeptState):
     def begin_step(self) -> None:
         """Start of a training step, once for all codebooks."""
         self.num_updates += 1
+        # Asked once, since a GPU has to be waited for; and not within a graph, where it would be asked in every step.
+        self._is_first_step = self._may_be_first and not torch.compiler.is_compiling() and bool(self.num_updates == 1)
+        self._may_be_first = False
         self.recently_redrawn.copy_(self.recently_redrawn.roll(1, 0))  # row 0 is this step's
         self.recently_redrawn[0] = 0
 
@@ -164,6 +171,7 @@ class CodebookState(KeptState):
         for name, statistic in self.named_buffers(recurse=False):
             if name != "weight":
                 statistic.zero_()
+        self._may_be_first = True
 
     def health(self) -> CodebookHealth:
         """How the codebooks have been used of late."""
@@ -175,15 +183,18 @@ class CodebookState(KeptState):
     def _draw(self, latents: Tensor, rows: GlobalRows, which: slice) -> Tensor:
         """A global row for each code, int64 (M, K): code k draws from the k-th of K equal strata of the rows.
 
-        While fitting, the first draw is that of k-means++ instead.
+        The first draw is that of k-means++ instead, among `FIRST_ROWS` of the rows.
         """
         num_codebooks, size, _ = self.weight.shape
         code = torch.arange(size, device=self.weight.device)
         codebook = torch.arange(num_codebooks, device=self.weight.device)[which, None]
         counter = (self.num_updates * num_codebooks + codebook) * size + code  # (M, K)
-        if self.fitting and not rows.distributed and self.num_updates == 1:
+        if self._is_first_step:
             trials = torch.arange(NUM_TRIALS, device=self.weight.device)
-            return kmeans_plus_plus(latents, random_uniform(counter[..., None] * NUM_TRIALS + trials))
+            num_rows = min(rows.total, FIRST_ROWS)
+            candidates = torch.arange(num_rows, device=self.weight.device) * rows.total // num_rows
+            among = rows.gather(latents, candidates.expand(len(latents), -1))
+            return candidates[kmeans_plus_plus(among, random_uniform(counter[..., None] * NUM_TRIALS + trials))]
         sizes = self.is_code[which].sum(1, keepdim=True)
         code = torch.minimum(code, sizes - 1)  # padding draws too, and is discarded
         low, high = code * rows.total // sizes, (code + 1) * rows.total // sizes
