@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from depthq.models import DQAEConfig
+from depthq.training import TrainingConfig
 from studies.dq_paper.codecs import Codec
 from studies.dq_paper.density_study import DensityStudy
 from studies.dq_paper.experiment import Experiment
@@ -34,6 +35,7 @@ ITEMS = (
 )
 """In the order of the page."""
 _MODEL_FIELDS = {field.name for field in fields(DQAEConfig)}
+_TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)} - {"seed", "steps"}  # which a row has otherwise
 _OWN = ("name", "kind", "quantizer", "likelihood", "paper", "seeds")
 """What is no option of a row."""
 _MULTIPLES = ("times_steps", "times_codebook_dim")
@@ -53,7 +55,8 @@ class Row:
     likelihood: str | None = None
     """Of images given their codes; None: the scale's, or none at all."""
     options: dict[str, Any]
-    """What else sets the experiment apart: its own fields, those of `DQAEConfig`, multiples of what the scale has."""
+    """What else sets the experiment apart: its own fields, those of `DQAEConfig` and `TrainingConfig`, multiples of what
+    the scale has."""
     paper: dict[str, float]
     """The paper's metrics, by the names that ours have; units in the names."""
     seeds: int
@@ -92,8 +95,8 @@ class Row:
         own = {name: value for name, value in self.options.items() if name not in _MODEL_FIELDS}
         model = self._model(scale, own.pop("times_codebook_dim", 1))
         steps = round(own.pop("times_steps", 1) * scale.training.steps)
-        flip = own.pop("flip", scale.training.flip)
-        training = replace(scale.training, seed=seed, steps=steps, flip=flip)
+        changed = {name: own.pop(name) for name in _TRAINING_FIELDS & own.keys()}
+        training = replace(scale.training, seed=seed, steps=steps, **changed)
         if self.kind == "progressive":
             own["image_sizes"] = tuple(own["image_sizes"])
             return Progressive(model=model, training=training, **own)
