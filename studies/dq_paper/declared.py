@@ -55,8 +55,8 @@ class Row:
     likelihood: str | None = None
     """Of images given their codes; None: the scale's, or none at all."""
     options: dict[str, Any]
-    """What else sets the experiment apart: its own fields, those of `DQAEConfig` and `TrainingConfig`, multiples of what
-    the scale has."""
+    """What else sets the experiment apart: its own fields, those of `DQAEConfig` and `TrainingConfig`, multiples of
+    what the scale has."""
     paper: dict[str, float]
     """The paper's metrics, by the names that ours have; units in the names."""
     seeds: int

@@ -115,18 +115,27 @@ def run_in_child():
     return run_in_child
 
 
+FLOAT32 = ["--precision", "32-true"]
+CAUSAL = ["--likelihood", "logistic_mixture", "--horizon", "2", "--codebook-size", "[8,16]"]
+KINDS = {
+    "float32": FLOAT32,
+    "bfloat16": ["--precision", "bf16-mixed"],
+    "drawn anew every step": [*FLOAT32, *CAUSAL, "--level-dropout", "0.5", "--codebook-dropout", "0.5"],
+}
+
+
 @pytest.fixture(scope="module")
 def whole_runs(tmp_path_factory, photos):
-    """Per precision, a run that nobody killed."""
+    """Of each kind a run that nobody killed."""
     runs = {}
-    for precision in ("32-true", "bf16-mixed"):
-        runs[precision] = tmp_path_factory.mktemp("whole") / "run"
-        assert main(arguments(photos, runs[precision], precision)) == 0
+    for kind in KINDS:
+        runs[kind] = tmp_path_factory.mktemp("whole") / "run"
+        assert main(arguments(photos, runs[kind], kind)) == 0
     return runs
 
 
-def arguments(photos, run, precision):
-    return ["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--precision", precision, *STEPS]
+def arguments(photos, run, kind):
+    return ["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", *KINDS[kind], *STEPS]
 
 
 def what_is_left(run):
@@ -139,24 +148,25 @@ def what_is_left(run):
     return left
 
 
-KILLS = [(moment, "32-true") for moment in MOMENTS] + [("between two checkpoints", "bf16-mixed")]
+KILLS = [(moment, "float32") for moment in MOMENTS]
+KILLS += [("between two checkpoints", kind) for kind in ("bfloat16", "drawn anew every step")]
 
 
-@pytest.mark.parametrize(("moment", "precision"), KILLS)
+@pytest.mark.parametrize(("moment", "kind"), KILLS)
 def test_killed_and_resumed_run_ends_as_one_that_was_not_killed(
-    moment, precision, run_in_child, whole_runs, photos, tmp_path
+    moment, kind, run_in_child, whole_runs, photos, tmp_path
 ):
     run = tmp_path / "run"
-    script = CHILD.format(moment=MOMENTS[moment].strip(), arguments=arguments(photos, run, precision))
+    script = CHILD.format(moment=MOMENTS[moment].strip(), arguments=arguments(photos, run, kind))
     assert run_in_child(script) == -signal.SIGKILL
     assert main(["train", "--out", str(run), "--resume"]) == 0
-    assert what_is_left(run) == what_is_left(whole_runs[precision])
+    assert what_is_left(run) == what_is_left(whole_runs[kind])
 
 
 def test_run_killed_twice_ends_as_one_that_was_not_killed(run_in_child, whole_runs, photos, tmp_path):
     run = tmp_path / "run"
     first = CHILD.format(
-        moment=MOMENTS["half-way through a checkpoint"].strip(), arguments=arguments(photos, run, "32-true")
+        moment=MOMENTS["half-way through a checkpoint"].strip(), arguments=arguments(photos, run, "float32")
     )
     second = CHILD.format(
         moment=MOMENTS["between two checkpoints"].strip(), arguments=["train", "--out", str(run), "--resume"]
@@ -164,22 +174,22 @@ def test_run_killed_twice_ends_as_one_that_was_not_killed(run_in_child, whole_ru
     assert run_in_child(first) == -signal.SIGKILL
     assert run_in_child(second) == -signal.SIGKILL
     assert main(["train", "--out", str(run), "--resume"]) == 0
-    assert what_is_left(run) == what_is_left(whole_runs["32-true"])
+    assert what_is_left(run) == what_is_left(whole_runs["float32"])
 
 
 def test_rows_name_the_steps_done_and_the_last_step_is_always_validated(whole_runs):
-    rows = what_is_left(whole_runs["32-true"])["metrics.jsonl"]
+    rows = what_is_left(whole_runs["float32"])["metrics.jsonl"]
     assert [row["step"] for row in rows if "loss" in row] == [5, 10, 15, 20]
     assert [row["step"] for row in rows if "validation_psnr_db" in row] == [10, 20, 23]
 
 
 def test_only_the_newest_checkpoint_is_kept(whole_runs):
-    assert [path.name for path in (whole_runs["32-true"] / "checkpoints").iterdir()] == ["step=00000023.ckpt"]
+    assert [path.name for path in (whole_runs["float32"] / "checkpoints").iterdir()] == ["step=00000023.ckpt"]
 
 
 def test_seed_decides_the_weights(whole_runs, photos, tmp_path):
     other = tmp_path / "run"
-    assert main([*arguments(photos, other, "32-true"), "--seed", "1"]) == 0
+    assert main([*arguments(photos, other, "float32"), "--seed", "1"]) == 0
     assert (
-        what_is_left(other)["model/model.safetensors"] != what_is_left(whole_runs["32-true"])["model/model.safetensors"]
+        what_is_left(other)["model/model.safetensors"] != what_is_left(whole_runs["float32"])["model/model.safetensors"]
     )

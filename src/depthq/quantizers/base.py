@@ -258,7 +258,7 @@ class Quantizer(nn.Module, ABC):
 def draw_num_kept(batch: int, most: int, dropout: float) -> Tensor:
     """How many of `most` parts each entry of a batch keeps: int64 (B,), fewer than all for a share `dropout` of them.
 
-    From the CPU's generator, whatever the device: the one whose state checkpoints hold.
+    From the CPU's generator, whatever the device, so that the same seed draws the same on all of them.
     """
     fewer = torch.randint(1, max(most, 2), (batch,))
     return torch.where(torch.rand(batch) < dropout, fewer, most)

@@ -40,6 +40,7 @@ class DQAETraining(LightningModule):
 
     def training_step(self, images: Tensor, _batch_index: int) -> Tensor:
         step = self.global_step + 1
+        self._seed(step)
         try:
             output: DQAEOutput = self.model(images)
         except NonFiniteLatentsError as error:
@@ -51,6 +52,11 @@ class DQAETraining(LightningModule):
             metrics = {"loss": terms.loss, **terms.metrics, **_usage_metrics(output)}
             self.step_metrics = {name: value.item() for name, value in metrics.items()}
         return terms.loss
+
+    def _seed(self, step: int) -> None:
+        """What a step draws follows from the step alone: a run that resumes draws what it would have drawn."""
+        process = self.config.seed * self.trainer.world_size + self.global_rank
+        torch.manual_seed(process * self.config.steps + step)
 
     def on_validation_epoch_start(self) -> None:
         self.measuring = Measuring(self.model)
@@ -123,12 +129,6 @@ class DQAETraining(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_and_cosine)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["torch_random_state"] = torch.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        torch.set_rng_state(checkpoint["torch_random_state"])
 
 
 def _usage_metrics(output: DQAEOutput) -> dict[str, Tensor]:
