@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_PIXELS = 2048
-"""Pixels per chunk: 240 KiB of float32 for a map of 3 channels and 10 components, few enough to stay in a cache."""
+_CHUNK_PIXELS = 8192
+"""Pixels per chunk: few enough for the caches, enough for two threads to share the work on each map."""
+_ROW = _CHUNK_PIXELS + 16
+"""Memory for a row of a map: longer than a chunk, for PyTorch transposes on one thread what lies without gaps."""
 _NUM_BUFFERS = 6
 _MAX_DISTANCE = 1e30
 
@@ -36,7 +38,7 @@ class ChunkedLogProb(torch.autograd.Function):
         log_prob = parameters.new_empty((num_pixels, channels), dtype=dtype)
         num_chunks = -(-num_pixels // _CHUNK_PIXELS)
         noted = parameters.new_empty((num_chunks, num_maps + channels, num_components, _CHUNK_PIXELS), dtype=dtype)
-        maps = parameters.new_empty((num_maps, num_components, _CHUNK_PIXELS), dtype=dtype)
+        maps = parameters.new_empty((num_maps, num_components, _ROW), dtype=dtype)
         buffers = parameters.new_empty((_NUM_BUFFERS, channels, num_components, _CHUNK_PIXELS), dtype=dtype)
         chunks = (tensor.split(_CHUNK_PIXELS) for tensor in (parameters, values, log_prob))
         for rows, at, to_fill, to_note in zip(*chunks, noted, strict=True):
@@ -54,7 +56,7 @@ class ChunkedLogProb(torch.autograd.Function):
         num_pixels, channels = values.shape
         num_maps, num_components = noted.shape[1] - channels, noted.shape[2]
         grad = noted.new_empty((num_pixels, num_maps * num_components), dtype=ctx.dtype)
-        maps = noted.new_empty((num_maps, num_components, _CHUNK_PIXELS))
+        maps = noted.new_empty((num_maps, num_components, _ROW))
         buffer = noted.new_empty((channels, num_components, _CHUNK_PIXELS))
         chunks = (tensor.split(_CHUNK_PIXELS) for tensor in (grad, grad_output, values))
         for to_fill, grad_log_prob, at, of_chunk in zip(*chunks, noted, strict=True):
@@ -82,7 +84,7 @@ def _forward(
     logits, means, log_scales, couplings = _split(maps, channels)
     slope_mean, slope_log_scale, belonging, weights, tanh = _split_noted(noted, channels)
     x, inverse_scales, h, a, b, c = workspace
-    torch.tanh(couplings, out=tanh)
+    torch.mul(couplings, 2, out=tanh).sigmoid_().mul_(2).sub_(1)  # half the time of tanh
     places = _places(values, maps.dtype)
 
     torch.sub(places, means, out=x)
