@@ -143,10 +143,16 @@ class KnownPrior:
 
 
 def test_rate_is_the_mean_over_images_of_what_the_prior_says():
-    model = DQAE(TINY).eval()
+    model = DQAE(replace(TINY, likelihood="categorical")).eval()
     measurement = measure(model, images_of(4).split([3, 1]), prior=KnownPrior())  # 1, 2, 3 and 1 nats
-    assert measurement.code_bits_per_dim == pytest.approx(7 / 4 / math.log(2) / 768, rel=1e-12)
-    assert measurement.code_bits_per_pixel == pytest.approx(7 / 4 / math.log(2) / 256, rel=1e-12)
+    assert measurement.prior_bits_per_dim == pytest.approx(7 / 4 / math.log(2) / 768, rel=1e-12)
+    assert measurement.total_bits_per_dim_with_prior == pytest.approx(
+        measurement.total_bits_per_dim - measurement.code_bits_per_dim + measurement.prior_bits_per_dim
+    )
+    without = measure(model, images_of(4).split([3, 1]))
+    assert without.prior_bits_per_dim is None
+    assert without.total_bits_per_dim_with_prior is None
+    assert without.total_bits_per_dim == measurement.total_bits_per_dim
 
 
 def test_rate_of_many_images_is_as_exact_as_of_one():

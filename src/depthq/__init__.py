@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from depthq import models as models
     from depthq import ops as ops
     from depthq import pixels as pixels
+    from depthq import priors as priors
     from depthq import quantizers as quantizers
     from depthq import units as units
     from depthq.codes import Codes
     from depthq.models import DQAE, DQAEConfig, DQAEOutput
+    from depthq.priors import CodePrior
     from depthq.quantizers import (
         BinaryQuantizer,
         CodebookHealth,
@@ -33,6 +35,7 @@ else:
         {
             "DQAE": "depthq.models",
             "BinaryQuantizer": "depthq.quantizers",
+            "CodePrior": "depthq.priors",
             "CodebookHealth": "depthq.quantizers",
             "Codes": "depthq.codes",
             "DQAEConfig": "depthq.models",
@@ -49,6 +52,7 @@ else:
             "models": None,
             "ops": None,
             "pixels": None,
+            "priors": None,
             "quantizers": None,
             "units": None,
         },
@@ -59,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DQAE",
     "BinaryQuantizer",
+    "CodePrior",
     "CodebookHealth",
     "Codes",
     "DQAEConfig",

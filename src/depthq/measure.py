@@ -11,7 +11,7 @@ from depthq.codes import CodebookUsage
 from depthq.extras import explain_missing
 from depthq.models import DQAE, DQAEOutput
 from depthq.pixels import denormalize, psnr_db
-from depthq.priors import Prior, UniformPrior
+from depthq.priors import CodePrior, uniform_nll_nats
 from depthq.units import bits_per_dim, bits_per_pixel, nats_to_bits
 
 with explain_missing():
@@ -46,12 +46,16 @@ class Measurement:
     causal_nll_bits_per_dim: float | None
     """-log2 p(image | codes) per sub-pixel under the causal head, over all pixels; None without one."""
     code_bits_per_dim: float | None
-    """Cost of the codes under the prior (the uniform one unless told otherwise), bits per sub-pixel."""
+    """Cost of the codes if all are alike (the uniform prior), bits per sub-pixel."""
     total_bits_per_dim: float | None
     """code_bits_per_dim + causal_nll_bits_per_dim, or nll_bits_per_dim without a causal head: what a file would hold,
     and the one metric that compares with other likelihood models."""
+    prior_bits_per_dim: float | None
+    """Cost of the codes under the prior that was given, bits per sub-pixel; None without one."""
+    total_bits_per_dim_with_prior: float | None
+    """total_bits_per_dim with prior_bits_per_dim in the place of code_bits_per_dim; None without a prior."""
     code_bits_per_pixel: float | None
-    """Cost of the codes under the prior, bits per pixel, all channels together."""
+    """Cost of the codes if all are alike, bits per pixel, all channels together."""
     mse_normalized: float
     """Squared error of the likelihood's mean in the normalised space, per sub-pixel: the paper's L2."""
     psnr_db: float
@@ -69,7 +73,7 @@ def measure(
     model: DQAE,
     batches: Iterable[Tensor],
     *,
-    prior: Prior | None = None,
+    prior: CodePrior | None = None,
     counts: CodeCounts | None = None,
     beside: Iterable[Callable[[Tensor, DQAEOutput], object]] = (),
 ) -> Measurement:
@@ -78,7 +82,7 @@ def measure(
     Args:
         model: In eval mode, so that its codebooks stay as they are.
         batches: Images uint8 (B, C, H, W), all of one size; they are brought to the model's device.
-        prior: What the codes cost by; the uniform one by default.
+        prior: A prior over the codes of this model, whose cost is told beside that of the uniform one.
         counts: Counts the codes, pairs of them and all, for who wants to know more of them than how often each occurs.
         beside: Called with the images and the model's output of each batch, for what else a caller wants of the pass.
 
@@ -108,10 +112,10 @@ class Measuring:
         ValueError: If `counts` are of other codebooks than the model's.
     """
 
-    def __init__(self, model: DQAE, *, prior: Prior | None = None, counts: CodeCounts | None = None):
+    def __init__(self, model: DQAE, *, prior: CodePrior | None = None, counts: CodeCounts | None = None):
         self.likelihood = model.likelihood
         self.causal_head = model.causal_head
-        self.prior = prior or UniformPrior()
+        self.prior = prior
         self.counts = counts
         if counts is not None and counts.codebook_sizes != model.codebook_sizes:
             raise ValueError(
@@ -124,6 +128,7 @@ class Measuring:
         self.nll_nats_per_dim = MeanMetric().to(model.device)
         self.causal_nll_nats_per_dim = MeanMetric().to(model.device)
         self.code_nats = MeanMetric().to(model.device).set_dtype(torch.float64)
+        self.prior_nats = MeanMetric().to(model.device).set_dtype(torch.float64)
         self.mse_normalized = MeanMetric().to(model.device)
         self.psnr_db = MeanMetric().to(model.device)
         self.psnr_db_mean_colour = MeanMetric().to(model.device)
@@ -156,7 +161,9 @@ class Measuring:
             self._update_reconstruction(images, self.likelihood.mean(output.parameters))
         if self.counts is not None:
             assert output.codes is not None
-            self.code_nats.update(self.prior.nll_nats(output.codes))
+            self.code_nats.update(uniform_nll_nats(output.codes))
+            if self.prior is not None:
+                self.prior_nats.update(self.prior.nll_nats(output.codes))
             self.counts.update(output.codes)
 
     def _update_reconstruction(self, images: Tensor, mean: Tensor) -> None:
@@ -183,6 +190,9 @@ class Measuring:
         image_bits = nll_bits if causal_nll_bits is None else causal_nll_bits
         image_code_bits = nats_to_bits(self.code_nats.compute().item()) if self.counts is not None else None
         code_bits = None if image_code_bits is None else bits_per_dim(image_code_bits, self.image_shape)
+        prior_bits = None
+        if self.counts is not None and self.prior is not None:
+            prior_bits = bits_per_dim(nats_to_bits(self.prior_nats.compute().item()), self.image_shape)
         return Measurement(
             images=int(self.images.compute()),
             nll_nats_per_dim=nll_nats,
@@ -190,6 +200,10 @@ class Measuring:
             causal_nll_bits_per_dim=causal_nll_bits,
             code_bits_per_dim=code_bits,
             total_bits_per_dim=None if image_bits is None or code_bits is None else image_bits + code_bits,
+            prior_bits_per_dim=prior_bits,
+            total_bits_per_dim_with_prior=(
+                None if image_bits is None or prior_bits is None else image_bits + prior_bits
+            ),
             code_bits_per_pixel=None if image_code_bits is None else bits_per_pixel(image_code_bits, self.image_shape),
             mse_normalized=self.mse_normalized.compute().item(),
             psnr_db=self.psnr_db.compute().item(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from depthq.extras import explain_missing
 from depthq.models import DQAE
+from depthq.priors import CodePrior
 
 with explain_missing():
     import yaml
@@ -44,6 +45,17 @@ class RunFolder:
         return self.path / "reconstructions"
 
     @property
+    def prior(self) -> Path:
+        """The folder of the prior over the model's codes: what `CodePrior.save_pretrained` writes, how it was trained
+        (config.yaml, metrics.jsonl, checkpoints/), and the codes that it was trained on."""
+        return self.path / "prior"
+
+    @property
+    def prior_codes(self) -> Path:
+        """The codes of the training images."""
+        return self.prior / "codes.parquet"
+
+    @property
     def report(self) -> Path:
         """The page that `depthq report` writes."""
         return self.path / "report.html"
@@ -66,6 +78,16 @@ def load_model(folder: Path) -> DQAE:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} must be a run of depthq train or a save_pretrained folder; it is neither")
     return DQAE.from_pretrained(folder)
+
+
+def load_prior(folder: Path) -> CodePrior | None:
+    """The prior of a run, or of a model's folder that has one; None where it has none.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    prior = RunFolder(folder).prior
+    return CodePrior.from_pretrained(prior) if (prior / "config.json").is_file() else None
 
 
 def is_model(folder: Path) -> bool:

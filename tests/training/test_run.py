@@ -110,9 +110,12 @@ def test_codebooks_are_untouched_by_non_finite_latents(monkeypatch, photos):
 
 def test_training_holds_the_documented_schedule():
     module = DQAETraining(DQAE(PRESETS["tiny"]), replace(TRAINING_PRESETS["tiny"], steps=100, warmup_steps=10))
-    (group,) = module.configure_optimizers()["lr_scheduler"]["scheduler"].optimizer.param_groups
-    schedule = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
-    assert group["weight_decay"] == module.config.weight_decay
+    scheduler = module.configure_optimizers()["lr_scheduler"]["scheduler"]
+    schedule = scheduler.lr_lambdas[0]
+    network, head = scheduler.optimizer.param_groups
+    assert network["weight_decay"] == head["weight_decay"] == module.config.weight_decay
+    assert network["initial_lr"] == module.config.learning_rate
+    assert head["initial_lr"] == module.config.learning_rate * module.model.likelihood.head_learning_rate
     assert schedule(0) == pytest.approx(0.1)  # the first of ten steps of warm-up
     assert max(map(schedule, range(100))) <= 1
     assert schedule(50) == pytest.approx(0.5)  # half-way down the cosine

@@ -6,8 +6,8 @@ examples:
 
 Protocol: all images of the split (or the first --limit), centre crops, float32. The headline is
 total_bits_per_dim = nll_bits_per_dim + code_bits_per_dim (uniform prior), with causal_nll_bits_per_dim in place of the
-first where the model has a causal head; nll_bits_per_dim alone is what the paper reports. Metrics that do not exist
-for the model's likelihood are null. docs/metrics.md defines each of them.
+first where the model has a causal head; nll_bits_per_dim alone is what the paper reports. With a prior (depthq prior)
+the codes' cost under it is told too. Metrics that do not exist for the model are null. docs/metrics.md defines each.
 """
 
 import json
@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
+from depthq.runs import load_prior
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def run(settings: Settings) -> None:
     from depthq.measure import measure
 
     model, batches = load(settings.source, limit=settings.limit)
-    measured = measure(model, batches)
+    prior = load_prior(settings.source.model)
+    measured = measure(model, batches, prior=prior and prior.to(model.device))
     if settings.json:
         print(json.dumps(asdict(measured)))
     else:

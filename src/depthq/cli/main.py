@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 VERBS = {
     "train": "train a model on images",
     "evaluate": "measure likelihood, rate and reconstruction of a model",
+    "prior": "train a prior over the codes of a model",
+    "sample": "draw images from a prior",
     "reconstruct": "draw originals above reconstructions",
     "analyze": "measure and draw what codes say and share",
     "report": "write one HTML page about a run",
@@ -117,4 +119,4 @@ def _overview() -> str:
 
 def with_underscores(argument: str) -> str:
     """--num-codebooks=5 as --num_codebooks=5: options may be written either way."""
-    return re.sub(r"^--[a-z][a-z-]*", lambda name: "--" + name.group()[2:].replace("-", "_"), argument)
+    return re.sub(r"^--[a-z][a-z0-9-]*", lambda name: "--" + name.group()[2:].replace("-", "_"), argument)

@@ -14,6 +14,8 @@ def show_measurement(measured: Measurement) -> None:
         ),
         ("codes", measured.code_bits_per_dim, "bits/dim", "uniform prior"),
         ("", measured.code_bits_per_pixel, "bits/pixel", "the same, per pixel"),
+        ("  under the prior", measured.prior_bits_per_dim, "bits/dim", "as depthq prior learned it"),
+        ("  total with prior", measured.total_bits_per_dim_with_prior, "bits/dim", ""),
         ("image given codes", measured.nll_bits_per_dim, "bits/dim", "what the paper reports, in bits"),
         ("", measured.nll_nats_per_dim, "nats/dim", "the same, in nats"),
         ("  and its neighbours", measured.causal_nll_bits_per_dim, "bits/dim", "under the causal head"),

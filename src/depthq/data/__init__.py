@@ -1,4 +1,4 @@
-"""Any source of images -> uint8 batches."""
+"""Any source of images -> uint8 batches; codes -> batches for a prior."""
 
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,15 @@ from depthq.data.split import Split
 from depthq.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from depthq.data.codes import code_evaluation_loader, code_training_loader
     from depthq.data.images import HeldImages, ImageDataset, LazyImages
     from depthq.data.loaders import ImageBatch, encoding_loader, evaluation_loader, training_loader
     from depthq.data.opening import count_images, describe_images, open_images
 else:  # a command line is parsed without reading images
     __getattr__, __dir__ = lazy_names(
         __name__,
-        dict.fromkeys(["HeldImages", "ImageDataset", "LazyImages"], "depthq.data.images")
+        dict.fromkeys(["code_evaluation_loader", "code_training_loader"], "depthq.data.codes")
+        | dict.fromkeys(["HeldImages", "ImageDataset", "LazyImages"], "depthq.data.images")
         | dict.fromkeys(
             ["ImageBatch", "encoding_loader", "evaluation_loader", "training_loader"], "depthq.data.loaders"
         )
@@ -29,6 +31,8 @@ __all__ = [
     "LazyImages",
     "Origin",
     "Split",
+    "code_evaluation_loader",
+    "code_training_loader",
     "count_images",
     "describe_images",
     "encoding_loader",

@@ -190,7 +190,7 @@ class _TrainingBatches(_Batches[Tensor]):
         """The first good image at or after `position` of the endless stream of permutations."""
         for candidate in range(position, position + len(self.images)):
             epoch, place = divmod(candidate, len(self.images))
-            image = self.images[int(_permutation(self.seed, epoch, len(self.images))[place])]
+            image = self.images[int(permutation(self.seed, epoch, len(self.images))[place])]
             if image is not None:
                 return image
         raise DataError(f"data must hold a readable image; got {len(self.images)} that are all bad; check the source")
@@ -262,7 +262,8 @@ class BatchLoader(DataLoader[Batch]):
 
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
-def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
+def permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """The order of epoch `epoch`: int64 (num_images,)."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(num_images)
 
 

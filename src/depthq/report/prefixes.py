@@ -8,7 +8,7 @@ from torch import Tensor
 from depthq.codes import Codes
 from depthq.models import DQAE
 from depthq.pixels import psnr_db
-from depthq.priors import UniformPrior
+from depthq.priors import uniform_nll_nats
 from depthq.units import bits_per_pixel, nats_to_bits
 
 _BATCH_SIZE = 64
@@ -87,4 +87,4 @@ def _bits_per_pixel(codes: Codes, prefix: Prefix, image: Tensor) -> float:
         tuple(level[:, : prefix.codebooks] for level in codes.levels[: prefix.levels]),
         tuple(sizes[: prefix.codebooks] for sizes in codes.codebook_sizes[: prefix.levels]),
     )
-    return bits_per_pixel(nats_to_bits(UniformPrior().nll_nats(kept).item()), (channels, height, width))
+    return bits_per_pixel(nats_to_bits(uniform_nll_nats(kept).item()), (channels, height, width))

@@ -84,8 +84,8 @@ class TrainingRows(Callback):
     def on_validation_end(self, *_) -> None:
         self._restart()  # validation is not training time
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch: Tensor, batch_idx: int) -> None:
-        self.images += len(batch) * trainer.world_size
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch: Tensor | list[Tensor], batch_idx: int) -> None:
+        self.images += len(batch if isinstance(batch, Tensor) else batch[0]) * trainer.world_size
         if trainer.global_step % self.every == 0:
             speed = self.images / (time.perf_counter() - self.started)
             self.last = {**self.metrics(), "images_per_second": speed}

@@ -4,13 +4,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from depthq.models import DQAEConfig
+from depthq.priors import Factorization
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Every choice of a training run that is not the model's; the defaults are those of the `small` preset.
+class LoopConfig:
+    """What all training has: of a DQ-AE on images, of a prior on codes.
 
     Raises:
         ValueError: If a field is out of range.
@@ -28,29 +29,18 @@ class TrainingConfig:
     """Decoupled weight decay of AdamW."""
     gradient_clip: float = 2.0
     """Largest norm of the gradient; 0 turns clipping off."""
-    level_dropout: float = 0.0
-    """Share of the images of a step, in [0, 1), whose decoder sees the first levels alone, a random number of them:
-    for pictures from coarse codes."""
-    codebook_dropout: float = 0.0
-    """The same for the first codebooks of each level: for pictures from any prefix of the codebooks."""
     seed: int = 0
     """Fixes weights, data order, crops and flips."""
-    flip: bool = True
-    """Mirror half of the training images; turn off for digits and text."""
     precision: Precision = "auto"
     """auto: bf16-mixed where the hardware computes in bfloat16, else 32-true."""
-    compile: bool = False
-    """Train through torch.compile."""
     validate_every: int = 500
-    """Steps between validations, each with a reconstruction grid; the last step always validates."""
+    """Steps between validations; the last step always validates."""
     validation_images: int = 1000
-    """Test images in a validation during training; `depthq evaluate` uses all."""
+    """Images in a validation during training."""
     checkpoint_every: int = 250
     """Steps between checkpoints; the newest one is kept."""
     log_every: int = 25
     """Steps between rows of metrics.jsonl."""
-    num_workers: int = 0
-    """Processes that load images; 0 loads in the training process, which is fastest for sets held in memory."""
 
     def __post_init__(self):
         lowest = {
@@ -64,16 +54,72 @@ class TrainingConfig:
             "validation_images": 1,
             "checkpoint_every": 1,
             "log_every": 1,
-            "num_workers": 0,
         }
         for name, bound in lowest.items():
             if not getattr(self, name) >= bound:
                 raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(LoopConfig):
+    """Every choice of a training run that is not the model's; the defaults are those of the `small` preset.
+
+    Raises:
+        ValueError: If a field is out of range.
+    """
+
+    level_dropout: float = 0.0
+    """Share of the images of a step, in [0, 1), whose decoder sees the first levels alone, a random number of them:
+    for pictures from coarse codes."""
+    codebook_dropout: float = 0.0
+    """The same for the first codebooks of each level: for pictures from any prefix of the codebooks."""
+    flip: bool = True
+    """Mirror half of the training images; turn off for digits and text."""
+    compile: bool = False
+    """Train through torch.compile."""
+    num_workers: int = 0
+    """Processes that load images; 0 loads in the training process, which is fastest for sets held in memory."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.num_workers >= 0:
+            raise ValueError(f"num_workers must be at least 0; got {self.num_workers}")
         for name in ("level_dropout", "codebook_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """What a prior over the codes of a model is made of."""
+
+    factorization: Factorization = "sequential"
+    """How the codes of a position are predicted: at once (parallel), or one after the other (sequential)."""
+    width: int = 128
+    """Of the hidden state of a position."""
+    num_layers: int = 3
+    """Blocks of attention and a perceptron."""
+    num_heads: int = 4
+    """Of the attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorTrainingConfig(LoopConfig):
+    """Every choice of the training of a prior that is not the prior's.
+
+    Raises:
+        ValueError: If a field is out of range.
+    """
+
+    patience: int = 3
+    """Stop after so many validations in a row that were no better than the best so far."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.patience >= 1:
+            raise ValueError(f"patience must be at least 1; got {self.patience}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,17 @@
 """The training step of a DQ-AE, as Lightning wants it."""
 
-import math
-
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from depthq.measure import Measurement, Measuring
 from depthq.models import DQAE, DQAEOutput
 from depthq.quantizers import CodebookHealth, NonFiniteLatentsError
 from depthq.training.config import TrainingConfig
+from depthq.training.loop import LoopModule
 from depthq.training.objectives import Objective, paper_objective
 
 
-class DQAETraining(LightningModule):
+class DQAETraining(LoopModule):
     """Trains and validates a DQ-AE.
 
     Args:
@@ -23,16 +20,14 @@ class DQAETraining(LightningModule):
         objective: What to minimise.
     """
 
+    model: DQAE
+    config: TrainingConfig
     measuring: Measuring  # of the validation that goes on, or was the last
 
     def __init__(self, model: DQAE, config: TrainingConfig, objective: Objective = paper_objective):
-        super().__init__()
-        self.model = model
+        super().__init__(model, config)
         model.level_dropout, model.codebook_dropout = config.level_dropout, config.codebook_dropout
-        self.config = config
         self.objective = objective
-        self.step_metrics: dict[str, float] = {}
-        """Of the last step that was to be logged, each with its unit in the name."""
         self.last_measurement: Measurement | None = None
         if config.compile:
             model.compile()  # in place: a wrapper would be a second module with the same weights
@@ -40,7 +35,7 @@ class DQAETraining(LightningModule):
 
     def training_step(self, images: Tensor, _batch_index: int) -> Tensor:
         step = self.global_step + 1
-        self._seed(step)
+        self.seed(step)
         try:
             output: DQAEOutput = self.model(images)
         except NonFiniteLatentsError as error:
@@ -52,11 +47,6 @@ class DQAETraining(LightningModule):
             metrics = {"loss": terms.loss, **terms.metrics, **_usage_metrics(output)}
             self.step_metrics = {name: value.item() for name, value in metrics.items()}
         return terms.loss
-
-    def _seed(self, step: int) -> None:
-        """What a step draws follows from the step alone: a run that resumes draws what it would have drawn."""
-        process = self.config.seed * self.trainer.world_size + self.global_rank
-        torch.manual_seed(process * self.config.steps + step)
 
     def on_validation_epoch_start(self) -> None:
         self.measuring = Measuring(self.model)
@@ -100,35 +90,16 @@ class DQAETraining(LightningModule):
         health = {number: level.quantizer.health() for number, level in enumerate(self.model.levels)}
         return {level: found for level, found in health.items() if found is not None}
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """A step with a broken gradient would ruin weights that the next checkpoint keeps."""
-        if self.trainer.precision == "16-mixed":
-            return  # its loss scaler meets such gradients as a matter of course, and skips them
-        norms = torch.nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
-        if not norms.isfinite():
-            step = self.global_step + 1
-            raise NonFiniteLatentsError(
-                f"training stopped at step {step}: the gradient must be finite; got norm {norms}; "
-                "lower the learning rate or lengthen the warm-up"
-            )
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def optimizer(self) -> torch.optim.Optimizer:
         config = self.config
         likelihood, head = self.model.likelihood, list(self.model.head.parameters())
         others = [weight for weight in self.model.parameters() if all(weight is not of_head for of_head in head)]
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             [{"params": others}, {"params": head, "lr": config.learning_rate * likelihood.head_learning_rate}],
             lr=config.learning_rate,
             betas=(0.9, likelihood.adam_beta2),
             weight_decay=config.weight_decay,
         )
-
-        def warm_up_and_cosine(step: int) -> float:
-            warm_up = min((step + 1) / max(config.warmup_steps, 1), 1.0)
-            return warm_up * 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1.0)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_and_cosine)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _usage_metrics(output: DQAEOutput) -> dict[str, Tensor]:

@@ -1,38 +1,20 @@
 """A training run: a folder with config.yaml, metrics.jsonl, checkpoints/, model/ and reconstructions/."""
 
 import itertools
-import logging
-import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import LightningDataModule, seed_everything
 
 from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader
-from depthq.files import is_leftover, remove_leftovers, replacing
 from depthq.measure import Measurement
 from depthq.models import DQAE, DQAEConfig
 from depthq.runs import RunFolder
-from depthq.training.callbacks import (
-    GRID_IMAGES,
-    Grids,
-    MetricsFile,
-    ModelFolder,
-    ProgressBar,
-    TrainingRows,
-    ValidationRows,
-)
-from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
+from depthq.training.callbacks import GRID_IMAGES, Grids, ModelFolder
 from depthq.training.config import DataConfig, Hardware, RunConfig, TrainingConfig
+from depthq.training.fitting import check_has_steps_left, fit
 from depthq.training.module import DQAETraining
 from depthq.training.objectives import Objective, paper_objective
 
@@ -70,30 +52,24 @@ def train(
     """
     data = ImageBatches(config.data, config.training)  # opened first: a wrong source leaves no folder behind
     config = _fitted_to(config, data.train_images)
-    checkpoint = newest_checkpoint(RunFolder(run).checkpoints)
-    if steps_done(run) >= config.training.steps:
-        raise ValueError(
-            f"{run} must have steps left to train; got all {config.training.steps} done; evaluate it"
-            ", or start another run"
-        )
+    check_has_steps_left(run, config.training)
     seed_everything(config.training.seed, verbose=False)
     training = DQAETraining(_new_model(config.model, start_from), config.training, objective)
-    with _without_lightning_advice():
-        try:
-            trainer = _trainer(training, RunFolder(run), hardware or Hardware(), data, progress)
-        except MisconfigurationException as error:
-            raise ValueError(f"hardware must fit this machine; got: {error}; leave it to auto") from error
-        with _taken_back_if_it_fails(run):
-            _write_config(config, run)
-            _fit(trainer, training, data, checkpoint)
+    what_stays = [
+        ModelFolder(RunFolder(run).model, training.model.save_pretrained),
+        Grids(RunFolder(run).reconstructions, data.grid_images(), training.model.reconstruct),
+    ]
+    fit(
+        training,
+        data,
+        run,
+        config.to_flat_dict(),
+        hardware=hardware,
+        what_stays=what_stays,
+        progress=progress,
+    )
     assert training.last_measurement is not None
     return training.last_measurement
-
-
-def steps_done(run: Path) -> int:
-    """How many steps the newest checkpoint of a run has behind it; 0 if there is none."""
-    checkpoint = newest_checkpoint(RunFolder(run).checkpoints)
-    return step_of(checkpoint) if checkpoint else 0
 
 
 def _new_model(config: DQAEConfig, start_from: DQAE | None) -> DQAE:
@@ -106,45 +82,6 @@ def _new_model(config: DQAEConfig, start_from: DQAE | None) -> DQAE:
             )
         model.load_state_dict(start_from.state_dict())
     return model
-
-
-@contextmanager
-def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
-    """A new run that fails before its first checkpoint leaves nothing, which would only block the next try.
-
-    Nothing of a folder that held anything before is deleted. A run that is interrupted stays.
-    """
-    was_there = run.exists()
-    is_new = not was_there or all(map(is_leftover, run.iterdir()))
-    try:
-        yield
-    except Exception:
-        if is_new and newest_checkpoint(RunFolder(run).checkpoints) is None and rank_zero_only.rank == 0:
-            for path in run.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if not was_there:
-                run.rmdir()
-        raise
-
-
-@rank_zero_only
-def _write_config(config: RunConfig, run: Path) -> None:
-    remove_leftovers(run)
-    with replacing(RunFolder(run).config) as file:
-        file.write(yaml.safe_dump(config.to_flat_dict(), sort_keys=False).encode())
-
-
-def _fit(trainer: Trainer, training: DQAETraining, data: "ImageBatches", checkpoint: Path | None) -> None:
-    """Train to the last step, validate it, and only then save it."""
-    try:
-        trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if training.config.steps % training.config.validate_every:
-            trainer.validate(training, datamodule=data, verbose=False)
-    except SystemExit as stop:  # Lightning's answer to Ctrl+C
-        raise KeyboardInterrupt from stop
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Checkpoints):
-            callback.save(trainer)
 
 
 def _fitted_to(config: RunConfig, images: ImageDataset) -> RunConfig:
@@ -198,95 +135,3 @@ class ImageBatches(LightningDataModule):
 
 def _open(data: DataConfig, split: Literal["train", "test"]) -> ImageDataset:
     return open_images(data.data, split, image_size=data.image_size, on_bad_image=data.on_bad_image)
-
-
-def _trainer(
-    training: DQAETraining,
-    run: RunFolder,
-    hardware: Hardware,
-    data: ImageBatches,
-    progress: bool,
-) -> Trainer:
-    config = training.config
-    return Trainer(
-        accelerator=hardware.accelerator,
-        devices=_devices(hardware),
-        num_nodes=hardware.nodes,
-        strategy=hardware.strategy,
-        precision=default_precision(hardware.accelerator) if config.precision == "auto" else config.precision,
-        max_steps=config.steps,
-        val_check_interval=config.validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        gradient_clip_val=config.gradient_clip or None,
-        logger=_loggers(run),
-        callbacks=_callbacks(training, run, data, progress),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=run.path,
-    )
-
-
-def _callbacks(training: DQAETraining, run: RunFolder, data: ImageBatches, progress: bool) -> list[Callback]:
-    """In this order: a checkpoint comes behind all that its step leaves behind."""
-    config = training.config
-    rows = TrainingRows(config.log_every, lambda: training.step_metrics)
-    return [
-        rows,
-        ModelFolder(run.model, training.model.save_pretrained),
-        Grids(run.reconstructions, data.grid_images(), training.model.reconstruct),
-        ValidationRows(training.validation_metrics, training.warnings),
-        Checkpoints(run.checkpoints, every=config.checkpoint_every, validate_every=config.validate_every),
-        *([ProgressBar(lambda: rows.last)] if progress else []),
-    ]
-
-
-def _devices(hardware: Hardware) -> str | int:
-    """Lightning reads "2" as the second device; people mean two."""
-    if hardware.devices == "auto" and hardware.accelerator in ("auto", "cpu") and not torch.cuda.is_available():
-        return 1
-    return int(hardware.devices) if hardware.devices.isdigit() else hardware.devices
-
-
-def default_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "16-mixed", "32-true"]:
-    """The precision that "auto" stands for: bfloat16 where this machine's hardware computes in it."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
-
-
-def _loggers(run: RunFolder) -> list[Logger]:
-    loggers: list[Logger] = [MetricsFile(run.metrics, first_step=steps_done(run.path))]
-    try:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        loggers.append(TensorBoardLogger(run.path, name="tensorboard", version=""))
-    except ModuleNotFoundError:  # TensorBoard is an extra
-        pass
-    return loggers
-
-
-@contextmanager
-def _without_lightning_advice() -> Iterator[None]:
-    """Advice that does not hold here: the loaders know where to resume, and workers are the user's choice."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*dataloader is not resumable.*",
-            ".*smaller than the logging interval.*",
-            ".*LeafSpec.*",  # Lightning's own use of PyTorch
-        ):
-            warnings.filterwarnings("ignore", message)
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)  # importing Lightning sets its own level
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -1,0 +1,139 @@
+"""Train a prior over the codes of a model: what makes codes cheaper, and images that nobody took.
+
+examples:
+  depthq prior runs/demo
+  depthq prior runs/cifar --steps 10000 --factorization parallel
+  depthq prior runs/cifar --steps 10000 --resume
+
+Encodes the training images once, as centre crops, into MODEL/prior/codes.parquet, and trains a transformer on these
+codes. Some of the images are held out: MODEL/prior holds the prior as it was when they cost least, and training stops
+when they have not become cheaper for a while. Then evaluate, sample, compress and decompress find it there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+from depthq.cli.model_and_data import (
+    BATCH_SIZE,
+    MODEL_HELP,
+    ModelAndData,
+    add_model_and_data,
+    model_and_data,
+    open_model_and_images,
+)
+from depthq.files import is_leftover
+from depthq.runs import RunFolder, load_settings
+from depthq.training import Hardware, PriorConfig, PriorTrainingConfig
+
+if TYPE_CHECKING:
+    from depthq.codes import Codes
+    from depthq.models import DQAE
+    from depthq.training.prior import PriorOutcome
+
+Kind = TypeVar("Kind", PriorConfig, PriorTrainingConfig, Hardware)
+
+
+@dataclass(frozen=True)
+class Settings:
+    source: ModelAndData
+    prior: PriorConfig
+    training: PriorTrainingConfig
+    hardware: Hardware
+    resume: bool
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    add_model_and_data(parser, split="train", help=MODEL_HELP)
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in MODEL/prior")
+    parser.add_class_arguments(PriorConfig)
+    parser.add_class_arguments(PriorTrainingConfig)
+    parser.add_class_arguments(Hardware)
+    options = parser.parse_args(arguments)
+    return Settings(
+        source=model_and_data(options),
+        prior=_pick(PriorConfig, options),
+        training=_pick(PriorTrainingConfig, options),
+        hardware=_pick(Hardware, options),
+        resume=options.resume,
+    )
+
+
+def _pick(kind: type[Kind], options: Namespace) -> Kind:
+    return kind(**{field.name: options[field.name] for field in fields(kind)})
+
+
+def run(settings: Settings) -> None:
+    from lightning.pytorch.utilities import rank_zero_only  # here, as --help need not wait for it
+
+    from depthq.training import train_prior
+
+    folder = RunFolder(settings.source.model).prior
+    _check_start(settings, folder)
+    codes = _codes(settings.source)
+    try:
+        outcome = train_prior(
+            codes, folder, prior=settings.prior, training=settings.training, hardware=settings.hardware
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; go on with: depthq prior {settings.source.model} --resume") from None
+    if rank_zero_only.rank == 0:
+        _show(folder, outcome, sum(level[0, 0].numel() for level in codes.levels))
+
+
+def _check_start(settings: Settings, folder: Path) -> None:
+    config = RunFolder(folder).config
+    if not settings.resume:
+        if folder.exists() and not all(is_leftover(path) or path.name == "codes.parquet" for path in folder.iterdir()):
+            raise ValueError(f"{folder} must not hold a prior yet; it does; add --resume to go on with it, or move it")
+        return
+    if not config.is_file():
+        raise ValueError(f"{folder} must be a prior to resume; there is none; leave --resume out to start one")
+    before, now = load_settings(config), _as_dict(settings.prior) | _as_dict(settings.training)
+    changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
+    if changed:
+        raise ValueError(f"a prior resumes only as it was started; {'; '.join(changed)}; leave these options out")
+
+
+def _as_dict(config: PriorConfig | PriorTrainingConfig) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in fields(config)}
+
+
+def _codes(source: ModelAndData) -> "Codes":
+    """Of the training images: read, where this very model has encoded them before, or else encoded."""
+    from depthq.codes import Codes
+    from depthq.codes.file import read_codes, read_header, write_codes
+
+    model, images = open_model_and_images(source)
+    path = RunFolder(source.model).prior_codes
+    if not path.is_file() or read_header(path).model_fingerprint != model.fingerprint():
+        write_codes(path, _encoded(model, images), model_fingerprint=model.fingerprint())
+    return Codes.cat(batch.codes for batch in read_codes(path))
+
+
+def _encoded(model: "DQAE", images: Any) -> "Iterator[Codes]":
+    from tqdm import tqdm
+
+    from depthq.data import evaluation_loader
+
+    for batch in tqdm(evaluation_loader(images, batch_size=BATCH_SIZE), unit="batch", delay=2, leave=False):
+        yield model.encode(batch.to(model.device)).to("cpu")
+
+
+def _show(folder: Path, outcome: "PriorOutcome", num_positions: int) -> None:
+    uniform = outcome.uniform_bits_per_image
+    print(f"{folder}: trained {outcome.steps} steps; {outcome.held_out_images} held-out images")
+    for name, bits in (
+        ("uniform", uniform),
+        ("counted", outcome.counted_bits_per_image),
+        ("counted, given left", outcome.counted_given_left_bits_per_image),
+        ("prior", outcome.prior_bits_per_image),
+    ):
+        print(f"  {name:20} {bits / num_positions:8.3f} bits/position   {1 - bits / uniform:6.1%} saved")
+    if outcome.best_step < outcome.steps:
+        print(
+            f"  held-out images cost least at step {outcome.best_step}: from there on it began to know images by heart"
+        )

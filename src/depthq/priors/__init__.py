@@ -1,0 +1,19 @@
+"""p(codes): what codes cost, and codes drawn at random. Uniform, counted, and a transformer that is trained."""
+
+from depthq.priors.base import CodePrior, Grid, Group, Steps, grids_of
+from depthq.priors.counted import CountedPrior
+from depthq.priors.transformer import Factorization, TransformerPrior
+from depthq.priors.uniform import UniformPrior, uniform_nll_nats
+
+__all__ = [
+    "CodePrior",
+    "CountedPrior",
+    "Factorization",
+    "Grid",
+    "Group",
+    "Steps",
+    "TransformerPrior",
+    "UniformPrior",
+    "grids_of",
+    "uniform_nll_nats",
+]

@@ -1,0 +1,194 @@
+"""Lightning's loop in a folder: config.yaml, metrics.jsonl and checkpoints/, and a start again from the newest."""
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from depthq.files import is_leftover, remove_leftovers, replacing
+from depthq.runs import RunFolder
+from depthq.training.callbacks import MetricsFile, ProgressBar, TrainingRows, ValidationRows
+from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
+from depthq.training.config import Hardware, LoopConfig
+from depthq.training.loop import LoopModule
+
+
+def fit(
+    training: LoopModule,
+    data: LightningDataModule,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    hardware: Hardware | None = None,
+    what_stays: Sequence[Callback] = (),
+    progress: bool = True,
+) -> None:
+    """Train in a folder, from its newest checkpoint if it has one, else from scratch; validate and save the last step.
+
+    Args:
+        training: What to train, and how.
+        data: Batches from the step where the trainer stands.
+        folder: Made if it does not exist; a new one is taken back if training fails before its first checkpoint.
+        settings: What config.yaml is to say.
+        hardware: Where to train.
+        what_stays: Callbacks that write what a validation leaves behind.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If the hardware is not there.
+    """
+    rows = TrainingRows(training.config.log_every, lambda: training.step_metrics)
+    callbacks = [  # in this order: a checkpoint comes behind all that its step leaves behind
+        rows,
+        *what_stays,
+        ValidationRows(training.validation_metrics, training.warnings),
+        _checkpoints(training.config, folder),
+        *([ProgressBar(lambda: rows.last)] if progress else []),
+    ]
+    with _without_lightning_advice():
+        try:
+            trainer = _trainer(training.config, folder, hardware or Hardware(), callbacks)
+        except MisconfigurationException as error:
+            raise ValueError(f"hardware must fit this machine; got: {error}; leave it to auto") from error
+        with _taken_back_if_it_fails(folder):
+            _write_config(settings, folder)
+            _fit(trainer, training, data, newest_checkpoint(RunFolder(folder).checkpoints))
+
+
+def steps_done(run: Path) -> int:
+    """How many steps the newest checkpoint of a run has behind it; 0 if there is none."""
+    checkpoint = newest_checkpoint(RunFolder(run).checkpoints)
+    return step_of(checkpoint) if checkpoint else 0
+
+
+def check_has_steps_left(folder: Path, config: LoopConfig) -> None:
+    """Raise ValueError if all steps are done."""
+    if steps_done(folder) >= config.steps:
+        raise ValueError(
+            f"{folder} must have steps left to train; got all {config.steps} done; evaluate it, or start another run"
+        )
+
+
+def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, checkpoint: Path | None) -> None:
+    """Train to the last step, validate it, and only then save it."""
+    try:
+        trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if training.config.steps % training.config.validate_every:
+            trainer.validate(training, datamodule=data, verbose=False)
+    except SystemExit as stop:  # Lightning's answer to Ctrl+C
+        raise KeyboardInterrupt from stop
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Checkpoints):
+            callback.save(trainer)
+
+
+@contextmanager
+def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
+    """A new run that fails before its first checkpoint leaves nothing, which would only block the next try.
+
+    Nothing of a folder that held anything before is deleted. A run that is interrupted stays.
+    """
+    was_there = run.exists()
+    is_new = not was_there or all(map(is_leftover, run.iterdir()))
+    try:
+        yield
+    except Exception:
+        if is_new and newest_checkpoint(RunFolder(run).checkpoints) is None and rank_zero_only.rank == 0:
+            for path in run.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not was_there:
+                run.rmdir()
+        raise
+
+
+@rank_zero_only
+def _write_config(settings: dict[str, Any], folder: Path) -> None:
+    remove_leftovers(folder)
+    with replacing(RunFolder(folder).config) as file:
+        file.write(yaml.safe_dump(settings, sort_keys=False).encode())
+
+
+def _checkpoints(config: LoopConfig, folder: Path) -> Checkpoints:
+    path = RunFolder(folder).checkpoints
+    return Checkpoints(path, every=config.checkpoint_every, validate_every=config.validate_every)
+
+
+def _trainer(config: LoopConfig, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
+    return Trainer(
+        accelerator=hardware.accelerator,
+        devices=_devices(hardware),
+        num_nodes=hardware.nodes,
+        strategy=hardware.strategy,
+        precision=default_precision(hardware.accelerator) if config.precision == "auto" else config.precision,
+        max_steps=config.steps,
+        val_check_interval=config.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=config.gradient_clip or None,
+        logger=_loggers(folder),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+    )
+
+
+def _devices(hardware: Hardware) -> str | int:
+    """Lightning reads "2" as the second device; people mean two."""
+    if hardware.devices == "auto" and hardware.accelerator in ("auto", "cpu") and not torch.cuda.is_available():
+        return 1
+    return int(hardware.devices) if hardware.devices.isdigit() else hardware.devices
+
+
+def default_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "16-mixed", "32-true"]:
+    """The precision that "auto" stands for: bfloat16 where this machine's hardware computes in it."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    loggers: list[Logger] = [MetricsFile(RunFolder(folder).metrics, first_step=steps_done(folder))]
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    except ModuleNotFoundError:  # TensorBoard is an extra
+        pass
+    return loggers
+
+
+@contextmanager
+def _without_lightning_advice() -> Iterator[None]:
+    """Advice that does not hold here: the loaders know where to resume, and workers are the user's choice."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*dataloader is not resumable.*",
+            ".*smaller than the logging interval.*",
+            ".*LeafSpec.*",  # Lightning's own use of PyTorch
+        ):
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)  # importing Lightning sets its own level
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

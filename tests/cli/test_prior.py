@@ -1,0 +1,160 @@
+"""depthq prior and depthq sample: from codes to images that nobody took."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthq import CodePrior
+from depthq.cli import main
+from depthq.runs import load_prior
+from depthq.training.prior import PriorTraining
+
+OPTIONS = "--width 16 --num-heads 2 --num-layers 1 --steps 12 --validate-every 4 --checkpoint-every 4 --log-every 4"
+SMALL = [*OPTIONS.split(), "--warmup-steps", "2", "--precision", "32-true"]
+
+
+@pytest.fixture(scope="module")
+def run(trained_run, tmp_path_factory):
+    """A run with a prior: two levels of two codebooks, K = 8 and 16."""
+    run = tmp_path_factory.mktemp("priors") / "run"
+    shutil.copytree(trained_run, run)
+    assert main(["prior", str(run), *SMALL]) == 0
+    return run
+
+
+@pytest.fixture
+def bare(trained_run, tmp_path):
+    return shutil.copytree(trained_run, tmp_path / "bare")
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_prior_lies_beside_the_model_and_is_told_against_uniform_and_counted(bare, capsys):
+    assert main(["prior", str(bare), *SMALL]) == 0
+    told = capsys.readouterr().out
+    for name in ("3 held-out images", "uniform", "counted, given left", "bits/position", "saved"):
+        assert name in told
+    prior = load_prior(bare)
+    assert isinstance(prior, CodePrior)
+    assert prior.codebook_sizes == ((8, 8), (16, 16))
+    assert prior.grids == ((2, 2), (4, 4))
+    rows = [json.loads(row) for row in (bare / "prior" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "validation_bits_per_code" in row] == [4, 8, 12]
+
+
+def test_evaluate_tells_what_codes_cost_under_the_prior(run, capsys):
+    assert main(["evaluate", str(run), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    saved = metrics["code_bits_per_dim"] - metrics["prior_bits_per_dim"]
+    assert saved > 0
+    assert metrics["total_bits_per_dim_with_prior"] == pytest.approx(metrics["total_bits_per_dim"] - saved)
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_resumed_prior_ends_as_one_that_was_not_killed(bare, run, monkeypatch):
+    original = PriorTraining.training_step
+
+    def training_step(self, levels, index):
+        if self.global_step == 6:
+            raise KilledError
+        return original(self, levels, index)
+
+    monkeypatch.setattr(PriorTraining, "training_step", training_step)
+    with pytest.raises(KilledError):
+        main(["prior", str(bare), *SMALL])
+    monkeypatch.undo()
+    assert main(["prior", str(bare), *SMALL, "--resume"]) == 0
+    for name in ("model.safetensors", "config.json", "config.yaml"):
+        assert (bare / "prior" / name).read_bytes() == (run / "prior" / name).read_bytes()
+
+
+def test_overfitting_is_told_and_stops_training(bare, capsys):
+    options = [*SMALL, "--steps", "400", "--learning-rate", "0.05", "--patience", "2"]
+    assert main(["prior", str(bare), *options]) == 0
+    assert "began to know images by heart" in capsys.readouterr().out
+    rows = [json.loads(row) for row in (bare / "prior" / "metrics.jsonl").read_text().splitlines()]
+    validations = [row["validation_bits_per_code"] for row in rows if "validation_bits_per_code" in row]
+    assert len(validations) < 100
+    assert min(validations) == validations[-3]
+
+
+def test_codes_are_encoded_once(run, bare):
+    shutil.copytree(run / "prior", bare / "prior", ignore=lambda folder, names: set(names) - {"codes.parquet"})
+    before = (bare / "prior" / "codes.parquet").stat().st_mtime_ns
+    assert main(["prior", str(bare), *SMALL]) == 0
+    assert (bare / "prior" / "codes.parquet").stat().st_mtime_ns == before
+
+
+def test_samples_follow_from_the_seed(run, tmp_path):
+    for name, seed in (("one", "1"), ("again", "1"), ("two", "2")):
+        out = str(tmp_path / f"{name}.png")
+        assert main(["sample", str(run), "--images", "4", "--seed", seed, "--out", out]) == 0
+    assert np.array_equal(pixels(tmp_path / "one.png"), pixels(tmp_path / "again.png"))
+    assert not np.array_equal(pixels(tmp_path / "one.png"), pixels(tmp_path / "two.png"))
+
+
+def test_pixels_can_be_drawn_and_coarse_codes_kept(run, photos, tmp_path):
+    photo = str(next(photos.glob("*.png")))
+    options = ["--images", "4", "--level-0-of", photo, "--top-k", "1"]
+    assert main(["sample", str(run), *options, "--out", str(tmp_path / "mean.png")]) == 0
+    assert main(["sample", str(run), *options, "--draw-pixels", "--out", str(tmp_path / "drawn.png")]) == 0
+    mean = pixels(tmp_path / "mean.png")
+    half = mean.shape[0] // 2
+    assert np.array_equal(mean[: half - 1], mean[half + 1 :])  # the same likeliest codes below as above
+    assert not np.array_equal(mean, pixels(tmp_path / "drawn.png"))
+
+
+@pytest.mark.filterwarnings("default")
+def test_run_without_a_prior_samples_all_codes_alike_and_says_so(bare, tmp_path, capsys):
+    assert main(["sample", str(bare), "--images", "2", "--out", str(tmp_path / "noise.png")]) == 0
+    assert "has no prior: all codes are alike; train one with: depthq prior" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--top-p", "0"], 2, "top-p"),
+        (["--top-p", "1.5"], 2, "top-p"),
+        (["--top-k", "0"], 2, "top_k"),
+        (["--temperature", "-1"], 2, "temperature"),
+        (["--images", "0"], 2, "images"),
+        (["--level-0-of", "nowhere.png"], 1, "must be an image file; there is none at nowhere.png"),
+    ],
+)
+def test_bad_options_of_sample_are_named(run, tmp_path, capsys, options, code, message):
+    assert main(["sample", str(run), "--out", str(tmp_path / "out.png"), *options]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_prior_is_not_begun_twice_nor_resumed_with_other_options(run, capsys):
+    assert main(["prior", str(run), *SMALL]) == 1
+    assert "add --resume" in capsys.readouterr().err
+    assert main(["prior", str(run), *SMALL, "--width", "32", "--resume"]) == 1
+    assert "width was 16, is 32" in capsys.readouterr().err
+
+
+def test_damaged_prior_is_refused(run, bare, tmp_path, capsys):
+    shutil.copytree(run / "prior", bare / "prior")
+    (bare / "prior" / "model.safetensors").write_bytes(b"half")
+    assert main(["sample", str(bare), "--out", str(tmp_path / "out.png")]) == 1
+    assert "must hold a whole prior" in capsys.readouterr().err
+
+
+def test_model_without_codes_has_no_prior(tmp_path, photos, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--steps", "1",
+                 "--quantizer", "none"]) == 0  # fmt: skip
+    assert main(["prior", str(run), *SMALL]) == 1
+    assert "quantizer must have codebooks" in capsys.readouterr().err
+    assert main(["sample", str(run), "--out", str(tmp_path / "out.png")]) == 1
+    assert "must be a model with codes" in capsys.readouterr().err
