@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from depthq import quantizers as quantizers
     from depthq import units as units
     from depthq.codes import Codes
+    from depthq.coding import compress, decompress
     from depthq.models import DQAE, DQAEConfig, DQAEOutput
     from depthq.priors import CodePrior
     from depthq.quantizers import (
@@ -47,6 +48,8 @@ else:
             "SharedQuantizer": "depthq.quantizers",
             "analysis": None,
             "codes": None,
+            "compress": "depthq.coding",
+            "decompress": "depthq.coding",
             "features": None,
             "likelihoods": None,
             "models": None,
@@ -74,5 +77,7 @@ __all__ = [
     "ScalarQuantizer",
     "SharedQuantizer",
     "analysis",
+    "compress",
+    "decompress",
     "features",
 ]

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 PACKAGES = {
+    "coding": ("constriction",),
     "train": (
         "datasets",
         "jsonargparse",

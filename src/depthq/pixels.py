@@ -52,6 +52,21 @@ def denormalize(normalized: Tensor) -> Tensor:
     return normalized.float() * std + mean
 
 
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Images uint8 (B, C, H, W) made larger below and to the right, by reflection, up to multiples of `multiple`.
+
+    What is smaller than what has to be added is reflected to and fro.
+    """
+    padded = images
+    for axis in (2, 3):
+        side = images.shape[axis]
+        there_and_back = [*range(side), *range(side - 2, 0, -1)]
+        wanted = -(-side // multiple) * multiple
+        places = torch.tensor([there_and_back[place % len(there_and_back)] for place in range(wanted)])
+        padded = padded.index_select(axis, places.to(images.device))
+    return padded
+
+
 def check_image_channels(channels: int) -> None:
     """Raise ValueError unless images of that many channels are gray or RGB."""
     if channels not in (1, 3):

@@ -25,10 +25,13 @@ VERBS = {
     "report": "write one HTML page about a run",
     "encode": "turn images into a file of codes",
     "decode": "turn a file of codes back into images",
+    "compress": "turn images into one small file, without loss if wanted",
+    "decompress": "turn such a file back into images",
     "density": "describe features of any network by trained codebooks",
     "info": "show levels, code shapes, bits and parameters of a model",
 }
-DRAWING = ("analyze", "report")  # verbs that want [report] as well
+MORE_EXTRAS = {"analyze": ["report"], "report": ["report"], "compress": ["coding"], "decompress": ["coding"]}
+"""What verbs want beside [train]."""
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
 
 
@@ -50,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     if verb not in VERBS:
         _say(f"depthq: error: verb must be one of {', '.join(VERBS)}; got {verb!r}")
         return USAGE_ERROR
-    name, extras = f"depthq {verb}", ("train", "report") if verb in DRAWING else ("train",)
+    name, extras = f"depthq {verb}", ["train", *MORE_EXTRAS.get(verb, [])]
     try:
         if not is_installed("jsonargparse"):  # then there is no help either: name all that the verb wants, at once
             check_installed(*extras)

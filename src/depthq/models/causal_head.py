@@ -64,6 +64,14 @@ class CausalHead(nn.Module):
         for coupling in couplings[::2]:  # R to G, G to B
             coupling.fill_(_FIRST_COUPLING)
 
+    def parameters_given(self, images: Tensor, features: Tensor, pixels: Tensor) -> Tensor:
+        """Of the mixtures at some pixels of known images: (B, N, P)."""
+        return self._parameters_at(_Canvas(images, self.horizon), features, pixels).squeeze(3).transpose(1, 2)
+
+    def walk(self, features: Tensor, images: Tensor) -> "Walk":
+        """The way through images that are not known yet, uint8 (B, C, H, W) of zeros, front by front."""
+        return Walk(self, features, images)
+
     def log_prob(self, images: Tensor, features: Tensor, pixels: Tensor) -> Tensor:
         """Log-likelihood of each sub-pixel of some pixels: float32 (B, C, N), in nats."""
         canvas = _Canvas(images, self.horizon)
@@ -85,17 +93,17 @@ class CausalHead(nn.Module):
         batch, _, height, width = features.shape
         likelihood = self.likelihood
         images = features.new_zeros((batch, likelihood.image_channels, height, width), dtype=torch.uint8)
-        canvas = _Canvas(images, self.horizon)
+        walk = self.walk(features, images)
         # Drawn for all pixels beforehand: the image does not depend on the order in which they are visited.
         uniforms = torch.rand(
             (batch, likelihood.num_uniforms, height * width), generator=generator, device=features.device
         )
         for front in self.fronts(height, width):
             pixels = front.to(features.device)
-            parameters = self._parameters_at(canvas, features, pixels.expand(batch, -1))
-            drawn = likelihood.draw(parameters.float(), uniforms[:, :, pixels, None])
-            images.flatten(2)[:, :, pixels] = drawn.squeeze(3)
-            canvas.write(pixels, drawn.squeeze(3))
+            parameters = walk.parameters(pixels).transpose(1, 2)[..., None]
+            drawn = likelihood.draw(parameters.float(), uniforms[:, :, pixels, None]).squeeze(3)
+            images.flatten(2)[:, :, pixels] = drawn
+            walk.write(pixels, drawn)
         return images
 
     def fronts(self, height: int, width: int) -> Iterator[Tensor]:
@@ -119,6 +127,24 @@ class CausalHead(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             parameters = self.out(hidden.to(self.out.weight.dtype)).transpose(1, 2)[..., None]
         return self.likelihood.shift(parameters, anchor.transpose(1, 2)[..., None])
+
+
+class Walk:
+    """Parameters of pixels whose neighbours have been written; see `CausalHead.walk`."""
+
+    def __init__(self, head: CausalHead, features: Tensor, images: Tensor):
+        self._head = head
+        self._features = features
+        self._canvas = _Canvas(images, head.horizon)
+
+    def parameters(self, pixels: Tensor) -> Tensor:
+        """Of the mixtures at pixels int64 (N,) of all images: (B, N, P)."""
+        pixels = pixels.expand(len(self._features), -1)
+        return self._head._parameters_at(self._canvas, self._features, pixels).squeeze(3).transpose(1, 2)
+
+    def write(self, pixels: Tensor, values: Tensor) -> None:
+        """Say what the values of pixels (N,) are: uint8 (B, C, N)."""
+        self._canvas.write(pixels, values)
 
 
 class _Canvas:

@@ -139,7 +139,7 @@ class DQAE(Pretrained):
             ValueError: If the codes are another model's, or a level or so many codebooks do not exist.
         """
         return (
-            self.likelihood.mean(self._likelihood_parameters(self._decoded(codes, levels, num_codebooks)))
+            self.likelihood.mean(self._likelihood_parameters(self.hidden(codes, levels, num_codebooks)))
             .round()
             .to(torch.uint8)
         )
@@ -155,13 +155,13 @@ class DQAE(Pretrained):
         Raises:
             ValueError: If the codes are another model's.
         """
-        hidden = self._decoded(codes)
+        hidden = self.hidden(codes)
         if self.causal_head is not None:
             return self.causal_head.sample(hidden, generator)
         return self.likelihood.sample(self._likelihood_parameters(hidden), generator)
 
-    def _decoded(self, codes: Codes, levels: Sequence[int] | None = None, num_codebooks: int | None = None) -> Tensor:
-        """The decoder's last hidden map; arguments and errors as `decode`."""
+    def hidden(self, codes: Codes, levels: Sequence[int] | None = None, num_codebooks: int | None = None) -> Tensor:
+        """The decoder's last hidden map (B, F, H, W), which both heads read; arguments and errors as `decode`."""
         self._check_own(codes)
         used = range(self.config.num_levels) if levels is None else levels
         if not set(used) <= set(range(self.config.num_levels)):
@@ -170,7 +170,7 @@ class DQAE(Pretrained):
             raise ValueError(f"num_codebooks must lie in [1, {self.config.num_codebooks}]; got {num_codebooks}")
         maps = []
         for index, (level, level_codes) in enumerate(zip(self.levels, codes.levels, strict=True)):
-            quantized = level.quantizer.decode(level_codes[:, :num_codebooks])
+            quantized = level.quantizer.decode(level_codes[:, :num_codebooks]).to(self.head.weight.dtype)
             maps.append(level.upsampler(quantized if index in used else torch.zeros_like(quantized)))
         return self._hidden(maps)
 
@@ -203,7 +203,7 @@ class DQAE(Pretrained):
         if not self.likelihood.needs_float32:
             return self.head(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden.float())
+            return self.head(hidden.to(self.head.weight.dtype))
 
     def _codes(self, levels: list[Tensor]) -> Codes:
         return Codes.unchecked(tuple(levels), self.codebook_sizes)

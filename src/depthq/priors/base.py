@@ -1,5 +1,6 @@
 """The contract of all priors: what codes cost, codes drawn at random, and the walk that a coder takes through them."""
 
+import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -148,6 +149,14 @@ class CodePrior(nn.Module, ABC):
                 f"{folder} must hold a whole prior; got: {error!r}; train it anew: depthq prior"
             ) from error
         return prior.eval()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what it is made of and of all weights: tells whether a file was made with this very prior."""
+        digest = hashlib.sha256(repr((self.kind, self.codebook_sizes, self.options)).encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,142 @@
+"""Turn images into one small file: their codes, or every pixel.
+
+examples:
+  depthq compress runs/cifar photo.png --out photo.dq
+  depthq compress runs/cifar my-photos/ --lossless --out photos.dq
+  depthq compress runs/cifar test.parquet --lossless --out test.dq --json
+
+Images are files, folders of them or parquet files, and are taken whole, whatever their size. A file of several keeps
+their names: paths in the folder, or 00000000 and on for rows; a single image is called as the file is. Codes are coded
+under MODEL/prior, if there is one. A lossless file is decoded and compared before it is kept.
+"""
+
+import json
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jsonargparse import ArgumentParser
+
+from depthq.cli.model_and_data import MODEL_HELP, add_model
+from depthq.files import check_is_new, replacing
+from depthq.runs import load_model, load_prior
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from depthq.coding import Archive
+    from depthq.data.reading import EncodedImage
+
+
+@dataclass(frozen=True)
+class Settings:
+    model: Path
+    images: list[Path]
+    out: Path
+    lossless: bool
+    json: bool
+    device: str
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    add_model(parser, help=MODEL_HELP)
+    parser.add_argument("images", type=Path, nargs="+", help="image files, folders or parquet files")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--lossless", action="store_true", help="keep every pixel; else the codes alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a sentence")
+    options = parser.parse_args(arguments)
+    return Settings(options.model, options.images, options.out, options.lossless, options.json, options.device)
+
+
+def run(settings: Settings) -> None:
+    from depthq.coding import Archive
+
+    check_is_new(settings.out)
+    model = load_model(settings.model).to(settings.device)
+    prior = load_prior(settings.model)
+    if prior is None:
+        warnings.warn(
+            f"{settings.model} has no prior: its codes cost what all alike do; "
+            f"train one with: depthq prior {settings.model}",
+            stacklevel=2,
+        )
+    names, images = _read(settings.images, model.config.image_channels)
+    archive, order = Archive(model, prior), _by_size(images)
+    batches = [torch.stack([images[index] for index in same]) for same in order]
+    ordered = [names[index] for same in order for index in same] if len(images) > 1 else None
+    start = time.perf_counter()
+    data = archive.compress(batches, ordered, lossless=settings.lossless)
+    seconds = time.perf_counter() - start
+    verified = _verified(archive, data, batches) if settings.lossless else None
+    with replacing(settings.out) as file:
+        file.write(data)
+    dims = sum(image.numel() for image in images)
+    told = {
+        "files": 1,
+        "images": len(images),
+        "bytes": len(data),
+        "bits_per_dim": 8 * len(data) / dims,
+        "seconds": seconds,
+        "verified": verified,
+    }
+    if settings.json:
+        print(json.dumps(told))
+        return
+    kind = "lossless, decoded and compared" if settings.lossless else "codes alone"
+    print(f"{settings.out}: {len(images)} images in {len(data)} bytes, {8 * len(data) / dims:.4f} bits/dim ({kind})")
+
+
+def _by_size(images: "Sequence[Tensor]") -> list[list[int]]:
+    """Indices of the images of each size, in the order in which sizes come up."""
+    sizes: dict[torch.Size, list[int]] = {}
+    for index, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(index)
+    return list(sizes.values())
+
+
+def _verified(archive: "Archive", data: bytes, batches: "Iterable[Tensor]") -> bool:
+    decoded = (image for _, image in archive.decompress(data))
+    for image in (image for batch in batches for image in batch):
+        if not torch.equal(next(decoded), image):
+            raise ValueError(
+                "lossless must give every pixel back; it did not, and nothing was written; please report it"
+            )
+    return True
+
+
+def _read(sources: Sequence[Path], num_channels: int) -> "tuple[list[str], list[Tensor]]":
+    from depthq.data.reading import read_pixels
+
+    names, images = [], []
+    for source in sources:
+        if not source.exists():
+            raise ValueError(f"images must be files or folders; there is nothing at {source}; check the path")
+        for name, encoded in _encoded(source):
+            names.append(name)
+            images.append(torch.from_numpy(read_pixels(encoded, num_channels).copy()))
+    if not images:
+        raise ValueError(f"images must hold at least one; got none in {', '.join(map(str, sources))}; check the path")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"images must have different names; got {twice[0]} twice; give them in one folder")
+    return names, images
+
+
+def _encoded(source: Path) -> "Iterator[tuple[str, EncodedImage]]":
+    """Name and content of each image of a file, a folder or a parquet file."""
+    from depthq.data.reading import EncodedImage
+    from depthq.data.sources import IMAGE_SUFFIXES, find_images
+
+    if source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES:
+        yield source.name, EncodedImage(str(source), str(source))
+        return
+    found = find_images(str(source), "all")
+    indices = range(len(found))
+    are_rows = bool(found.files)
+    for index, image, origin in zip(indices, found.read(indices), found.origins(indices), strict=True):
+        yield f"{index:08d}" if are_rows else origin.id, image
