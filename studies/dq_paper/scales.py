@@ -29,8 +29,9 @@ SCALES = {
         "AdamW at 2e-3 with 200 steps of warm-up and cosine decay, gradients clipped at norm 2, images mirrored at "
         "random",
         caveat="Networks this small and runs this short say nothing about the figures that large ones reach, nor how "
-        "large the paper's advantage is; only whether it is there. Mixtures were trained from a wider start than "
-        "today's, log scales at 0 instead of -2.5, from which they learn about half as fast.",
+        "large the paper's advantage is; only whether it is there. Rows of the mixture are of today's start; those of "
+        "L2 and of the categorical likelihood are of the one before, whose sub-pixel convolutions started apart and "
+        "whose logits started alike.",
     ),
     "gpu": Scale(
         model=replace(PRESETS["paper"], likelihood="l2", codebook_size=128),
