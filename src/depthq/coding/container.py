@@ -59,6 +59,16 @@ class Container:
     names: Sequence[str] | None
     """Of all images in the order of the chunks; None in a file of one image, which has none."""
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the names are `numbers`, and need not be told."""
+        return self.names is not None and list(self.names) == numbers(len(self.names))
+
+
+def numbers(count: int) -> list[str]:
+    """Names of images without names: 00000000 and on."""
+    return [f"{number:08d}" for number in range(count)]
+
 
 def to_bytes(container: Container) -> bytes:
     """The file."""
@@ -66,7 +76,7 @@ def to_bytes(container: Container) -> bytes:
     kind = FORMAT_VERSION << 4 | _ARCHIVE * is_archive | _LOSSLESS * container.is_lossless
     parts = [MAGIC, bytes([kind]), container.model_id]
     if container.names is not None:
-        names = zlib.compress("\0".join(container.names).encode(), 9)
+        names = b"" if container.is_numbered else zlib.compress("\0".join(container.names).encode(), 9)
         parts += [_varint(len(container.names)), _varint(len(names)), names]
     for chunk in container.chunks:
         stream = chunk.stream + bytes(max(0, _pixels(chunk) // _PIXELS_PER_BYTE - len(chunk.stream)))
@@ -106,9 +116,9 @@ def from_bytes(content: bytes, model_id: bytes) -> Container:
     if not kind & _ARCHIVE:
         return Container(maker, is_lossless, [reader.only_chunk(is_lossless)], None)
     count = reader.varint()
-    names = _names(reader.take(reader.varint()), count)
-    chunks = list(reader.chunks(count, is_lossless))
-    return Container(maker, is_lossless, chunks, names)
+    packed = reader.take(reader.varint())
+    chunks = list(reader.chunks(count, is_lossless))  # first, as they say whether there can be so many
+    return Container(maker, is_lossless, chunks, _names(packed, count) if packed else numbers(count))
 
 
 def codes_crc(told: tuple[bytes, int, int, int, int], codes: Codes) -> int:

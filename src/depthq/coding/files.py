@@ -14,6 +14,7 @@ from depthq.coding.container import (
     FileError,
     codes_crc,
     from_bytes,
+    numbers,
     pixels_crc,
     to_bytes,
 )
@@ -116,7 +117,7 @@ class Archive:
             )
         chunks = [self._chunk(images, lossless) for batch in batches for images in _pieces(batch)]
         if names is None and count > 1:
-            names = [f"{number:08d}" for number in range(count)]
+            names = numbers(count)
         return to_bytes(Container(self.model_id, lossless, chunks, names))
 
     def decompress(self, data: bytes, *, preview: bool = False) -> Iterator[tuple[str | None, Tensor]]:
