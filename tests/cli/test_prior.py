@@ -158,3 +158,11 @@ def test_model_without_codes_has_no_prior(tmp_path, photos, capsys):
     assert "quantizer must have codebooks" in capsys.readouterr().err
     assert main(["sample", str(run), "--out", str(tmp_path / "out.png")]) == 1
     assert "must be a model with codes" in capsys.readouterr().err
+
+
+def test_report_shows_samples_above_the_nearest_training_images(run, capsys):
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "What the prior draws" in page
+    assert "nearest of\n    36 training images" in page
+    assert "codes under the prior" in page

@@ -5,18 +5,26 @@ examples:
   depthq report runs/photos --data my-photos/ --limit 1000
 
 All images of the split (or the first --limit) are measured, as depthq evaluate does; those in the pictures are drawn
-from them at random, the same ones every time. A report that is there already is replaced.
+from them at random, the same ones every time. With a prior (depthq prior) the page shows samples, each above the
+nearest of the first 10,000 training images. A report that is there already is replaced.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
-from depthq.runs import is_run, load_run_settings
+from depthq.priors import CodePrior
+from depthq.runs import is_run, load_prior, load_run_settings
+
+if TYPE_CHECKING:
+    from depthq.report.samples import Samples
 
 SAMPLE_SIZE = 64
+SAMPLES_DRAWN = 6
+TRAINING_IMAGES_SEARCHED = 10_000
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,22 @@ def run(settings: Settings) -> None:
     sample, counts = ImageSample(SAMPLE_SIZE), None
     if model.codebook_sizes:
         counts = CodeCounts(model.codebook_sizes, limit_bytes=TABLES_LIMIT_BYTES)
-    measurement = measure(model, batches, counts=counts, beside=[lambda images, _: sample.update(images)])
+    prior = load_prior(source.model)
+    prior = prior and prior.to(model.device)
+    measurement = measure(model, batches, prior=prior, counts=counts, beside=[lambda images, _: sample.update(images)])
     measured = Measured(
         data=source.data or load_run_settings(source.model)["data"],
         split=source.split,
         measurement=measurement,
         codes=summarize_codes(counts) if counts is not None else None,
         sample=sample.images,
+        samples=None if prior is None else _samples(settings, prior),
     )
     print(f"{write_report(source.model, model, measured)}: {measurement.images} images; open it in a browser")
+
+
+def _samples(settings: Settings, prior: CodePrior) -> "Samples":
+    from depthq.report import draw_samples
+
+    model, images = load(replace(settings.source, split="train", data=None), limit=TRAINING_IMAGES_SEARCHED)
+    return draw_samples(model, prior, SAMPLES_DRAWN, (batch.cpu() for batch in images))

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from depthq.report.code_plots import AnalyzedCodes, draw_plots
     from depthq.report.page import Measured, write_report
     from depthq.report.pictures import AnalyzedRun, draw_pictures
+    from depthq.report.samples import draw_samples
     from depthq.report.table import comparison_table
 else:  # each needs packages of its own
     __getattr__, __dir__ = lazy_names(
@@ -19,6 +20,7 @@ else:  # each needs packages of its own
             "comparison_table": "depthq.report.table",
             "draw_pictures": "depthq.report.pictures",
             "draw_plots": "depthq.report.code_plots",
+            "draw_samples": "depthq.report.samples",
             "write_report": "depthq.report.page",
         },
     )
@@ -30,5 +32,6 @@ __all__ = [
     "comparison_table",
     "draw_pictures",
     "draw_plots",
+    "draw_samples",
     "write_report",
 ]

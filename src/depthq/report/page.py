@@ -23,6 +23,7 @@ from depthq.report.curves import Chart, charts_of
 from depthq.report.heatmap import HeatMap, entropy_maps, information_map
 from depthq.report.mixing import decode_each_level
 from depthq.report.prefixes import decode_prefixes
+from depthq.report.samples import Samples
 from depthq.runs import RunFolder, load_run_settings, read_metrics
 
 with explain_missing():
@@ -44,6 +45,8 @@ class Measured:
     """None without a quantizer."""
     sample: Tensor
     """uint8 (B, C, H, W), images drawn at random."""
+    samples: Samples | None = None
+    """Drawn from the run's prior; None without one."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Page:
     pairs: Sequence[Pair]
     strips: Sequence[Strip]
     prefixes: Sequence[Strip]
+    samples: Sequence[Strip]
     sample_size: int
     information: HeatMap | None
     entropy: Sequence[HeatMap]
@@ -161,6 +165,7 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         pairs=_pairs(model, sample[:PAIRS_SHOWN]),
         strips=_strips(model, sample) if codes and len(codes.levels) > 1 else (),
         prefixes=_prefix_strips(model, sample) if codes else (),
+        samples=_sample_strips(measured.samples) if measured.samples else (),
         sample_size=len(sample),
         information=information_map(codes) if codes and len(codes.codebooks) > 1 else None,
         entropy=entropy_maps(codes) if codes else (),
@@ -179,6 +184,14 @@ def headline_metrics(measurement: Measurement) -> list[Metric]:
         ("SSIM", measurement.ssim, 3, "", "structural similarity, at most 1"),
         ("L2", measurement.mse_normalized, 4, "", "mean squared error in the normalised space, the paper's L2"),
         ("codes", measurement.code_bits_per_dim, 3, "bits/dim", "uniform prior"),
+        ("codes under the prior", measurement.prior_bits_per_dim, 3, "bits/dim", "as depthq prior learned it"),
+        (
+            "total with prior",
+            measurement.total_bits_per_dim_with_prior,
+            3,
+            "bits/dim",
+            "image, and codes under the prior",
+        ),
         ("codes per pixel", measurement.code_bits_per_pixel, 3, "bits/pixel", "uniform prior, all channels together"),
     ]
     return [
@@ -223,6 +236,13 @@ def _prefix_strips(model: DQAE, images: Tensor) -> list[Strip]:
         return []
     strips = [Strip(name, _strip_urls(made), _psnr_db(made, images)) for name, made in shown.items()]
     return [Strip("original", _strip_urls(images), None), *strips]
+
+
+def _sample_strips(samples: Samples) -> list[Strip]:
+    return [
+        Strip("drawn from the prior", _strip_urls(samples.images), None),
+        Strip("nearest training images", _strip_urls(samples.nearest), None),
+    ]
 
 
 def _psnr_db(made: Tensor, originals: Tensor) -> float:
