@@ -3,8 +3,8 @@
     python benchmarks/sampling.py                 # draws sampling.png too, with --plot
     python benchmarks/sampling.py --smoke         # seconds: checks that everything runs
 
-An untrained transformer of the default size, 64 images, M = 5, K = 128. Keys and values are kept, so that a position costs
-the same however many came before, but for the attention to them.
+An untrained transformer of the default size, 64 images, M = 5, K = 128. Keys and values are kept, so that a position
+costs the same however many came before, but for the attention to them.
 """
 
 import argparse
