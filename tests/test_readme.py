@@ -10,9 +10,11 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
+import depthq
 from depthq import DQAE
 from depthq.cli.main import VERBS, with_underscores
 from depthq.models import PRESETS
+from depthq.priors import TransformerPrior
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -23,11 +25,15 @@ def blocks(language: str) -> list[str]:
 
 def test_python_snippets_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    DQAE(replace(PRESETS["tiny"], codebook_size=(8, 4))).save_pretrained("runs/photos/model")
+    config = replace(PRESETS["tiny"], codebook_size=(8, 4), num_codebooks=3, likelihood="categorical")
+    model = DQAE(config)
+    model.save_pretrained("runs/photos/model")
+    TransformerPrior(model.codebook_sizes, ((4, 4), (8, 8)), width=8, num_layers=1).save_pretrained("runs/photos/prior")
     names = {"images": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}
     for snippet in blocks("python"):
         exec(snippet, names)
-    assert names["codes"].num_bits() == 4 * 4 * 2 * 3 + 8 * 8 * 2 * 2
+    assert names["codes"].num_bits() == 4 * 4 * 3 * 3 + 8 * 8 * 3 * 2
+    assert torch.equal(depthq.decompress(names["model"], names["data"], names["prior"]), names["images"])
 
 
 def documented_commands() -> list[str]:
