@@ -1,7 +1,10 @@
 """Images to files and back: `compress` and `decompress`."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +25,9 @@ from depthq.coding.streams import StreamCoder
 from depthq.models import DQAE
 from depthq.pixels import pad_to_multiple
 from depthq.priors import CodePrior
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 _CHUNK_PIXELS = 64 * 1024
 """Pixels of a stream, 64 images of 32x32: its grid must suit all of them."""
@@ -115,7 +121,8 @@ class Archive:
                 f"lossless must be asked of a model whose likelihood gives 8-bit values probabilities; got "
                 f"{self.model.config.likelihood!r}; train one with likelihood logistic_mixture or categorical"
             )
-        chunks = [self._chunk(images, lossless) for batch in batches for images in _pieces(batch)]
+        pieces = [piece for batch in batches for piece in _pieces(batch)]
+        chunks = list(_on_all_cores(lambda images: self._chunk(images, lossless), pieces))
         if names is None and count > 1:
             names = numbers(count)
         return to_bytes(Container(self.model_id, lossless, chunks, names))
@@ -133,8 +140,8 @@ class Archive:
         """
         container = from_bytes(data, self.model_id)
         names = iter(container.names if container.names is not None else [None])
-        for chunk in container.chunks:
-            for image in self._images(chunk, preview):
+        for images in _on_all_cores(lambda chunk: self._images(chunk, preview), container.chunks):
+            for image in images:
                 yield next(names), image
 
     def _chunk(self, images: Tensor, lossless: bool) -> Chunk:
@@ -178,6 +185,29 @@ def _pieces(images: Tensor) -> Iterator[Tensor]:
     if images.dtype != torch.uint8 or images.dim() != 4 or not images.numel():
         raise ValueError(f"images must be uint8 (B, C, H, W), none of them 0; got {images.dtype} {tuple(images.shape)}")
     yield from images.split(max(1, _CHUNK_PIXELS // images[0, 0].numel()))
+
+
+def _on_all_cores(work: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
+    """`work` of each item, in order: as many at once as PyTorch may use threads, each on a single one.
+
+    Streams know nothing of each other, and a thread of its own for each is faster than many that share every step.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(items) == 1:
+        yield from map(work, items)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting = deque()
+            for item in items:  # not all at once: what is decoded waits in memory
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _model_id(model: DQAE, prior: CodePrior | None) -> bytes:
