@@ -1,7 +1,7 @@
 """One stream: the codes of some images under a prior, and behind them, if nothing is to be lost, their pixels."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,9 +9,13 @@ from torch import Tensor
 from depthq.codes import Codes
 from depthq.coding.coder import SymbolDecoder, SymbolEncoder
 from depthq.coding.integers import NIBBLE, NUM_OFFSETS, Grid, NearBoundaryError, SubPixels, code_frequencies, sub_pixels
+from depthq.likelihoods import Likelihood
 from depthq.models import DQAE
 from depthq.priors import CodePrior, UniformPrior
+from depthq.priors import Grid as LevelGrid
 
+_BLOCK_PIXELS = 32_768
+"""Pixels whose frequencies are in memory at once, 25 MB of them."""
 _CHUNK_PIXELS = 2048
 """Pixels whose distributions are computed at once, few enough for the caches."""
 
@@ -53,7 +57,7 @@ class StreamCoder:
         raise ValueError("images must be small enough for one stream; got some that no grid fits; cut them into tiles")
 
     @torch.no_grad()
-    def decode_codes(self, offset: int, decoder: SymbolDecoder, batch_size: int, grids: Sequence) -> Codes:
+    def decode_codes(self, offset: int, decoder: SymbolDecoder, batch_size: int, grids: Sequence[LevelGrid]) -> Codes:
         """The codes of B images on grids (H, W) per level."""
         grid = Grid(offset, careful=False)
         steps = self._prior().steps(batch_size, grids)
@@ -71,15 +75,14 @@ class StreamCoder:
         values = images.flatten(2)
         for pixels, parameters, write in self._fronts(hidden, images):
             of_pixels = sub_pixels(likelihood, parameters, grid)
-            decoded = (
-                _decode(of_pixels, likelihood.image_channels, decoder).view(batch, len(pixels), -1).transpose(1, 2)
-            )
+            decoded = _decode(of_pixels, likelihood.image_channels, decoder)  # (B N, C)
+            decoded = decoded.unflatten(0, (batch, -1)).transpose(1, 2)
             values[:, :, pixels] = decoded
             write(pixels, decoded)
         return images
 
     @property
-    def likelihood(self):
+    def likelihood(self) -> Likelihood:
         """Of a pixel: that of the causal head where there is one."""
         head = self.model.causal_head
         return self.model.likelihood if head is None else head.likelihood
@@ -99,22 +102,19 @@ class StreamCoder:
     def _put_pixels(self, images: Tensor, parameters: Tensor, grid: Grid, encoder: SymbolEncoder) -> None:
         """Front by front, channel by channel, upper halves of all values, then lower ones: as `_decode` reads them."""
         batch, channels, height, width = images.shape
-        order = list(self._order(height, width))
-        # Rows: all pixels of the first front, image by image, then those of the second.
-        rows = torch.cat([(torch.arange(batch)[:, None] * height * width + front).flatten() for front in order])
-        sizes = torch.tensor([batch * len(front) for front in order])
-        values = images.flatten(2).transpose(1, 2).flatten(0, 1)[rows].long()  # (N, C)
-        parameters = parameters.flatten(0, 1)
-        symbols, frequencies = [], []
-        for chunk, at in zip(rows.split(_CHUNK_PIXELS), values.split(_CHUNK_PIXELS), strict=True):
-            of_chunk = _distributions(sub_pixels(self.likelihood, parameters[chunk], grid), at)
-            frequencies.append(of_chunk)
-            symbols.append(torch.stack([at // NIBBLE, at % NIBBLE], dim=2))  # (N, C, 2)
-        place = _places(sizes, channels)  # of symbol (row, channel, half) in the stream
-        in_order = torch.empty_like(place.flatten()).scatter_(0, place.flatten(), torch.arange(place.numel()))
-        all_symbols, all_frequencies = torch.cat(symbols).flatten(), torch.cat(frequencies).flatten(0, 2)
-        for part in in_order.split(1 << 18):
-            encoder.put(all_symbols[part], all_frequencies[part])
+        parameters, values = parameters.flatten(0, 1), images.flatten(2).transpose(1, 2).flatten(0, 1)  # (B H W, ...)
+        for fronts in _blocks(self._order(height, width), max(1, _BLOCK_PIXELS // batch)):
+            # Rows: all pixels of the first front, image by image, then those of the second.
+            first = torch.arange(batch)[:, None] * height * width
+            rows = torch.cat([(first + front).flatten() for front in fronts])
+            at = values[rows].long()  # (N, C)
+            parts = zip(rows.split(_CHUNK_PIXELS), at.split(_CHUNK_PIXELS), strict=True)
+            frequencies = torch.cat(
+                [_frequencies(sub_pixels(self.likelihood, parameters[part], grid), known) for part, known in parts]
+            )
+            symbols = torch.stack([at // NIBBLE, at % NIBBLE], dim=2)  # (N, C, 2)
+            order = _places(torch.tensor([batch * len(front) for front in fronts]), channels).flatten().argsort()
+            encoder.put(symbols.flatten()[order], frequencies.flatten(0, 2)[order])
 
     def _order(self, height: int, width: int) -> Iterator[Tensor]:
         """The fronts of pixels int64 (N,) that can be decoded at once."""
@@ -137,7 +137,9 @@ class StreamCoder:
         ]
         return torch.cat(parts, dim=1)
 
-    def _fronts(self, hidden: Tensor, images: Tensor):
+    def _fronts(
+        self, hidden: Tensor, images: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Callable[[Tensor, Tensor], None]]]:
         """Pixels that can be decoded at once, their parameters (B N, P), and what to tell their values (B, C, N)."""
         head, (height, width) = self.model.causal_head, hidden.shape[2:]
         if head is None:
@@ -150,15 +152,26 @@ class StreamCoder:
             yield front, walk.parameters(front).flatten(0, 1), walk.write
 
 
-def _distributions(pixels: SubPixels, values: Tensor) -> Tensor:
-    """Frequencies int64 (N, C, 2, 16) of the two halves of values int64 (N, C) that are known."""
-    frequencies = []
+def _blocks(fronts: Iterable[Tensor], num_pixels: int) -> Iterator[list[Tensor]]:
+    """Fronts in a row that have so many pixels together, or a few more; the last ones may have fewer."""
+    block: list[Tensor] = []
+    for front in fronts:
+        block.append(front)
+        if sum(map(len, block)) >= num_pixels:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _frequencies(pixels: SubPixels, values: Tensor) -> Tensor:
+    """int64 (N, C, 2, 16) of the two halves of values int64 (N, C) that are known."""
+    halves = []
     for channel, at in enumerate(values.unbind(1)):
-        frequencies.append(
-            torch.stack([pixels.high(channel).expand(len(at), -1), pixels.low(channel, at // NIBBLE)], 1)
-        )
+        high, low = pixels.high(channel).expand(len(at), -1), pixels.low(channel, at // NIBBLE)
+        halves.append(torch.stack([high, low], dim=1))
         pixels.learn(channel, at)
-    return torch.stack(frequencies, dim=1)
+    return torch.stack(halves, dim=1)
 
 
 def _decode(pixels: SubPixels, channels: int, decoder: SymbolDecoder) -> Tensor:
