@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 # One thread, here and in every process that a test starts: the last bits of sums depend on their number, and parallel
@@ -13,6 +14,7 @@ from PIL import Image
 
 from depthq.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background has it ignored
 torch.set_num_threads(1)  # where a plugin has loaded torch already
 multiprocessing.set_forkserver_preload(["depthq.training"])  # one server for all tests: what the largest child needs
 
