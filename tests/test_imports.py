@@ -80,7 +80,8 @@ def test_import_of_the_package_alone_loads_nothing():
 
 
 def test_names_of_the_package_load_nothing_that_is_heavy_or_optional():
-    everything = "import depthq; [getattr(depthq, name) for name in depthq.__all__]"
+    """But two, which are for images and files, and want what these want."""
+    everything = "import depthq; [getattr(depthq, name) for name in set(depthq.__all__) - {'read_codes', 'train'}]"
     loaded = loaded_by(everything)
     assert "torch" in loaded
     # PyTorch brings jinja2, and fills a name with tensorboard's that holds nothing of it.

@@ -41,7 +41,7 @@ def test_speech_is_quantized_stored_read_and_analysed(quantizer, tmp_path):
     ]
     assert write_codes(path, batches, model_fingerprint=None) == 8
 
-    assert read_header(path).shapes == codes.shapes
+    assert read_header(path).num_images == 8
     again = list(read_codes(path))
     assert [label for batch in again for label in batch.labels or ()] == labels
     read = depthq.Codes.cat(batch.codes for batch in again)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from depthq import quantizers as quantizers
     from depthq import units as units
     from depthq.codes import Codes
+    from depthq.codes.file import read_codes
     from depthq.coding import compress, decompress
     from depthq.models import DQAE, DQAEConfig, DQAEOutput
     from depthq.priors import CodePrior
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         ScalarQuantizer,
         SharedQuantizer,
     )
+    from depthq.training import train
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -57,6 +59,8 @@ else:
             "pixels": None,
             "priors": None,
             "quantizers": None,
+            "read_codes": "depthq.codes.file",
+            "train": "depthq.training",
             "units": None,
         },
     )
@@ -80,4 +84,6 @@ __all__ = [
     "compress",
     "decompress",
     "features",
+    "read_codes",
+    "train",
 ]

@@ -12,6 +12,7 @@ PACKAGES = {
         "lightning",
         "PIL",
         "pyarrow",
+        "shtab",
         "skimage",
         "torchmetrics",
         "tqdm",

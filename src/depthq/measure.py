@@ -10,13 +10,13 @@ from depthq.analysis import CodeCounts
 from depthq.codes import CodebookUsage
 from depthq.extras import explain_missing
 from depthq.models import DQAE, DQAEOutput
-from depthq.pixels import denormalize, psnr_db
-from depthq.priors import CodePrior, uniform_nll_nats
-from depthq.units import bits_per_dim, bits_per_pixel, nats_to_bits
+from depthq.pixels import denormalize, pad_to_multiple, psnr_db
+from depthq.priors import CodePrior, nll_nats_of_tiles, uniform_nll_nats
+from depthq.units import nats_to_bits
 
 with explain_missing():
     from torchmetrics import MeanMetric, SumMetric
-    from torchmetrics.image import StructuralSimilarityIndexMeasure
+    from torchmetrics.functional.image import structural_similarity_index_measure
 
 SSIM_WINDOW = 11  # pixels; SSIM does not exist for smaller images
 
@@ -35,7 +35,10 @@ class LevelMetrics:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Metrics of a model on a set of images; None where one does not exist for the model or its likelihood."""
+    """Metrics of a model on a set of images; None where one does not exist for the model or its likelihood.
+
+    What is per dim or per pixel is a total over all images by the total of their dims or pixels.
+    """
 
     images: int
     """How many images the metrics are over."""
@@ -63,7 +66,8 @@ class Measurement:
     psnr_db_mean_colour: float
     """The same for the trivial reconstruction, each image's mean colour: what any model must beat."""
     ssim: float | None
-    """Mean structural similarity (11 x 11 Gaussian window, sigma 1.5) of the rounded reconstruction, up to 1."""
+    """Mean structural similarity (11 x 11 Gaussian window, sigma 1.5) of the rounded reconstruction, up to 1, over the
+    images that are not smaller than the window; None if all are."""
     levels: list[LevelMetrics]
     """Per level, coarse to fine; empty without a quantizer."""
 
@@ -81,10 +85,12 @@ def measure(
 
     Args:
         model: In eval mode, so that its codebooks stay as they are.
-        batches: Images uint8 (B, C, H, W), all of one size; they are brought to the model's device.
+        batches: Images uint8 (B, C, H, W), each batch of any one size; they are brought to the model's device, and
+            padded by reflection to what its strides divide. The padding counts in the codes' cost alone.
         prior: A prior over the codes of this model, whose cost is told beside that of the uniform one.
         counts: Counts the codes, pairs of them and all, for who wants to know more of them than how often each occurs.
-        beside: Called with the images and the model's output of each batch, for what else a caller wants of the pass.
+        beside: Called with the padded images and the model's output of each batch, for what else a caller wants of the
+            pass.
 
     Raises:
         ValueError: If there are no images, the model cannot take them, its likelihood of one is not finite, or `counts`
@@ -93,10 +99,11 @@ def measure(
     measuring, beside = Measuring(model, prior=prior, counts=counts), tuple(beside)
     for batch in batches:
         images = batch.to(model.device)
-        output = model(images)
+        padded = pad_to_multiple(images, model.config.image_multiple)
+        output = model(padded)
         measuring.update(images, output)
         for look in beside:
-            look(images, output)
+            look(padded, output)
     return measuring.compute()
 
 
@@ -122,57 +129,70 @@ class Measuring:
                 f"counts must have this model's codebook sizes {model.codebook_sizes}; got {counts.codebook_sizes}; "
                 "make them with CodeCounts(model.codebook_sizes)"
             )
-        if counts is None and model.codebook_sizes:
-            self.counts = CodeCounts(model.codebook_sizes, device=model.device, limit_bytes=0)
-        self.images = SumMetric().to(model.device)
-        self.nll_nats_per_dim = MeanMetric().to(model.device)
-        self.causal_nll_nats_per_dim = MeanMetric().to(model.device)
-        self.code_nats = MeanMetric().to(model.device).set_dtype(torch.float64)
-        self.prior_nats = MeanMetric().to(model.device).set_dtype(torch.float64)
-        self.mse_normalized = MeanMetric().to(model.device)
+        # Without positions, which differ where images do.
+        self.counts_per_level = [
+            CodeCounts([sizes], device=model.device, limit_bytes=0) for sizes in model.codebook_sizes
+        ]
+
+        def total() -> SumMetric:
+            metric = SumMetric().to(model.device)
+            metric.set_dtype(torch.float64)
+            metric.update(0.0)  # of what does not exist for the model there is no other update, of which it would warn
+            return metric
+
+        self.images, self.pixels, self.dims = total(), total(), total()
+        self.nll_nats, self.causal_nll_nats, self.code_nats, self.prior_nats = total(), total(), total(), total()
+        self.squared_error_normalized = total()
         self.psnr_db = MeanMetric().to(model.device)
         self.psnr_db_mean_colour = MeanMetric().to(model.device)
-        self.ssim = StructuralSimilarityIndexMeasure(data_range=255.0).to(model.device)
-        self.image_shape: tuple[int, int, int] | None = None
+        self.ssim, self.images_with_ssim = total(), total()
 
     @torch.no_grad()
     def update(self, images: Tensor, output: DQAEOutput) -> None:
-        """Count in a batch of images uint8 (B, C, H, W) and what the model made of them.
+        """Count in a batch of images uint8 (B, C, H, W) and what the model made of them, padded or not.
 
         Raises:
             ValueError: If the likelihood of an image is not finite.
         """
-        nll_nats = -self.likelihood.log_prob(output.parameters, images).sum((1, 2, 3))
+        rows, columns = images.shape[2:]
+        parameters = output.parameters[:, :, :rows, :columns]
+        nll_nats = -self.likelihood.log_prob(parameters, images).sum((1, 2, 3))
         is_finite = nll_nats.isfinite()
         if self.causal_head is not None:
             assert output.features is not None
-            causal_nll_nats = self.causal_head.nll_nats(images, output.features)
+            causal_nll_nats = self.causal_head.nll_nats(images, output.features[:, :, :rows, :columns])
             is_finite &= causal_nll_nats.isfinite()
-            self.causal_nll_nats_per_dim.update(causal_nll_nats / images[0].numel())
+            self.causal_nll_nats.update(causal_nll_nats)
         broken = len(images) - int(is_finite.sum())
         if broken:
             raise ValueError(
                 f"the model must give finite metrics; {broken} of {len(images)} images got none; it diverged"
             )
-        self.image_shape = tuple(images.shape[1:])  # type: ignore[assignment]
         self.images.update(len(images))
-        self.nll_nats_per_dim.update(nll_nats / images[0].numel())
+        self.pixels.update(images[:, 0].numel())
+        self.dims.update(images.numel())
+        self.nll_nats.update(nll_nats)
         with torch.autocast(images.device.type, enabled=False):  # SSIM's convolutions would lose it in bfloat16
-            self._update_reconstruction(images, self.likelihood.mean(output.parameters))
-        if self.counts is not None:
-            assert output.codes is not None
+            self._update_reconstruction(images, self.likelihood.mean(parameters))
+        if output.codes is not None:
             self.code_nats.update(uniform_nll_nats(output.codes))
             if self.prior is not None:
-                self.prior_nats.update(self.prior.nll_nats(output.codes))
-            self.counts.update(output.codes)
+                self.prior_nats.update(nll_nats_of_tiles(self.prior, output.codes))
+            for of_level, level in zip(self.counts_per_level, output.codes.levels, strict=True):
+                of_level.update(level.flatten(2).transpose(1, 2).flatten(0, 1))
+            if self.counts is not None:
+                self.counts.update(output.codes)
 
     def _update_reconstruction(self, images: Tensor, mean: Tensor) -> None:
         originals = images.float()
-        self.mse_normalized.update(_normalized_squared_error(mean, originals))
+        self.squared_error_normalized.update(_normalized_squared_error(mean, originals))
         self.psnr_db.update(psnr_db(mean.round(), originals))
         self.psnr_db_mean_colour.update(psnr_db(originals.mean((2, 3), keepdim=True), originals))
         if min(images.shape[2:]) >= SSIM_WINDOW:
-            self.ssim.update(mean.round(), originals)
+            ssim = structural_similarity_index_measure(mean.round(), originals, reduction="sum", data_range=255.0)
+            assert isinstance(ssim, Tensor)
+            self.ssim.update(ssim)
+            self.images_with_ssim.update(len(images))
 
     def compute(self) -> Measurement:
         """The metrics over all images seen so far, of all processes; call it once, after the last batch.
@@ -180,21 +200,25 @@ class Measuring:
         Raises:
             ValueError: If there were no images.
         """
-        if self.image_shape is None:
+        images = int(self.images.compute())
+        if not images:
             raise ValueError("images must hold at least one image; got none")
-        nll_nats = self.nll_nats_per_dim.compute().item() if self.likelihood.is_discrete else None
+        dims, pixels = self.dims.compute().item(), self.pixels.compute().item()
+        nll_nats = self.nll_nats.compute().item() / dims if self.likelihood.is_discrete else None
         nll_bits = None if nll_nats is None else nats_to_bits(nll_nats)
-        causal_nll_bits = (
-            nats_to_bits(self.causal_nll_nats_per_dim.compute().item()) if self.causal_head is not None else None
-        )
+        causal_nll_bits = None
+        if self.causal_head is not None:
+            causal_nll_bits = nats_to_bits(self.causal_nll_nats.compute().item() / dims)
         image_bits = nll_bits if causal_nll_bits is None else causal_nll_bits
-        image_code_bits = nats_to_bits(self.code_nats.compute().item()) if self.counts is not None else None
-        code_bits = None if image_code_bits is None else bits_per_dim(image_code_bits, self.image_shape)
+        has_codes = bool(self.counts_per_level)
+        all_code_bits = None if not has_codes else nats_to_bits(self.code_nats.compute().item())
+        code_bits = None if all_code_bits is None else all_code_bits / dims
         prior_bits = None
-        if self.counts is not None and self.prior is not None:
-            prior_bits = bits_per_dim(nats_to_bits(self.prior_nats.compute().item()), self.image_shape)
+        if has_codes and self.prior is not None:
+            prior_bits = nats_to_bits(self.prior_nats.compute().item() / dims)
+        images_with_ssim = self.images_with_ssim.compute().item()
         return Measurement(
-            images=int(self.images.compute()),
+            images=images,
             nll_nats_per_dim=nll_nats,
             nll_bits_per_dim=nll_bits,
             causal_nll_bits_per_dim=causal_nll_bits,
@@ -204,12 +228,12 @@ class Measuring:
             total_bits_per_dim_with_prior=(
                 None if image_bits is None or prior_bits is None else image_bits + prior_bits
             ),
-            code_bits_per_pixel=None if image_code_bits is None else bits_per_pixel(image_code_bits, self.image_shape),
-            mse_normalized=self.mse_normalized.compute().item(),
+            code_bits_per_pixel=None if all_code_bits is None else all_code_bits / pixels,
+            mse_normalized=self.squared_error_normalized.compute().item() / dims,
             psnr_db=self.psnr_db.compute().item(),
             psnr_db_mean_colour=self.psnr_db_mean_colour.compute().item(),
-            ssim=torch.as_tensor(self.ssim.compute()).item() if min(self.image_shape[1:]) >= SSIM_WINDOW else None,
-            levels=_level_metrics(self.counts.all_reduce()) if self.counts is not None else [],
+            ssim=self.ssim.compute().item() / images_with_ssim if images_with_ssim else None,
+            levels=[_level_metrics(counts.all_reduce()) for counts in self.counts_per_level],
         )
 
 
@@ -219,18 +243,14 @@ def _normalized_squared_error(mean: Tensor, originals: Tensor) -> Tensor:
     return ((mean - originals) / unit).square()
 
 
-def _level_metrics(counts: CodeCounts) -> list[LevelMetrics]:
-    levels = []
-    for level, sizes in enumerate(counts.codebook_sizes):
-        usage = CodebookUsage.from_counts(counts.marginal(level), sizes)
-        levels.append(
-            LevelMetrics(
-                perplexity=usage.perplexity.tolist(),
-                usage=usage.usage.tolist(),
-                entropy_bits=nats_to_bits(usage.entropy_nats).tolist(),
-            )
-        )
-    return levels
+def _level_metrics(counts: CodeCounts) -> LevelMetrics:
+    (sizes,) = counts.codebook_sizes
+    usage = CodebookUsage.from_counts(counts.marginal(0), sizes)
+    return LevelMetrics(
+        perplexity=usage.perplexity.tolist(),
+        usage=usage.usage.tolist(),
+        entropy_bits=nats_to_bits(usage.entropy_nats).tolist(),
+    )
 
 
 class ImageSample:

@@ -7,6 +7,7 @@ those of images in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -108,6 +109,39 @@ def image_grid(*rows: Tensor, columns: int = 8, gap: int = 2) -> Image.Image:
     width = bands[0].shape[-1]
     bands = [torch.nn.functional.pad(band, (0, width - band.shape[-1]), value=255) for band in bands]
     return to_picture(torch.cat(bands, dim=-2)[:, :-gap, :-gap])
+
+
+def side_by_side(rows: Iterable[Sequence[Tensor]], gap: int = 4, longest_side: int = 1024) -> Image.Image:
+    """Images of any sizes, uint8 (C, H, W), a row for each sequence; larger ones as smaller copies.
+
+    Args:
+        rows: Images of one size in each.
+        gap: White pixels between images.
+        longest_side: Pixels that no image has more of in the picture; a whole number of its pixels makes one there.
+    """
+    pictures = [[_reduced(to_picture(image), longest_side) for image in row] for row in rows]
+    widths = [sum(picture.width + gap for picture in row) - gap for row in pictures]
+    heights = [row[0].height for row in pictures]
+    page = _new_picture(pictures[0][0].mode, max(widths), sum(heights) + gap * (len(heights) - 1))
+    top = 0
+    for row, height in zip(pictures, heights, strict=True):
+        left = 0
+        for picture in row:
+            page.paste(picture, (left, top))
+            left += picture.width + gap
+        top += height + gap
+    return page
+
+
+def _new_picture(mode: str, width: int, height: int) -> Image.Image:
+    with explain_missing():
+        from PIL import Image
+
+    return Image.new(mode, (width, height), "white")
+
+
+def _reduced(picture: Image.Image, longest_side: int) -> Image.Image:
+    return picture.reduce(-(-max(picture.size) // longest_side))
 
 
 def to_picture(image: Tensor) -> Image.Image:

@@ -1,13 +1,18 @@
 """What lies in a run's folder, for all who read it: none of them needs the machinery that wrote it."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from depthq.extras import explain_missing
 from depthq.models import DQAE
 from depthq.priors import CodePrior
+from depthq.weights import SHIPPED
 
 with explain_missing():
     import yaml
@@ -56,6 +61,11 @@ class RunFolder:
         return self.prior / "codes.parquet"
 
     @property
+    def training_images(self) -> Path:
+        """An array of uint64, one hash of each training image's name, sorted."""
+        return self.path / "training_images.npy"
+
+    @property
     def report(self) -> Path:
         """The page that `depthq report` writes."""
         return self.path / "report.html"
@@ -74,7 +84,10 @@ def load_model(folder: Path) -> DQAE:
     if folder.is_file():
         raise ValueError(f"{folder} must be the folder of a run of depthq train; got a file; give the folder")
     if not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder with a trained model; there is none; make one with depthq train")
+        raise ValueError(
+            f"{folder} must be a folder with a trained model or a shipped one ({', '.join(SHIPPED)}); it is neither; "
+            "make one with depthq train, or check the spelling"
+        )
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} must be a run of depthq train or a save_pretrained folder; it is neither")
     return DQAE.from_pretrained(folder)
@@ -98,6 +111,30 @@ def is_model(folder: Path) -> bool:
 def is_run(folder: Path) -> bool:
     """Whether `folder` was made by `depthq train`."""
     return RunFolder(folder).config.is_file()
+
+
+def name_hashes(names: Iterable[str]) -> np.ndarray:
+    """uint64, sorted: what `RunFolder.training_images` holds of images with these names (`ImageDataset.names`)."""
+    digests = (hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest() for name in names)
+    return np.sort(np.frombuffer(b"".join(digests), dtype="<u8"))
+
+
+def load_training_images(run: Path) -> np.ndarray | None:
+    """The hashes of the names of all images that a run was trained on; None where it does not say.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    file = RunFolder(run).training_images
+    if not file.is_file():
+        return None
+    try:
+        hashes = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{file} must be a whole .npy file; got: {error}; delete it") from error
+    if hashes.dtype != np.uint64 or hashes.ndim != 1:
+        raise ValueError(f"{file} must hold a list of uint64; got {hashes.dtype} {hashes.shape}; delete it")
+    return hashes
 
 
 def load_run_settings(run: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """depthq encode, decode and reconstruct: what one shows is what the others give, bit for bit."""
 
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from depthq.cli import main
 from depthq.codes.file import read_codes
 from depthq.data import evaluation_loader, open_images
-from depthq.pixels import image_grid
+from depthq.pixels import image_grid, pad_to_multiple
 from depthq.runs import load_model
 
 
@@ -58,8 +59,8 @@ def test_more_images_than_a_batch_decode_to_what_reconstruct_shows(trained_run, 
     shared = ["--data", str(data), "--split", "test", "--on-bad-image", "skip"]
     assert main(["encode", str(trained_run), *shared, "--out", str(tmp_path / "codes.parquet")]) == 0
     assert main(["decode", str(trained_run), str(tmp_path / "codes.parquet"), "--out", str(tmp_path / "decoded")]) == 0
-    decoded = read_pictures(tmp_path / "decoded")
-    assert len(decoded) == 69
+    decoded = read_pictures(tmp_path / "decoded" / "test")
+    assert names(tmp_path / "decoded" / "test") == [f"{number:03}.png" for number in range(70) if number != 3]
     assert main(["reconstruct", str(trained_run), *shared, "--images", "69", "--out", str(tmp_path / "grid.png")]) == 0
     (data / "test" / "003.png").unlink()
     originals = read_pictures(data / "test")
@@ -68,16 +69,73 @@ def test_more_images_than_a_batch_decode_to_what_reconstruct_shows(trained_run, 
 
 def test_all_images_are_encoded_with_id_and_size_unless_a_split_is_named(trained_run, photos, tmp_path, capsys):
     out = tmp_path / "codes.parquet"
-    assert main(["encode", str(trained_run), "--image-size", "8", "--out", str(out)]) == 0
+    assert main(["encode", str(trained_run), "--crop", "8", "--out", str(out)]) == 0
     assert f"{out}: codes of 40 of 40 images (--split all); " in capsys.readouterr().out
     (batch,) = read_codes(out)
     assert (batch.ids, batch.labels) == (names(photos), None)
-    assert batch.sizes == [(16, 16)] * 40  # before the crop to 8
+    assert batch.sizes == [(8, 8)] * 40
     assert batch.codes.shapes == ((2, 1, 1), (2, 2, 2))
     assert main(["encode", str(trained_run), "--split", "test", "--out", str(tmp_path / "test.parquet")]) == 0
-    assert "codes of 4 of 40 images (--split test); " in capsys.readouterr().out
+    assert "codes of 5 of 40 images (--split test); " in capsys.readouterr().out
     (batch,) = read_codes(tmp_path / "test.parquet")
-    assert batch.ids == names(photos)[::10]
+    assert batch.ids == ["001.png", "012.png", "017.png", "033.png", "035.png"]
+
+
+@pytest.fixture
+def album(tmp_path):
+    """A folder of images of several sizes, none of which the strides divide."""
+    generator = np.random.default_rng(0)
+    for name, size in (("a/wide.png", (20, 70)), ("a/wide.jpg", (20, 70)), ("tall.png", (31, 17)), ("dot.png", (1, 1))):
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "album"
+
+
+def test_whole_images_of_any_size_come_back_under_their_names(trained_run, album, tmp_path, capsys):
+    shared = [str(trained_run), "--data", str(album)]
+    assert main(["encode", *shared, "--out", str(tmp_path / "codes.parquet")]) == 0
+    told = capsys.readouterr().out
+    assert "codes of 4 of 4 images (--split all)" in told
+    assert re.search(r"bits/pixel of the first 4 images: [\d.]+ as codes, [\d.]+ as PNG, [\d.]+ as JPEG of equal", told)
+    batches = list(read_codes(tmp_path / "codes.parquet"))
+    known = {name: size for batch in batches for name, size in zip(batch.ids, batch.sizes, strict=True)}
+    assert known == {"a/wide.jpg": (20, 70), "a/wide.png": (20, 70), "dot.png": (1, 1), "tall.png": (31, 17)}
+    assert main(["decode", str(trained_run), str(tmp_path / "codes.parquet"), "--out", str(tmp_path / "again")]) == 0
+    assert names(tmp_path / "again") == ["a", "dot.png", "tall.png"]
+    assert names(tmp_path / "again" / "a") == ["wide.png", "wide.png.png"]  # the JPEG first
+    model = load_model(trained_run)
+    original = torch.from_numpy(read_picture(album / "tall.png")).permute(2, 0, 1)[None]
+    padded = pad_to_multiple(original, 8)
+    assert padded.shape[2:] == (32, 24)
+    shown = torch.from_numpy(read_picture(tmp_path / "again" / "tall.png")).permute(2, 0, 1)
+    assert torch.equal(shown, model.reconstruct(padded)[0, :, :31, :17])
+
+
+@pytest.mark.filterwarnings("default")  # of skipped images
+def test_skipped_images_shift_no_names(trained_run, album, tmp_path, capsys):
+    (album / "a" / "wide.png").write_bytes(b"no image")
+    options = ["--data", str(album), "--on-bad-image", "skip", "--out", str(tmp_path / "codes.parquet")]
+    assert main(["encode", str(trained_run), *options]) == 0
+    assert "codes of 3 of 4 images (--split all, 1 bad ones skipped)" in capsys.readouterr().out
+    assert main(["decode", str(trained_run), str(tmp_path / "codes.parquet"), "--out", str(tmp_path / "again")]) == 0
+    assert names(tmp_path / "again" / "a") == ["wide.png"]
+    assert read_picture(tmp_path / "again" / "a" / "wide.png").shape == (20, 70, 3)
+    assert read_picture(tmp_path / "again" / "dot.png").shape == (1, 1, 3)
+
+
+def test_images_of_several_sizes_stand_beside_what_the_model_makes_of_them(trained_run, album, tmp_path, capsys):
+    out = tmp_path / "pairs.png"
+    assert main(["reconstruct", str(trained_run), "--data", str(album), "--split", "all", "--out", str(out)]) == 0
+    assert "4 images, originals on the left" in capsys.readouterr().out
+    assert read_picture(out).shape == (20 + 4 + 20 + 4 + 1 + 4 + 31, 70 + 4 + 70, 3)
+    assert np.array_equal(read_picture(out)[24:44, :70], read_picture(album / "a" / "wide.png"))
+
+
+def test_first_codebooks_decode_alone(codes, trained_run, tmp_path):
+    assert main(["decode", str(trained_run), str(codes), "--codebooks", "1", "--out", str(tmp_path / "first")]) == 0
+    (batch,) = read_codes(codes)
+    assert torch.equal(read_pictures(tmp_path / "first"), load_model(trained_run).decode(batch.codes, num_codebooks=1))
 
 
 def test_labels_of_a_parquet_file_are_kept(trained_run, photos, tmp_path, monkeypatch, capsys):
@@ -183,7 +241,7 @@ def test_missing_codes_are_named(trained_run, tmp_path, capsys):
 def test_corrupt_image_on_the_way_leaves_nothing(verb, trained_run, photos, tmp_path, capsys):
     data = shutil.copytree(photos, tmp_path / "data")
     (data / "010.png").write_bytes(b"no image")
-    assert main([verb, str(trained_run), "--data", str(data), "--out", str(tmp_path / "out")]) == 1
+    assert main([verb, str(trained_run), "--data", str(data), "--split", "train", "--out", str(tmp_path / "out")]) == 1
     assert f"{data / '010.png'}" in capsys.readouterr().err
     assert names(tmp_path) == ["data"]
 

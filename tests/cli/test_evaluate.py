@@ -1,10 +1,15 @@
 """depthq evaluate: metrics, their names and units."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from depthq.cli import main
+from depthq.pixels import pad_to_multiple
 from depthq.runs import load_model
 
 KEYS = {
@@ -30,7 +35,7 @@ def test_json_of_a_discrete_likelihood_has_every_metric(trained_run, capsys):
     metrics = evaluate(capsys, trained_run)
     assert metrics.keys() >= KEYS
     assert {name for name, value in metrics.items() if value is None} == {"causal_nll_bits_per_dim", *PRIOR}
-    assert metrics["images"] == 4
+    assert metrics["images"] == 5
     assert metrics["nll_bits_per_dim"] == pytest.approx(metrics["nll_nats_per_dim"] / 0.6931471805599453)
     # Level 0: 2 x 2 positions x 2 codebooks x 3 bits; level 1: 4 x 4 positions x 2 codebooks x 4 bits; 768 dims.
     assert metrics["code_bits_per_dim"] == pytest.approx((4 * 2 * 3 + 16 * 2 * 4) / 768)
@@ -81,13 +86,47 @@ def test_saved_model_needs_data(trained_run, capsys):
 
 def test_limit_and_split_choose_the_images(trained_run, capsys):
     assert evaluate(capsys, trained_run, "--limit", 3)["images"] == 3
-    assert evaluate(capsys, trained_run, "--split", "train")["images"] == 36
+    assert evaluate(capsys, trained_run, "--split", "train")["images"] == 35
+
+
+@pytest.mark.filterwarnings("default")
+def test_test_images_that_were_trained_on_are_told_of(trained_run, photos, tmp_path, capsys):
+    assert evaluate(capsys, trained_run, "--split", "test")["images"] == 5  # a warning would be an error
+    moved = tmp_path / "moved" / "test"
+    shutil.copytree(photos, moved)
+    (tmp_path / "moved" / "train").mkdir()
+    shutil.copy(photos / "001.png", tmp_path / "moved" / "train")
+    assert main(["evaluate", str(trained_run), "--data", str(tmp_path / "moved")]) == 0
+    assert "was trained on 35 of these 40 images: the figures flatter it" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_images_of_any_size_are_measured_whole_without_their_padding(trained_run, tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    for name, size in (("a.png", (20, 70)), ("b.png", (31, 17))):
+        (tmp_path / "test").mkdir(exist_ok=True)
+        (tmp_path / "train").mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / "test" / name)
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / "train" / name)
+    found = evaluate(capsys, trained_run, "--data", tmp_path)
+    model, nats, bits, dims = load_model(trained_run), 0.0, 0.0, 0
+    for name in ("a.png", "b.png"):
+        with Image.open(tmp_path / "test" / name) as picture:
+            image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        output = model(pad_to_multiple(image, 8))
+        shown = output.parameters[:, :, : image.shape[2], : image.shape[3]]
+        nats -= float(model.likelihood.log_prob(shown, image).sum())
+        bits += output.codes.num_bits()
+        dims += image.numel()
+    assert found["images"] == 2
+    assert found["nll_nats_per_dim"] == pytest.approx(nats / dims, rel=1e-5)
+    assert found["code_bits_per_dim"] == pytest.approx(bits / dims, rel=1e-9)
 
 
 def test_table_states_units_headline_first(trained_run, capsys):
     assert main(["evaluate", str(trained_run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "4 images"
+    assert lines[0] == "5 images"
     assert lines[1].split()[0] == "total"
     assert "bits/dim" in lines[1]
     assert any("what the paper reports, in bits" in line for line in lines)
@@ -106,8 +145,8 @@ def test_gray_images_do_not_fit_a_colour_model(trained_run, tmp_path, write_phot
 
 
 def test_size_that_the_strides_do_not_divide_names_the_multiple(trained_run, capsys):
-    assert main(["evaluate", str(trained_run), "--image-size", "12"]) == 1
-    assert "multiples of 8" in capsys.readouterr().err
+    assert main(["evaluate", str(trained_run), "--crop", "12"]) == 1
+    assert "--crop must be a multiple of 8, the stride of the model's coarsest level; got 12" in capsys.readouterr().err
 
 
 def test_run_without_a_model_yet_says_how_to_go_on(tmp_path, trained_run, capsys):

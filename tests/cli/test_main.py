@@ -43,8 +43,8 @@ def test_errors_are_one_message_without_usage_or_traceback(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "depthq evaluate: error: nowhere must be a folder with a trained model; there is none; "
-        "make one with depthq train\n"
+        "depthq evaluate: error: nowhere must be a folder with a trained model or a shipped one (photos-small, "
+        "cifar10-lossless, mnist-tiny); it is neither; make one with depthq train, or check the spelling\n"
     )
 
 

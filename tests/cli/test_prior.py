@@ -164,5 +164,5 @@ def test_report_shows_samples_above_the_nearest_training_images(run, capsys):
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "What the prior draws" in page
-    assert "nearest of\n    36 training images" in page
+    assert "nearest of\n    35 training images" in page
     assert "codes under the prior" in page

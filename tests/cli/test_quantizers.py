@@ -17,7 +17,7 @@ def test_every_verb_takes_its_run(quantizer, photos, tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out)["levels"][0]["perplexity"]) == 2
     assert main(["encode", str(run), "--split", "test", "--out", str(codes)]) == 0
     assert main(["decode", str(run), str(codes), "--out", str(tmp_path / "decoded")]) == 0
-    assert len(list((tmp_path / "decoded").iterdir())) == 4
+    assert len(list((tmp_path / "decoded").iterdir())) == 5
     assert main(["analyze", str(run), "--out", str(tmp_path / "analysis")]) == 0
     assert main(["report", str(run)]) == 0
     assert "Codebook health" in (run / "report.html").read_text()

@@ -16,7 +16,7 @@ def run(trained_run, tmp_path):
 
 def test_a_run_gets_its_page(run, photos, capsys):
     assert main(["report", str(run)]) == 0
-    assert f"{run / 'report.html'}: 4 images" in capsys.readouterr().out
+    assert f"{run / 'report.html'}: 5 images" in capsys.readouterr().out
     page = " ".join((run / "report.html").read_text().split())
     assert "<h1>demo</h1>" in page
     assert f"10 of 10 steps of 8 images from {photos.name}" in page

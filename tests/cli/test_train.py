@@ -39,7 +39,8 @@ def train(tmp_path, photos):
 def test_run_holds_what_the_design_says(train, tmp_path, capsys):
     assert train(*QUICK) == 0
     assert names(tmp_path) == ["run"]
-    assert names(tmp_path / "run") == ["checkpoints", "config.yaml", "metrics.jsonl", "model", "reconstructions"]
+    folder = ["checkpoints", "config.yaml", "metrics.jsonl", "model", "reconstructions", "training_images.npy"]
+    assert names(tmp_path / "run") == folder
     assert {"config.json", "model.safetensors"} <= set(names(tmp_path / "run" / "model"))
     assert names(tmp_path / "run" / "reconstructions") == ["step=00000002.png"]
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("validation_psnr_db") == 1
@@ -227,7 +228,7 @@ def test_corrupt_images_are_skipped_and_counted_on_request(train, tmp_path, writ
     data = write_photos(tmp_path / "data")
     (data / "007.png").write_bytes((data / "007.png").read_bytes()[:40])
     assert train(*QUICK, "--on-bad-image", "skip", data=data) == 0
-    warning = f"depthq train: warning: skipped 1 bad images of 36: {data / '007.png'}\n"
+    warning = f"depthq train: warning: skipped 1 bad images of 35: {data / '007.png'}\n"
     assert warning in capsys.readouterr().err
 
 

@@ -81,7 +81,7 @@ def test_codebook_size_beyond_every_type_is_refused_and_leaves_nothing(path):
 
 def test_what_is_not_known_has_no_column(path):
     write_codes(path, [CodesBatch(random_codes(2), ids=["a", "b"])], model_fingerprint=MAKER)
-    assert pq.read_schema(path).names == ["id", "level_0", "level_1"]
+    assert pq.read_schema(path).names == ["id", "level_0", "level_1", "shape_0", "shape_1"]
     (again,) = read_codes(path)
     assert (again.ids, again.labels, again.sizes) == (["a", "b"], None, None)
 
@@ -103,7 +103,21 @@ def test_header_tells_what_there_is_without_the_codes(path):
     write_codes(path, [random_codes(3), random_codes(2)], model_fingerprint=MAKER)
     header = read_header(path)
     assert (header.model_fingerprint, header.num_images) == (MAKER, 5)
-    assert (header.codebook_sizes, header.shapes) == (((8, 5), (300, 300)), ((2, 2, 2), (2, 4, 4)))
+    assert header.codebook_sizes == ((8, 5), (300, 300))
+
+
+def test_codes_of_images_of_several_sizes_lie_in_one_file(path):
+    batches = [random_codes(3), wider(random_codes(2, seed=1)), random_codes(1, seed=2)]
+    write_codes(path, batches, model_fingerprint=MAKER)
+    again = list(read_codes(path))
+    assert all(map(same, again, batches))
+    assert pq.read_table(path)["shape_1"].to_pylist() == [[2, 4, 4]] * 3 + [[2, 2, 8]] * 2 + [[2, 4, 4]]
+
+
+def wider(codes):
+    """The same codes on grids of half the height and twice the width."""
+    levels = (level.view(*level.shape[:2], level.shape[2] // 2, -1) for level in codes.levels)
+    return Codes(tuple(levels), codes.codebook_sizes)
 
 
 def write_version_1(path, batches, model_fingerprint):
@@ -148,11 +162,8 @@ def test_what_cannot_be_known_of_images_is_refused(known, message):
     [
         (random_codes(3, ((8, 5), (300, 301))), "batches must all have the same codebook sizes; got "),
         (
-            Codes(
-                tuple(level.transpose(2, 3).reshape(3, 2, 1, -1) for level in random_codes(3).levels),
-                ((8, 5), (300,) * 2),
-            ),
-            r"must all have the same shapes; got \(\(2, 1, 4\), \(2, 1, 16\)\) after \(\(2, 2, 2\), \(2, 4, 4\)\)",
+            Codes(tuple(level.flatten(2) for level in random_codes(3).levels), ((8, 5), (300, 300))),
+            r"must all have the same ranks; got \(2, 2\) after \(3, 3\)",
         ),
         (known_images(), r"same columns; got \('id', 'label', 'height', 'width'\) after \(\)"),
     ],
@@ -172,7 +183,8 @@ def test_codes_of_no_codebooks_are_refused(path):
 def test_each_level_takes_the_smallest_type_that_holds_its_codes(path):
     sizes = ((256,), (257,), (65537,))
     write_codes(path, [random_codes(1, sizes)], model_fingerprint=MAKER)
-    assert [str(field.type.value_type) for field in pq.read_schema(path)] == ["uint8", "uint16", "uint32"]
+    levels = list(pq.read_schema(path))[:3]
+    assert [str(field.type.value_type) for field in levels] == ["uint8", "uint16", "uint32"]
     (again,) = read_codes(path)
     assert same(again, random_codes(1, sizes))
 
@@ -188,7 +200,7 @@ def test_other_programs_can_read_it(path):
     write_codes(path, [batch], model_fingerprint=MAKER)
     table = pq.read_table(path)
     assert table.num_rows == 3
-    assert table.column_names == ["id", "label", "height", "width", "level_0", "level_1"]
+    assert table.column_names == ["id", "label", "height", "width", "level_0", "level_1", "shape_0", "shape_1"]
     assert [str(table.schema.field(name).type) for name in ("id", "label", "height")] == ["string", "int64", "int32"]
     first = table.slice(0, 1).to_pylist()[0]
     assert [first[name] for name in ("id", "label", "height", "width")] == ["a/1.png", 7, 4, 5]
@@ -266,8 +278,8 @@ def rewrite(path, **changes):
 
 def test_newer_format_is_refused(path):
     write_codes(path, [random_codes(1)], model_fingerprint=MAKER)
-    rewrite(path, format_version=3)
-    with pytest.raises(ValueError, match="must be of format 2 or before; got 3; update depthq"):
+    rewrite(path, format_version=4)
+    with pytest.raises(ValueError, match="must be of format 3 or before; got 4; update depthq"):
         read_codes(path)
 
 
@@ -276,17 +288,43 @@ def test_newer_format_is_refused(path):
     [
         {"codebook_sizes": [[2, 2], [2, 2]]},  # smaller than the codes
         {"codebook_sizes": [[8, 5]]},
-        {"shapes": [[2, 2, 3], [2, 4, 4]]},
-        {"shapes": [[2, 2, 2]]},
-        {"codebook_sizes": [[8, 5]], "shapes": [[2, 2, 2]]},
-        {"shapes": [[2, 4], [2, 4, 4]]},  # as many codes, but of another rank
-        {"shapes": 3},
+        {"codebook_sizes": [[8, 5], [300, 300], [300, 300]]},
+        {"codebook_sizes": [[8], [300, 300]]},
+        {"codebook_sizes": 3},
         {"model_fingerprint": 3},
     ],
 )
 def test_header_that_does_not_fit_the_codes_is_refused(path, changes):
     write_codes(path, [random_codes(5)], model_fingerprint=MAKER)
     rewrite(path, **changes)
+    with pytest.raises(ValueError, match="must be a whole file of codes"):
+        list(read_codes(path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shapes": [[2, 2, 3], [2, 4, 4]]},
+        {"shapes": [[2, 2, 2]]},
+        {"codebook_sizes": [[8, 5]], "shapes": [[2, 2, 2]]},
+        {"shapes": [[2, 4], [2, 4, 4]]},  # as many codes, but of another rank
+        {"shapes": 3},
+    ],
+)
+def test_header_of_version_1_that_does_not_fit_the_codes_is_refused(path, changes):
+    write_version_1(path, [random_codes(5)], MAKER)
+    rewrite(path, **changes)
+    with pytest.raises(ValueError, match="must be a whole file of codes"):
+        list(read_codes(path))
+
+
+@pytest.mark.parametrize("shape", [[2, 2, 3], [1, 2, 2], [2, -2, -2], [0, 2, 2]])
+def test_shape_that_does_not_fit_the_codes_is_refused(path, shape):
+    write_codes(path, [random_codes(5)], model_fingerprint=MAKER)
+    table = pq.read_table(path)
+    place = table.column_names.index("shape_0")
+    column = pa.array([shape] * 5, table.schema[place].type)
+    pq.write_table(table.set_column(place, table.schema[place], column), path)
     with pytest.raises(ValueError, match="must be a whole file of codes"):
         list(read_codes(path))
 

@@ -7,12 +7,15 @@ import torch
 from depthq.data import (
     DataError,
     HeldImages,
+    ImageBatches,
     Origin,
-    encoding_loader,
     evaluation_loader,
+    loaders,
     open_images,
+    open_whole_images,
     opening,
     training_loader,
+    whole,
 )
 
 NUM_IMAGES = 20
@@ -139,19 +142,62 @@ def test_evaluation_stops_at_the_limit(limit, expected):
     assert numbers(evaluation_loader(coordinates(num_images=5), batch_size=3, limit=limit)) == expected
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_encoding_sees_the_batches_of_evaluation_with_id_and_size(lazy_folder, write_images, num_workers):
-    write_images(lazy_folder, ["train/13.png"], size=(9, 7), start=13)
+def test_image_batches_are_the_crops_with_the_origin_of_each(lazy_folder):
     (lazy_folder / "train" / "05.png").write_bytes(b"no image")
     images = open_images(lazy_folder, "train", image_size=5, on_bad_image="skip")
     with pytest.warns(UserWarning, match="skipped 1 bad images"):
-        batches = list(encoding_loader(images, batch_size=8, num_workers=num_workers))
-    plain = list(evaluation_loader(images, batch_size=8))
-    assert all(torch.equal(batch.images, alone) for batch, alone in zip(batches, plain, strict=True))
+        batches = list(ImageBatches(images, batch_size=8, crop=5))
+    plain = torch.cat(list(evaluation_loader(images, batch_size=8)))
+    assert torch.equal(torch.cat([batch.images for batch in batches]), plain)
     origins = [origin for batch in batches for origin in batch.origins]
     assert images.label_type is None
     assert origins == [Origin(f"train/{number:02}.png") for number in range(NUM_IMAGES) if number != 5]
-    assert [size for batch in batches for size in batch.sizes] == [(8, 8)] * 12 + [(9, 7)] + [(8, 8)] * 6
+
+
+def test_whole_images_come_in_order_in_batches_of_one_size(lazy_folder, write_images):
+    write_images(lazy_folder, ["train/13.png"], size=(9, 7), start=13)
+    images = open_whole_images(lazy_folder, "train")
+    batches = list(ImageBatches(images, batch_size=8))
+    assert [tuple(batch.images.shape) for batch in batches] == [(8, 3, 8, 8), (5, 3, 8, 8), (1, 3, 9, 7), (6, 3, 8, 8)]
+    ids = [origin.id for batch in batches for origin in batch.origins]
+    assert ids == [f"train/{number:02}.png" for number in range(NUM_IMAGES)]
+    assert sum(len(batch) for batch in ImageBatches(images, batch_size=8, limit=15)) == 15
+
+
+def test_batches_of_large_images_are_small(monkeypatch):
+    monkeypatch.setattr(whole, "BATCH_PIXELS", 150)
+    batches = ImageBatches(coordinates(num_images=5), batch_size=64)
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    monkeypatch.setattr(whole, "BATCH_PIXELS", 63)
+    assert [len(batch) for batch in batches] == [1] * 5
+
+
+def test_decoded_images_are_kept_within_the_limit(lazy_folder, monkeypatch):
+    """All but the one that no longer fits are read once; batches are the same."""
+    images = open_images(lazy_folder, "train", image_size=5)
+    plain = list(training_loader(images, **SETTINGS))
+    reads = []
+    read = type(images).__getitem__
+    monkeypatch.setattr(type(images), "__getitem__", lambda self, index: reads.append(index) or read(self, index))
+    monkeypatch.setattr(loaders, "DECODED_CACHE_BYTES", 10**6)
+    kept = list(training_loader(images, **SETTINGS))
+    assert sorted(reads) == list(range(NUM_IMAGES))
+    assert all(map(torch.equal, kept, plain))
+    reads.clear()
+    monkeypatch.setattr(loaders, "DECODED_CACHE_BYTES", images.num_bytes)
+    monkeypatch.setattr(images, "num_bytes", 0)  # as if headers had told of less
+    assert all(map(torch.equal, training_loader(images, **SETTINGS), plain))
+    assert len(reads) <= NUM_IMAGES + 2
+
+
+def test_workers_read_what_memory_cannot_hold(lazy_folder, monkeypatch):
+    images = open_images(lazy_folder, "train", image_size=5)
+    assert training_loader(images, **SETTINGS).num_workers == 0
+    monkeypatch.setattr(loaders, "DECODED_CACHE_BYTES", images.num_bytes - 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    loader = training_loader(images, **SETTINGS)
+    assert loader.num_workers == 2
+    assert all(map(torch.equal, loader, training_loader(images, **SETTINGS, num_workers=1)))
 
 
 def test_a_new_source_of_ids_is_a_list_of_origins():
@@ -160,13 +206,13 @@ def test_a_new_source_of_ids_is_a_list_of_origins():
     origins = [Origin(f"bird {number}", name) for number, name in enumerate(names)]
     birds = HeldImages(coordinates(num_images=3).pixels, image_size=5, origins=origins)
     assert birds.label_type is str
-    (batch,) = encoding_loader(birds, batch_size=8)
+    (batch,) = ImageBatches(birds, batch_size=8)
     assert [(origin.id, origin.label) for origin in batch.origins] == [
         ("bird 0", "wren"),
         ("bird 1", "crow"),
         ("bird 2", "wren"),
     ]
-    assert batch.sizes == [(8, 8)] * 3
+    assert batch.images.shape == (3, 3, 8, 8)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -24,9 +24,9 @@ def test_folder_is_searched_recursively_and_sorted(tmp_path, write_images):
     write_images(tmp_path, ["b/2.PNG", "b/1.png", "a/x/3.jpeg", ".hidden/4.png", "a/.5.png"])
     (tmp_path / "notes.txt").touch()
     assert relative_names(tmp_path, "test") + relative_names(tmp_path, "train") == [
+        "b/2.PNG",
         "a/x/3.jpeg",
         "b/1.png",
-        "b/2.PNG",
     ]
 
 
@@ -37,11 +37,36 @@ def test_linked_folders_are_searched(tmp_path, write_images):
     assert relative_names(tmp_path / "images", "train") == ["link/2.png"]
 
 
-def test_every_tenth_image_of_a_single_split_is_for_testing(tmp_path, write_images):
-    write_images(tmp_path, [f"{number:02}.png" for number in range(25)])
-    test = relative_names(tmp_path, "test")
-    assert test == ["00.png", "10.png", "20.png"]
-    assert sorted(relative_names(tmp_path, "train") + test) == [f"{number:02}.png" for number in range(25)]
+def test_a_tenth_of_a_single_split_is_for_testing(tmp_path, write_images):
+    write_images(tmp_path, [f"{number:03}.png" for number in range(256)])
+    test, train = relative_names(tmp_path, "test"), relative_names(tmp_path, "train")
+    assert 15 <= len(test) <= 37
+    assert sorted(train + test) == [f"{number:03}.png" for number in range(256)]
+
+
+def test_another_image_moves_no_other_to_the_test_split(tmp_path, write_images):
+    write_images(tmp_path, [f"{number:02}.png" for number in range(30)])
+    before = set(relative_names(tmp_path, "train"))
+    assert len(before) == 28
+    for name in ("aaa.png", "05b.png", "zzz.png"):
+        write_images(tmp_path, [name])
+        assert set(relative_names(tmp_path, "train")) - {"aaa.png", "05b.png", "zzz.png"} == before
+
+
+def test_few_images_have_one_for_testing(tmp_path, write_images):
+    for count in range(2, 9):
+        write_images(tmp_path / str(count), [f"{number}.png" for number in range(count)])
+        assert len(relative_names(tmp_path / str(count), "test")) == 1
+
+
+def test_names_tell_an_image_from_others_in_another_folder_too(tmp_path, write_images, write_parquet):
+    write_images(tmp_path / "a", ["1.png", "x/2.png"])
+    write_images(tmp_path / "b", ["test/1.png", "train/2.png"])
+    size = (tmp_path / "a" / "x" / "2.png").stat().st_size
+    assert find_images(str(tmp_path / "a"), "all").names()[1] == f"2.png:{size}"
+    assert find_images(str(tmp_path / "b"), "train").names() == [f"2.png:{size}"]
+    file = write_parquet(tmp_path / "rows.parquet", range(3))
+    assert find_images(str(file), "all").names() == ["rows.parquet:0", "rows.parquet:1", "rows.parquet:2"]
 
 
 @pytest.mark.parametrize("held_out", ["test", "validation", "valid", "val", "Val"])
@@ -58,8 +83,8 @@ def test_test_subfolder_is_preferred_to_validation(tmp_path, write_images):
 
 def test_train_subfolder_alone_is_split(tmp_path, write_images):
     write_images(tmp_path, ["train/1.png", "train/2.png"])
-    assert relative_names(tmp_path, "test") == ["train/1.png"]
-    assert relative_names(tmp_path, "train") == ["train/2.png"]
+    assert relative_names(tmp_path, "test") == ["train/2.png"]
+    assert relative_names(tmp_path, "train") == ["train/1.png"]
 
 
 def test_folder_called_testimony_is_no_split(tmp_path, write_images):
@@ -123,7 +148,7 @@ def test_ids_of_parquet_rows_are_their_numbers_behind_the_file_in_a_folder(tmp_p
 
 def test_ids_and_labels_of_a_parquet_file_are_those_of_its_rows(tmp_path, write_parquet):
     file = write_parquet(tmp_path / "all.parquet", range(100, 112))
-    assert find_images(str(file), "test").origins([1]) == [Origin("10", 110)]
+    assert find_images(str(file), "test").origins([0]) == [Origin("6", 106)]
     assert ids(find_images(str(file), "all")) == [str(row) for row in range(12)]
     assert count_encoded_images(str(file)) == 12
 
@@ -151,8 +176,8 @@ def test_parquet_folders_may_be_the_splits(tmp_path, write_parquet):
 
 def test_single_parquet_file_is_split(tmp_path, write_parquet):
     file = write_parquet(tmp_path / "train.parquet", range(12))
-    assert names(find_images(str(file), "test")) == [f"row 0 of {file}", f"row 10 of {file}"]
-    assert len(find_images(str(file), "train")) == 10
+    assert names(find_images(str(file), "test")) == [f"row 6 of {file}"]
+    assert len(find_images(str(file), "train")) == 11
 
 
 def test_changed_parquet_file_is_read_anew(tmp_path, write_parquet):
@@ -221,7 +246,7 @@ def test_empty_cell_of_a_parquet_file_is_named(tmp_path):
     features = datasets.Features({"image": datasets.Image()})
     table = datasets.Dataset.from_dict({"image": [None, None]}, features=features)
     table.to_parquet(str(tmp_path / "a.parquet"))
-    (image,) = find_images(str(tmp_path), "test").read([0])
+    image, _ = find_images(str(tmp_path), "all").read([0, 1])
     assert image.name.startswith("row 0 of ")
     assert image.content == b""
 
@@ -258,7 +283,7 @@ def test_hub_splits_are_used_as_they_are(hub, write_parquet):
 
 def test_single_hub_split_is_split(hub, write_parquet):
     write_parquet(hub / "birds" / "train.parquet", range(12))
-    assert [len(find_images("birds", split)) for split in ("train", "test", "all")] == [10, 2, 12]
+    assert [len(find_images("birds", split)) for split in ("train", "test", "all")] == [11, 1, 12]
 
 
 def test_hub_data_set_without_images_raises(hub):

@@ -112,9 +112,12 @@ def test_missing_file_is_named(saved, missing):
 
 def test_name_that_is_nowhere_is_refused(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ValueError, match="gone/away must be a save_pretrained folder or a repository on the hub; got"):
+    with pytest.raises(
+        ValueError,
+        match=r"gone/away must be a shipped model .*, a save_pretrained folder or a repository on the hub; got",
+    ):
         DQAE.from_pretrained("gone/away")
-    with pytest.raises(ValueError, match=r"too/many/parts must be a save_pretrained folder or a repository"):
+    with pytest.raises(ValueError, match=r"too/many/parts must be a shipped model .* or a repository"):
         DQAE.from_pretrained("too/many/parts")
 
 

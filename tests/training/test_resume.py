@@ -53,8 +53,8 @@ MOMENTS = {
         """,
     "half-way through the model": """
         from depthq import DQAE as room
-        def save_pretrained(self, folder, original=room.save_pretrained):
-            original(self, folder)
+        def save_pretrained(self, folder, notes="", original=room.save_pretrained):
+            original(self, folder, notes)
             (folder / "model.safetensors").write_bytes(b"half")
             die()
         room.save_pretrained = save_pretrained

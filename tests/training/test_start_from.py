@@ -52,7 +52,7 @@ def test_weights_and_codebooks_are_carried_over(tmp_path, photos, trained_run, f
 def test_other_image_sizes_fit(tmp_path, write_photos, trained_run):
     model = load_model(trained_run)
     data = write_photos(tmp_path / "larger", size=32)
-    assert train(config(data, model.config), tmp_path / "run", start_from=model, progress=False).images == 4
+    assert train(config(data, model.config), tmp_path / "run", start_from=model, progress=False).images == 5
 
 
 def test_resumed_run_goes_on_from_its_checkpoint_not_from_the_model(

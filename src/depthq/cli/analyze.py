@@ -59,7 +59,7 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model_and_data(parser, help=f"{MODEL_HELP}, or a file of codes")
+    add_model_and_data(parser, whole=False, help=f"{MODEL_HELP}, or a file of codes")
     parser.add_argument(
         "--codebook_size", type=PositiveInt, nargs="+", help="K of an array's codebooks: one for all, or one of each"
     )
@@ -68,7 +68,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     options = parser.parse_args(_sizes_last(arguments))
     _check_options(options, has_split=any(argument.partition("=")[0] == "--split" for argument in arguments))
-    return Settings(model_and_data(options), options.codebook_size or [], options.compare, options.limit, options.out)
+    return Settings(
+        model_and_data(options, whole=False), options.codebook_size or [], options.compare, options.limit, options.out
+    )
 
 
 def _sizes_last(arguments: list[str]) -> list[str]:
@@ -86,7 +88,7 @@ def _sizes_last(arguments: list[str]) -> list[str]:
 def _check_options(options, *, has_split: bool) -> None:
     """Options that go together with a model or with a file of codes, but not with both."""
     if is_codes_file(options.model):
-        for name in ("compare", "data", "split", "image_size", "on_bad_image"):
+        for name in ("compare", "data", "split", "crop", "on_bad_image"):
             if has_split if name == "split" else getattr(options, name) is not None:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} must come with a model; got codes in {options.model}; leave it out")

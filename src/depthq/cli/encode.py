@@ -5,8 +5,9 @@ examples:
   depthq encode runs/photos --data my-photos/ --split train --out codes.parquet
 
 Takes all images of the data, those for training and those for testing together, unless --split names a part: image
-files in the order of their paths, rows as they come. Beside its codes each image keeps its id (path in the folder, or
-row), its original height and width, and its label where the data has a column of that name.
+files in the order of their paths, rows as they come; whole and of any size, unless --crop says otherwise. Beside its
+codes each image keeps its id (path in the folder, or row), its height and width, and its label where the data has a
+column of that name. What the first images take as codes stands beside what they take as PNG, and as JPEG of equal PSNR.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,16 +18,19 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
+from depthq.cli.compared import Compared
 from depthq.cli.model_and_data import (
-    BATCH_SIZE,
     ModelAndData,
     add_model_and_data,
+    batches_of,
     count_all_images,
     model_and_data,
     open_model_and_images,
 )
 from depthq.files import check_is_new
 from depthq.models import DQAE
+from depthq.pixels import pad_to_multiple
+from depthq.runs import load_prior
 
 if TYPE_CHECKING:
     from depthq.codes.file import CodesBatch
@@ -49,29 +53,33 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
-    from tqdm import tqdm  # here, with the rest that --help need not wait for
-
     from depthq.codes.file import write_codes
-    from depthq.data import encoding_loader
 
     check_is_new(settings.out)
     model, images = open_model_and_images(settings.source)
-    loader = encoding_loader(images, batch_size=BATCH_SIZE, limit=settings.limit)
-    label_type = images.label_type
-    batches = _encoded(model, tqdm(loader, unit="batch", delay=2, leave=False), label_type is not None)
+    label_type, compared = images.label_type, Compared(model, load_prior(settings.source.model))
+    batches = _encoded(
+        model, batches_of(images, settings.source, limit=settings.limit), label_type is not None, compared
+    )
     count = write_codes(settings.out, batches, model_fingerprint=model.fingerprint(), label_type=label_type)
     on_disk = settings.out.stat().st_size * 8 / count
+    skipped = f", {images.num_skipped} bad ones skipped" if images.num_skipped else ""
     print(
         f"{settings.out}: codes of {count} of {count_all_images(settings.source)} images "
-        f"(--split {settings.source.split}); {on_disk:.0f} bits per image on disk"
+        f"(--split {settings.source.split}{skipped}); {on_disk:.0f} bits per image on disk"
     )
+    print(compared.sentence())
 
 
-def _encoded(model: DQAE, batches: "Iterable[ImageBatch]", has_labels: bool) -> "Iterator[CodesBatch]":
+def _encoded(
+    model: DQAE, batches: "Iterable[ImageBatch]", has_labels: bool, compared: Compared
+) -> "Iterator[CodesBatch]":
     from depthq.codes.file import CodesBatch
 
     for batch in batches:
-        codes = model.encode(batch.images.to(model.device)).to("cpu")
+        codes = model.encode(pad_to_multiple(batch.images.to(model.device), model.config.image_multiple))
+        compared.update(batch.images, codes)
         ids = [origin.id for origin in batch.origins]
         labels = [origin.label for origin in batch.origins] if has_labels else None
-        yield CodesBatch(codes, ids, labels, batch.sizes)
+        sizes = [(batch.images.shape[2], batch.images.shape[3])] * len(batch)
+        yield CodesBatch(codes.to("cpu"), ids, labels, sizes)

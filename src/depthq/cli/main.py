@@ -1,10 +1,12 @@
 """depthq VERB ...: finds the verb's module, parses its arguments, and turns errors into exit codes."""
 
+import os
 import re
 import sys
 import warnings
-from argparse import ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -28,21 +30,36 @@ VERBS = {
     "compress": "turn images into one small file, without loss if wanted",
     "decompress": "turn such a file back into images",
     "density": "describe features of any network by trained codebooks",
-    "info": "show levels, code shapes, bits and parameters of a model",
+    "info": "show levels, code shapes, bits and parameters of a model; the shipped ones with --list",
+    "completion": "print what makes a shell complete verbs and options",
 }
 MORE_EXTRAS = {"analyze": ["report"], "report": ["report"], "compress": ["coding"], "decompress": ["coding"]}
 """What verbs want beside [train]."""
+_QUIET = "--quiet"
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one verb, and let whoever reads what it prints stop early, as head does.
+
+    Returns and arguments: as `run_verb`.
+    """
+    try:
+        code = run_verb(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own flush at the end is quiet
+        return 0
+    return code
+
+
+def run_verb(arguments: list[str]) -> int:
     """Run one verb.
 
     Returns:
         0 on success, 1 if data, files or training failed or a package is missing, 2 if the command itself was wrong,
         130 if interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else USAGE_ERROR
@@ -76,18 +93,21 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
     Raises:
         MissingExtraError: If a package of these extras is missing.
     """
+    is_quiet, arguments = _QUIET in arguments, [argument for argument in arguments if argument != _QUIET]
     try:
         settings = command.parse(_parser(command, name), [with_underscores(argument) for argument in arguments])
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
     except (ArgumentError, ValueError) as error:
-        _say(f"{name}: error: {error}\n({name} --help shows all options, and examples)")
+        _say(f"{name}: error: {_with_dashes(str(error))}\n({name} --help shows all options, and examples)")
         return USAGE_ERROR
     check_installed(*extras)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _progress(is_quiet):
             warnings.showwarning = lambda message, *_: _say(f"{name}: warning: {message}")
             command.run(settings)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         _say(f"{name}: error: {error}")
         return DATA_ERROR
@@ -100,14 +120,30 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
 def _parser(command: ModuleType, name: str) -> "ArgumentParser":
     from jsonargparse import ArgumentParser, set_parsing_settings
 
+    from depthq.cli.help import HelpFormatter
+
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return ArgumentParser(
+    parser = ArgumentParser(
         prog=name,
         description=command.__doc__,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,  # the preset is read ahead of the parser, which knows no abbreviations
     )
+    parser.add_argument(_QUIET, action="store_true", help="show no progress; errors, warnings and results are shown")
+    return parser
+
+
+@contextmanager
+def _progress(is_quiet: bool) -> Iterator[None]:
+    """Whether the command shows how far it has come; without the packages that do so there is nothing to tell."""
+    if not is_installed("tqdm"):
+        yield
+        return
+    from depthq.progress import quiet
+
+    with quiet(is_quiet):
+        yield
 
 
 def _say(message: str) -> None:
@@ -118,6 +154,11 @@ def _say(message: str) -> None:
 def _overview() -> str:
     verbs = "\n".join(f"  {verb:12} {what}" for verb, what in VERBS.items())
     return f"usage: depthq VERB ...\n\n{verbs}\n\nExamples and all options of a verb: depthq VERB --help"
+
+
+def _with_dashes(message: str) -> str:
+    """Options as the documents spell them."""
+    return re.sub(r"--[a-z][a-z0-9_]*", lambda name: name.group().replace("_", "-"), message)
 
 
 def with_underscores(argument: str) -> str:

@@ -1,11 +1,13 @@
 """What evaluate, reconstruct and encode share: a trained model and the images to run it on."""
 
+import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
@@ -13,15 +15,16 @@ from torch import Tensor
 
 from depthq.data import Split
 from depthq.models import DQAE
-from depthq.runs import is_run, load_model, load_run_settings
+from depthq.runs import is_run, load_model, load_run_settings, load_training_images, name_hashes
+from depthq.weights import SHIPPED, shipped_folder
 
 if TYPE_CHECKING:
-    from depthq.data import ImageDataset
+    from depthq.data import ImageBatch, ImageDataset
 
 # One batch size for all verbs: the last bit of a convolution may depend on it, and codes must decode to exactly
 # what reconstruct shows.
 BATCH_SIZE = 64
-MODEL_HELP = "a run of depthq train, or a save_pretrained folder"
+MODEL_HELP = "a run of depthq train, a save_pretrained folder, or the name of a shipped model (depthq info --list)"
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,31 @@ class ModelAndData:
     model: Path
     data: str | None
     split: Split
-    image_size: int | None
+    crop: int | None
+    """Side of the centre crops; None: whole images, or crops as the run was trained, which `whole` says."""
+    whole: bool
+    """Whether images are whole where `crop` is not given."""
     on_bad_image: Literal["raise", "skip"] | None
     device: str
 
 
 def add_model(parser: ArgumentParser, *, help: str = MODEL_HELP) -> None:
-    parser.add_argument("model", type=Path, help=help)
+    parser.add_argument("model", type=model_folder, help=help)
     parser.add_argument("--device", type=device_name, default="cpu", help="cpu, cuda, cuda:1, ...")
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model: as named, or of the shipped one of that name if there is no such folder."""
+    return Path(name) if Path(name).exists() else shipped_folder(name) or Path(name)
+
+
+def check_is_no_shipped_model(model: Path) -> None:
+    """Raise ValueError for a model inside the package, whose folder is not to be written into."""
+    if model in [shipped_folder(name) for name in SHIPPED]:
+        raise ValueError(
+            f"the model must be one of your own, into whose folder this command writes; got the shipped {model.name}; "
+            f"copy it first: cp -r {model} my-{model.name}"
+        )
 
 
 def device_name(name: str) -> str:
@@ -49,14 +69,15 @@ def device_name(name: str) -> str:
     return name
 
 
-def add_model_and_data(parser: ArgumentParser, *, split: Split = "test", help: str = MODEL_HELP) -> None:
+def add_model_and_data(
+    parser: ArgumentParser, *, split: Split = "test", whole: bool = True, help: str = MODEL_HELP
+) -> None:
     """Options of a model and its images; `split` is taken unless the user names one."""
     add_model(parser, help=help)
     parser.add_argument("--data", type=str, help="as for train; by default what the run was trained on")
     parser.add_argument("--split", type=Split, default=split, help="which part of the data")
-    parser.add_argument(
-        "--image_size", type=PositiveInt, help="side of the centre crops; by default as the run was trained"
-    )
+    usual = "whole images of any size" if whole else "as the run was trained"
+    parser.add_argument("--crop", type=PositiveInt, help=f"side of centre crops in pixels; by default {usual}")
     parser.add_argument(
         "--on_bad_image",
         type=Literal["raise", "skip"],
@@ -64,26 +85,34 @@ def add_model_and_data(parser: ArgumentParser, *, split: Split = "test", help: s
     )
 
 
-def model_and_data(options) -> ModelAndData:
+def model_and_data(options, *, whole: bool = True) -> ModelAndData:
+    """What the options of `add_model_and_data` say; `whole` as there."""
     return ModelAndData(
-        options.model, options.data, options.split, options.image_size, options.on_bad_image, options.device
+        options.model, options.data, options.split, options.crop, whole, options.on_bad_image, options.device
     )
 
 
 def load(settings: ModelAndData, *, limit: int | None = None) -> tuple[DQAE, Iterator[Tensor]]:
-    """The model, and batches of uint8 images (B, C, S, S) on its device with a progress bar.
+    """The model, and batches of images uint8 (B, C, H, W) with a progress bar.
 
     Raises:
         ValueError: If there is no model, no data, or the one cannot take the other.
     """
-    from tqdm import tqdm  # here, with the rest that --help need not wait for
-
-    from depthq.data import evaluation_loader
-
     model, images = open_model_and_images(settings)
-    loader = evaluation_loader(images, batch_size=BATCH_SIZE, limit=limit)
-    batches = tqdm(loader, unit="batch", delay=2, leave=False)
-    return model, (batch.to(model.device) for batch in batches)
+    return model, (batch.images for batch in batches_of(images, settings, limit=limit))
+
+
+def batches_of(images: "ImageDataset", settings: ModelAndData, *, limit: int | None = None) -> "Iterator[ImageBatch]":
+    """The images, whole or cropped, with a progress bar."""
+    from depthq.data import ImageBatches  # here, with the rest that --help need not wait for
+    from depthq.progress import of_a_pass, progress_bar
+
+    crop = None if settings.whole and settings.crop is None else images.image_size
+    batches = ImageBatches(images, batch_size=BATCH_SIZE, limit=limit, crop=crop)
+    with progress_bar(total=batches.num_images, **of_a_pass("image")) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
 
 
 def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]":
@@ -92,11 +121,22 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
     Raises:
         ValueError: If there is no model, no data, or the one cannot take the other.
     """
-    from depthq.data import DataError, open_images
+    from depthq.data import DataError, open_images, open_whole_images
 
     model = load_model(settings.model).to(settings.device)
-    source, image_size, on_bad_image = _source(settings)
-    images = open_images(source, settings.split, image_size=image_size, on_bad_image=on_bad_image)
+    source, crop, on_bad_image = _source(settings)
+    if crop is None and settings.whole:
+        images = open_whole_images(source, settings.split, on_bad_image=on_bad_image)
+    else:
+        try:
+            images = open_images(source, settings.split, image_size=crop, on_bad_image=on_bad_image)
+        except DataError as error:  # what Python calls image_size is an option of another name here
+            raise DataError(str(error).replace("image_size", "--crop")) from error
+        if images.image_size % model.config.image_multiple:
+            raise DataError(
+                f"--crop must be a multiple of {model.config.image_multiple}, the stride of the model's coarsest "
+                f"level; got {images.image_size}; give another"
+            )
     if images.num_channels != model.config.image_channels:
         raise DataError(
             f"images in {source} must have {model.config.image_channels} channels, as the model has; "
@@ -105,12 +145,27 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
     return model, images
 
 
+def warn_of_trained_on(model: Path, images: "ImageDataset", *, limit: int | None = None) -> None:
+    """Warn if the model was trained on some of the images, as far as their names and sizes in bytes tell."""
+    trained_on = load_training_images(model)
+    if trained_on is None:
+        return
+    names = name_hashes(images.names()[:limit])
+    seen = int(np.isin(names, trained_on).sum())
+    if seen:
+        warnings.warn(
+            f"{model} was trained on {seen} of these {len(names)} images: the figures flatter it; "
+            "measure images that it has not seen",
+            stacklevel=2,
+        )
+
+
 def count_all_images(settings: ModelAndData) -> int:
     """How many images the data has, whatever their split."""
     from depthq.data import count_images
 
-    source, image_size, _ = _source(settings)
-    return count_images(source, image_size=image_size)
+    source, crop, _ = _source(settings)
+    return count_images(source, image_size=crop)
 
 
 def _source(settings: ModelAndData) -> tuple[str, int | None, Literal["raise", "skip"]]:
@@ -119,5 +174,7 @@ def _source(settings: ModelAndData) -> tuple[str, int | None, Literal["raise", "
     source = settings.data or trained.get("data")
     if source is None:
         raise ValueError(f"--data must be given, as {settings.model} is not a run that knows its own")
-    image_size = settings.image_size or (trained.get("image_size") if source == trained.get("data") else None)
-    return source, image_size, settings.on_bad_image or trained.get("on_bad_image", "raise")
+    crop = settings.crop
+    if crop is None and source == trained.get("data") and (not settings.whole or source == "bundled"):
+        crop = trained.get("image_size")
+    return source, crop, settings.on_bad_image or trained.get("on_bad_image", "raise")

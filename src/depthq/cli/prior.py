@@ -19,9 +19,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from depthq.cli.model_and_data import (
     BATCH_SIZE,
-    MODEL_HELP,
     ModelAndData,
     add_model_and_data,
+    check_is_no_shipped_model,
     model_and_data,
     open_model_and_images,
 )
@@ -47,14 +47,14 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model_and_data(parser, split="train", help=MODEL_HELP)
+    add_model_and_data(parser, split="train", whole=False)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in MODEL/prior")
     parser.add_class_arguments(PriorConfig)
     parser.add_class_arguments(PriorTrainingConfig)
     parser.add_class_arguments(Hardware)
     options = parser.parse_args(arguments)
     return Settings(
-        source=model_and_data(options),
+        source=model_and_data(options, whole=False),
         prior=_pick(PriorConfig, options),
         training=_pick(PriorTrainingConfig, options),
         hardware=_pick(Hardware, options),
@@ -71,6 +71,7 @@ def run(settings: Settings) -> None:
 
     from depthq.training import train_prior
 
+    check_is_no_shipped_model(settings.source.model)
     folder = RunFolder(settings.source.model).prior
     _check_start(settings, folder)
     codes = _codes(settings.source)
@@ -115,11 +116,10 @@ def _codes(source: ModelAndData) -> "Codes":
 
 
 def _encoded(model: "DQAE", images: Any) -> "Iterator[Codes]":
-    from tqdm import tqdm
-
     from depthq.data import evaluation_loader
+    from depthq.progress import progress
 
-    for batch in tqdm(evaluation_loader(images, batch_size=BATCH_SIZE), unit="batch", delay=2, leave=False):
+    for batch in progress(evaluation_loader(images, batch_size=BATCH_SIZE), what="encoding", unit="batch"):
         yield model.encode(batch.to(model.device)).to("cpu")
 
 

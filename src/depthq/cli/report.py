@@ -34,10 +34,10 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model_and_data(parser)
+    add_model_and_data(parser, whole=False)
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
     options = parser.parse_args(arguments)
-    return Settings(model_and_data(options), options.limit)
+    return Settings(model_and_data(options, whole=False), options.limit)
 
 
 def run(settings: Settings) -> None:

@@ -75,16 +75,15 @@ def _open_array(path: Path) -> np.ndarray:
 
 
 def _count_codes_file(path: Path, codebook_sizes: Sequence[int], limit: int | None) -> CodeCounts:
-    from tqdm import tqdm  # here, with what reads parquet: --help need not wait for them
-
-    from depthq.codes.file import read_codes, read_header
+    from depthq.codes.file import read_codes, read_header  # here: --help need not wait for what reads parquet
+    from depthq.progress import progress
 
     sizes = read_header(path).codebook_sizes
     told = [tuple(codebook_sizes) * (len(level) if len(codebook_sizes) == 1 else 1) for level in sizes]
     if codebook_sizes and tuple(told) != sizes:
         raise ValueError(f"--codebook-size must be what {path} says, {sizes}; got {list(codebook_sizes)}; leave it out")
     counts, left = CodeCounts(sizes, limit_bytes=TABLES_LIMIT_BYTES), limit
-    for batch in tqdm(read_codes(path), unit="batch", delay=2, leave=False):
+    for batch in progress(read_codes(path), unit="batch"):
         codes = batch.codes[:left]
         if len(codes) == 0:
             break

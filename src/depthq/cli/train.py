@@ -39,6 +39,7 @@ class Settings:
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     """Defaults from the preset, or from the run that is resumed; then the YAML file; then the command line."""
     early = _early(arguments)
+    parser.description = f"{__doc__}\n{_preset_table()}"
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
     parser.add_argument("--preset", type=str, default="small", help=f"one of {', '.join(PRESETS)}")
@@ -116,6 +117,19 @@ def _preset(name: str) -> dict:
     model = asdict(PRESETS[name])
     model.pop("image_channels")  # the data decides
     return model | asdict(TRAINING_PRESETS[name])
+
+
+def _preset_table() -> str:
+    """What sets the presets apart."""
+    shown = ("likelihood", "num_codebooks", "codebook_size", "codebook_dim", "channels", "num_residual_blocks")
+    shown += ("steps", "batch_size", "learning_rate")
+    presets = {name: _preset(name) for name in PRESETS}
+    lines = ["".join([f"{'preset':22}", *(f"{name:>18}" for name in presets)])]
+    for option in shown:
+        values = [preset[option] for preset in presets.values()]
+        texts = [str(list(value) if isinstance(value, tuple) else value) for value in values]
+        lines.append("".join([f"{'--' + option.replace('_', '-'):22}", *(f"{text:>18}" for text in texts)]))
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _names(kind: type) -> list[str]:

@@ -1,9 +1,10 @@
-"""codes.parquet: one row per image, what is known of the image, one column per level, and what decodes them again.
+"""codes.parquet: one row per image, what is known of the image, its codes, and what decodes them again.
 
-Columns, in this order: `id` (string), `label` (int64 or string), `height` and `width` (of the original image, in
-pixels), each where the source of the images has it; then `level_0`, `level_1`, ..., lists of fixed length that hold
-(M, *positions) of a level in row-major order. What turns them back into `Codes` is a JSON object under the key `depthq`
-of the file's metadata: `format_version`, `model_fingerprint`, and per level `codebook_sizes` and `shapes`.
+Columns, in this order: `id` (string), `label` (int64 or string), `height` and `width` (of the image that was encoded,
+in pixels), each where the source of the images has it; then `level_0`, `level_1`, ..., lists that hold (M, *positions)
+of a level in row-major order, and `shape_0`, `shape_1`, ..., that shape, which may differ from image to image. What
+turns them back into `Codes` is a JSON object under the key `depthq` of the file's metadata: `format_version`,
+`model_fingerprint`, and per level `codebook_sizes`.
 """
 
 import json
@@ -26,8 +27,9 @@ with explain_missing():
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # version 1 knew nothing of the images but their codes
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
+"""Version 1 knew nothing of the images but their codes; until version 2 all had one shape, which the header told."""
 METADATA_KEY = b"depthq"
 
 Label = int | str | None
@@ -41,7 +43,7 @@ class CodesBatch:
         codes: Of B images.
         ids: What tells each image of the source from all others.
         labels: Of each image, all int or all str; None for an image without.
-        sizes: Original (height, width) of each image in pixels, before it was cropped.
+        sizes: (height, width) of each image that was encoded in pixels, before it was padded.
 
     Raises:
         ValueError: If there is not one of each per image, or it is of another kind.
@@ -74,9 +76,9 @@ class CodesHeader:
     """`DQAE.fingerprint` of the model that made the codes; None for codes that no DQ-AE made."""
     codebook_sizes: tuple[tuple[int, ...], ...]
     """Per level, K of each codebook."""
-    shapes: tuple[tuple[int, ...], ...]
-    """Per level, (M, *positions)."""
     num_images: int
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    """Per level, (M, *positions) of all images, in a file of version 2 or before; None: each row tells its own."""
 
 
 def write_codes(
@@ -93,7 +95,7 @@ def write_codes(
 
     Args:
         path: The file; one that is there is replaced.
-        batches: Codes with the same codebooks and positions, bare or with what is known of their images.
+        batches: Codes with the same codebooks, bare or with what is known of their images; each batch of one shape.
         model_fingerprint: `DQAE.fingerprint` of the model that made them; None if it was no DQ-AE.
         label_type: What labels are, for where the first batch may have none to tell by; None: as its labels, and int
             where it has none.
@@ -102,7 +104,7 @@ def write_codes(
         The number of images written.
 
     Raises:
-        ValueError: If there are no batches, they differ in codebooks, positions, or in what is known of their images,
+        ValueError: If there are no batches, they differ in codebooks, rank, or in what is known of their images,
             labels are of another type, or levels have no codebooks or one of more than 2**32 codes.
     """
     whole = (batch if isinstance(batch, CodesBatch) else CodesBatch(batch) for batch in batches)
@@ -170,19 +172,32 @@ def _batch(table: pa.Table, header: CodesHeader) -> CodesBatch:
     }
     if any(None in columns.get(name, ()) for name in ("id", "height", "width")):
         raise ValueError("an image without its id or size")
-    if f"level_{len(header.shapes)}" in table.column_names:
-        raise ValueError(f"more levels than the {len(header.shapes)} of the header")
-    levels = [_read_level(table[f"level_{index}"], shape) for index, shape in enumerate(header.shapes)]
+    num_levels = len(header.codebook_sizes)
+    if f"level_{num_levels}" in table.column_names:
+        raise ValueError(f"more levels than the {num_levels} of the header")
+    shapes = header.shapes or [_read_shape(table[f"shape_{index}"]) for index in range(num_levels)]
+    levels = [_read_level(table[f"level_{index}"], shape) for index, shape in enumerate(shapes)]
     sizes = list(zip(columns["height"], columns["width"], strict=True)) if "height" in columns else None
     return CodesBatch(Codes(tuple(levels), header.codebook_sizes), columns.get("id"), columns.get("label"), sizes)
+
+
+def _read_shape(column: pa.ChunkedArray) -> tuple[int, ...]:
+    """(M, *positions), the same for all images of a batch."""
+    shapes = {tuple(shape) for shape in column.to_pylist()}
+    if len(shapes) != 1:
+        raise ValueError(f"a batch with codes of several shapes, {sorted(shapes)}")
+    return shapes.pop()
 
 
 def _read_level(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Tensor:
     """int64 (B, M, *positions)."""
     lists = column.combine_chunks()
-    if lists.null_count or lists.type.list_size != math.prod(shape):
-        raise ValueError(f"codes of {lists.type}, {lists.null_count} of them missing, where the header says {shape}")
-    return torch.from_numpy(lists.flatten().to_numpy().astype(np.int64)).view(-1, *shape)
+    codes = lists.flatten().to_numpy()
+    is_fixed = pa.types.is_fixed_size_list(lists.type)
+    lengths = {lists.type.list_size} if is_fixed else set(lists.value_lengths().to_pylist())
+    if lists.null_count or lengths != {math.prod(shape)}:
+        raise ValueError(f"codes of {lists.type}, {lists.null_count} of them missing, where their shape is {shape}")
+    return torch.from_numpy(codes.astype(np.int64)).view(-1, *shape)
 
 
 @contextmanager
@@ -206,11 +221,15 @@ def _header(file: pq.ParquetFile, path: Path) -> CodesHeader:
     if version not in READABLE_VERSIONS:
         raise ValueError(f"{path} must be of format {FORMAT_VERSION} or before; got {version}; update depthq")
     with _explained(path):
-        maker, sizes, shapes = (content[key] for key in ("model_fingerprint", "codebook_sizes", "shapes"))
-        if not isinstance(maker, str | None) or len(sizes) != len(shapes):
+        maker, sizes = content["model_fingerprint"], _of_levels(content["codebook_sizes"])
+        shapes = _of_levels(content["shapes"]) if version < FORMAT_VERSION else None
+        if not isinstance(maker, str | None) or (shapes is not None and len(sizes) != len(shapes)):
             raise ValueError(f"a header of model {maker}, codebook sizes {sizes} and shapes {shapes}")
-        sizes, shapes = (tuple(tuple(map(int, level)) for level in levels) for levels in (sizes, shapes))
-        return CodesHeader(maker, sizes, shapes, file.metadata.num_rows)
+        return CodesHeader(maker, sizes, file.metadata.num_rows, shapes)
+
+
+def _of_levels(values: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(map(int, level)) for level in values)
 
 
 @contextmanager
@@ -236,21 +255,21 @@ def _schema(batch: CodesBatch, model_fingerprint: str | None, label_type: type) 
         "format_version": FORMAT_VERSION,
         "model_fingerprint": model_fingerprint,
         "codebook_sizes": codes.codebook_sizes,
-        "shapes": codes.shapes,
     }
     types = {"id": pa.string(), "label": pa.string() if label_type is str else pa.int64()}
     of_images = [pa.field(name, types.get(name, pa.int32())) for name in _of_images(batch)]
     levels = [
-        pa.field(f"level_{index}", pa.list_(_smallest_type(max(sizes)), math.prod(shape)))
-        for index, (sizes, shape) in enumerate(zip(codes.codebook_sizes, codes.shapes, strict=True))
+        pa.field(f"level_{index}", pa.large_list(_smallest_type(max(sizes))))
+        for index, sizes in enumerate(codes.codebook_sizes)
     ]
-    return pa.schema([*of_images, *levels], metadata={METADATA_KEY: json.dumps(header)})
+    shapes = [pa.field(f"shape_{index}", pa.list_(pa.int32(), len(shape))) for index, shape in enumerate(codes.shapes)]
+    return pa.schema([*of_images, *levels, *shapes], metadata={METADATA_KEY: json.dumps(header)})
 
 
 def _check_alike(batch: CodesBatch, first: CodesBatch) -> None:
     for name, ours, others in (
         ("codebook sizes", batch.codes.codebook_sizes, first.codes.codebook_sizes),
-        ("shapes", batch.codes.shapes, first.codes.shapes),
+        ("ranks", tuple(map(len, batch.codes.shapes)), tuple(map(len, first.codes.shapes))),
         ("columns", tuple(_of_images(batch)), tuple(_of_images(first))),
     ):
         if ours != others:
@@ -285,7 +304,10 @@ def _table(batch: CodesBatch, schema: pa.Schema) -> pa.Table:
     for index, level in enumerate(batch.codes.levels):
         kind = schema.field(f"level_{index}").type
         flat = level.cpu().flatten().numpy().astype(kind.value_type.to_pandas_dtype())
-        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind))
+        starts = np.arange(len(level) + 1) * level[0].numel()
+        columns.append(pa.LargeListArray.from_arrays(pa.array(starts), pa.array(flat), type=kind))
+    for index, shape in enumerate(batch.codes.shapes):
+        columns.append(pa.array([shape] * len(batch.codes), schema.field(f"shape_{index}").type))
     return pa.table(columns, schema=schema)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from depthq.codes import Codes
 
 MAGIC = b"DQ"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _LOSSLESS, _ARCHIVE = 1, 2
 _MODEL_ID_BYTES = 4
 _PIXELS_PER_BYTE = 1024

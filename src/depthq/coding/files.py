@@ -148,9 +148,9 @@ class Archive:
         count, _, height, width = images.shape
         padded = pad_to_multiple(images.cpu(), self.model.config.image_multiple)
         codes = self.model.encode(padded.to(self.model.device)).to("cpu")
-        offset, stream = self._coder.encode(codes, padded if lossless else None)
+        offset, stream = self._coder.encode(codes, images.cpu() if lossless else None)
         crc = codes_crc((self.model_id, count, height, width, offset), codes)
-        return Chunk(count, height, width, offset, crc, stream, pixels_crc(padded) if lossless else None)
+        return Chunk(count, height, width, offset, crc, stream, pixels_crc(images.cpu()) if lossless else None)
 
     def _images(self, chunk: Chunk, preview: bool) -> Tensor:
         """uint8 (B, C, H, W)."""
@@ -166,7 +166,7 @@ class Archive:
             if chunk.pixels_crc is None or preview:
                 images = self.model.decode(codes.to(self.model.device)).cpu()
             else:
-                images = self._coder.decode_pixels(chunk.offset, decoder, codes)
+                images = self._coder.decode_pixels(chunk.offset, decoder, codes, (chunk.height, chunk.width))
                 if pixels_crc(images) != chunk.pixels_crc:
                     raise FileError(_DIFFERS.format("pixels"))
         except AssertionError as error:  # what constriction makes of bytes that no encoder wrote

@@ -11,7 +11,7 @@ from depthq.coding.coder import SymbolDecoder, SymbolEncoder
 from depthq.coding.integers import NIBBLE, NUM_OFFSETS, Grid, NearBoundaryError, SubPixels, code_frequencies, sub_pixels
 from depthq.likelihoods import Likelihood
 from depthq.models import DQAE
-from depthq.priors import CodePrior, UniformPrior
+from depthq.priors import CodePrior, Steps, UniformPrior, cut, grids_of, tiles_of
 from depthq.priors import Grid as LevelGrid
 
 _BLOCK_PIXELS = 32_768
@@ -38,8 +38,8 @@ class StreamCoder:
         """The grid's offset and the stream of B images.
 
         Args:
-            codes: Of the images.
-            images: uint8 (B, C, H, W), to code them without loss too; None: the codes alone.
+            codes: Of the images, padded to what the model's strides divide.
+            images: uint8 (B, C, H, W), not padded, to code them without loss too; None: the codes alone.
 
         Raises:
             ValueError: If no offset will do, or the likelihood is a density.
@@ -59,17 +59,25 @@ class StreamCoder:
     @torch.no_grad()
     def decode_codes(self, offset: int, decoder: SymbolDecoder, batch_size: int, grids: Sequence[LevelGrid]) -> Codes:
         """The codes of B images on grids (H, W) per level."""
-        grid = Grid(offset, careful=False)
-        steps = self._prior().steps(batch_size, grids)
-        while (logits := steps.next_logits()) is not None:
-            steps.push(torch.stack([decoder.get(code_frequencies(of_code, grid)) for of_code in logits], dim=1))
-        return steps.codes()
+        grid, prior = Grid(offset, careful=False), self._prior()
+        parts = tiles_of(prior, grids)
+        if not parts:
+            return _decode_codes(prior.steps(batch_size, grids), grid, decoder)
+        levels = [
+            torch.zeros((batch_size, len(sizes), *of_level), dtype=torch.int64)
+            for sizes, of_level in zip(prior.codebook_sizes, grids, strict=True)
+        ]
+        for tiles in parts:
+            codes = _decode_codes(prior.steps(batch_size * tiles.down * tiles.across, tiles.grids), grid, decoder)
+            for level, part, scale in zip(levels, codes.levels, tiles.scales, strict=True):
+                tiles.paste(part, level, scale)
+        return Codes(tuple(levels), prior.codebook_sizes)
 
     @torch.no_grad()
-    def decode_pixels(self, offset: int, decoder: SymbolDecoder, codes: Codes) -> Tensor:
-        """uint8 (B, C, H, W) of images whose codes are decoded."""
+    def decode_pixels(self, offset: int, decoder: SymbolDecoder, codes: Codes, size: tuple[int, int]) -> Tensor:
+        """uint8 (B, C, H, W) of images of size (H, W) whose codes are decoded."""
         grid, likelihood = Grid(offset, careful=False), self.likelihood
-        hidden = self.model.hidden(codes)
+        hidden = self._hidden(codes, size)
         batch, _, height, width = hidden.shape
         images = torch.zeros((batch, likelihood.image_channels, height, width), dtype=torch.uint8)
         values = images.flatten(2)
@@ -92,7 +100,12 @@ class StreamCoder:
         return UniformPrior(sizes, [(1, 1)] * len(sizes)) if self.prior is None else self.prior
 
     def _put_codes(self, codes: Codes, grid: Grid, encoder: SymbolEncoder) -> None:
-        steps = self._prior().steps(len(codes), [(level.shape[2], level.shape[3]) for level in codes.levels])
+        parts = tiles_of(self._prior(), grids_of(codes))
+        for part in [cut(codes, tiles) for tiles in parts] if parts else [codes]:
+            self._put_tiles(part, grid, encoder)
+
+    def _put_tiles(self, codes: Codes, grid: Grid, encoder: SymbolEncoder) -> None:
+        steps = self._prior().steps(len(codes), grids_of(codes))
         while (logits := steps.next_logits()) is not None:
             known = steps.read(codes.levels[steps.group.level])
             for of_code, code in zip(logits, known.unbind(1), strict=True):
@@ -126,7 +139,7 @@ class StreamCoder:
 
     def _all_parameters(self, codes: Codes, images: Tensor) -> Tensor:
         """float64 (B, H W, P) of all pixels, given those before them."""
-        hidden = self.model.hidden(codes)
+        hidden = self._hidden(codes, (images.shape[2], images.shape[3]))
         head = self.model.causal_head
         if head is None:
             return self.model.head(hidden).flatten(2).transpose(1, 2)
@@ -136,6 +149,10 @@ class StreamCoder:
             for part in everywhere.split(max(1, _CHUNK_PIXELS // len(images)))
         ]
         return torch.cat(parts, dim=1)
+
+    def _hidden(self, codes: Codes, size: tuple[int, int]) -> Tensor:
+        """What the heads read, without the rows and columns that were padded."""
+        return self.model.hidden(codes)[:, :, : size[0], : size[1]].contiguous()
 
     def _fronts(
         self, hidden: Tensor, images: Tensor
@@ -150,6 +167,12 @@ class StreamCoder:
         walk = head.walk(hidden, images)
         for front in self._order(height, width):
             yield front, walk.parameters(front).flatten(0, 1), walk.write
+
+
+def _decode_codes(steps: Steps, grid: Grid, decoder: SymbolDecoder) -> Codes:
+    while (logits := steps.next_logits()) is not None:
+        steps.push(torch.stack([decoder.get(code_frequencies(of_code, grid)) for of_code in logits], dim=1))
+    return steps.codes()
 
 
 def _blocks(fronts: Iterable[Tensor], num_pixels: int) -> Iterator[list[Tensor]]:

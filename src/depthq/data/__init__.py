@@ -10,23 +10,24 @@ from depthq.lazy import lazy_names
 if TYPE_CHECKING:
     from depthq.data.codes import code_evaluation_loader, code_training_loader
     from depthq.data.images import HeldImages, ImageDataset, LazyImages
-    from depthq.data.loaders import ImageBatch, encoding_loader, evaluation_loader, training_loader
-    from depthq.data.opening import count_images, describe_images, open_images
+    from depthq.data.loaders import evaluation_loader, training_loader
+    from depthq.data.opening import count_images, describe_images, open_images, open_whole_images
+    from depthq.data.whole import ImageBatch, ImageBatches
 else:  # a command line is parsed without reading images
     __getattr__, __dir__ = lazy_names(
         __name__,
         dict.fromkeys(["code_evaluation_loader", "code_training_loader"], "depthq.data.codes")
         | dict.fromkeys(["HeldImages", "ImageDataset", "LazyImages"], "depthq.data.images")
-        | dict.fromkeys(
-            ["ImageBatch", "encoding_loader", "evaluation_loader", "training_loader"], "depthq.data.loaders"
-        )
-        | dict.fromkeys(["count_images", "describe_images", "open_images"], "depthq.data.opening"),
+        | dict.fromkeys(["evaluation_loader", "training_loader"], "depthq.data.loaders")
+        | dict.fromkeys(["count_images", "describe_images", "open_images", "open_whole_images"], "depthq.data.opening")
+        | dict.fromkeys(["ImageBatch", "ImageBatches"], "depthq.data.whole"),
     )
 
 __all__ = [
     "DataError",
     "HeldImages",
     "ImageBatch",
+    "ImageBatches",
     "ImageDataset",
     "LazyImages",
     "Origin",
@@ -35,8 +36,8 @@ __all__ = [
     "code_training_loader",
     "count_images",
     "describe_images",
-    "encoding_loader",
     "evaluation_loader",
     "open_images",
+    "open_whole_images",
     "training_loader",
 ]

@@ -7,14 +7,14 @@ test patches not at all; at 32 x 32 there are 7,265 and 598. A patch's id is its
 patch starts, as in chelsea.png:32,64 (row, column).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from depthq.data.errors import DataError
-from depthq.data.images import HeldImages
+from depthq.data.images import HeldImages, ImageDataset
 from depthq.data.origin import Origin
 from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.split import Split
@@ -52,6 +52,38 @@ def bundled_patches(split: Split, image_size: int) -> HeldImages:
                 origins.append(origin)
                 patches.append(patch)
     return HeldImages(torch.from_numpy(np.stack(patches)), origins=origins)
+
+
+def bundled_photos(split: Split) -> ImageDataset:
+    """The whole photos of one split; of "all", those for training first. An id is the photo's name."""
+    parts = PHOTOS if split == "all" else (split,)
+    return _Photos({name: _read_photo(name) for part in parts for name in PHOTOS[part]})
+
+
+class _Photos(ImageDataset):
+    def __init__(self, photos: dict[str, np.ndarray]):
+        self.num_channels, self.image_size, self.label_type = 3, 1, None
+        self.num_bytes = sum(photo.nbytes for photo in photos.values())
+        self._names, self._photos = list(photos), list(photos.values())
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._photos[index]
+
+    def origins(self, indices: Sequence[int]) -> list[Origin]:
+        return [Origin(self._names[index]) for index in indices]
+
+    def names(self) -> list[str]:
+        return self._names
+
+    @property
+    def num_skipped(self) -> int:
+        return 0
+
+    def warn_of_skipped(self) -> None:
+        """Nothing: none is bad."""
 
 
 def _read_photo(name: str) -> np.ndarray:

@@ -38,9 +38,16 @@ class ImageDataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> np.ndarray | None: ...
 
+    num_bytes: int
+    """What the pixels of all images take decoded, full size, as far as headers tell."""
+
     @abstractmethod
     def origins(self, indices: Sequence[int]) -> list[Origin]:
         """Id and label of the images of these numbers."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """What tells each image from others wherever it lies, in the order of the images: see `EncodedImages.names`."""
 
     @property
     @abstractmethod
@@ -60,6 +67,7 @@ class HeldImages(ImageDataset):
         image_size: Side of the crops, at most H and W; None: H, where all are square.
         num_skipped: How many bad images were left out.
         origins: Of each image; None: its number is its id.
+        names: Of each image; None: its id.
     """
 
     def __init__(
@@ -68,14 +76,16 @@ class HeldImages(ImageDataset):
         image_size: int | None = None,
         num_skipped: int = 0,
         origins: Sequence[Origin] | None = None,
+        names: Sequence[str] | None = None,
     ):
         self.pixels = pixels
+        self.num_bytes = pixels.numel()
         self.num_channels = pixels.shape[1]
         self.image_size = image_size or pixels.shape[2]
         labels = (origin.label for origin in origins or ())
         self.label_type = next((type(label) for label in labels if label is not None), None)
         self._num_skipped = num_skipped
-        self._origins = origins
+        self._origins, self._names = origins, names
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -85,6 +95,9 @@ class HeldImages(ImageDataset):
 
     def origins(self, indices: Sequence[int]) -> list[Origin]:
         return [Origin(str(index)) if self._origins is None else self._origins[index] for index in indices]
+
+    def names(self) -> list[str]:
+        return [origin.id for origin in self.origins(range(len(self)))] if self._names is None else list(self._names)
 
     @property
     def num_skipped(self) -> int:
@@ -103,6 +116,7 @@ class LazyImages(ImageDataset):
         image_size: Side of the crops; smaller images are bad.
         must_fit_exactly: Whether larger images are bad as well.
         on_bad_image: Whether to raise a `DataError` for a bad image, or to give None and count it.
+        bytes_per_image: What the pixels of an image take decoded, on average.
     """
 
     def __init__(
@@ -113,7 +127,9 @@ class LazyImages(ImageDataset):
         image_size: int,
         must_fit_exactly: bool,
         on_bad_image: OnBadImage,
+        bytes_per_image: float = 0.0,
     ):
+        self.num_bytes = int(bytes_per_image * len(encoded))
         self.num_channels = num_channels
         self.image_size = image_size
         self.label_type = encoded.label_type
@@ -132,6 +148,9 @@ class LazyImages(ImageDataset):
 
     def origins(self, indices: Sequence[int]) -> list[Origin]:
         return self._encoded.origins(indices)
+
+    def names(self) -> list[str]:
+        return self._encoded.names()
 
     def read(self, indices: Sequence[int]) -> list[np.ndarray | None]:
         """`[images[i] for i in indices]`, with a single look into the table."""

@@ -1,14 +1,13 @@
-"""Images -> batches: random crops and flips for training, centre crops in order for evaluation and encoding.
+"""Images -> batches of crops: at random and flipped for training, from the centre and in order for evaluation.
 
 All are map-style data sets of whole batches, so a batch depends on its number alone: on no state that would
 have to be saved, and not on how many workers there are.
 """
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,29 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from depthq.data.errors import DataError
-from depthq.data.images import ImageDataset
-from depthq.data.origin import Origin
+from depthq.data.images import HeldImages, ImageDataset
 
 # Second words of the seed: one stream for the order of the images, one for crops and flips.
 _ORDER, _AUGMENTATION = 0, 1
 
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Images to encode, and what is known of each."""
-
-    images: Tensor
-    """uint8 (B, C, S, S), the centre crops."""
-    origins: Sequence[Origin]
-    """Id and label of each."""
-    sizes: Sequence[tuple[int, int]]
-    """Original (height, width) of each in pixels, upright, before the crop."""
-
-    def __len__(self) -> int:
-        return len(self.origins)
-
-
-Batch = TypeVar("Batch", Tensor, ImageBatch)
+DECODED_CACHE_BYTES = 2 * 2**30
+"""What a process keeps of decoded images while it trains, so that large ones are not decoded at every step."""
+_MOST_WORKERS = 8
 
 
 def training_loader(
@@ -52,7 +36,7 @@ def training_loader(
     world_size: int = 1,
     flip: bool = True,
     num_workers: int = 0,
-) -> "BatchLoader[Tensor]":
+) -> "BatchLoader":
     """One batch per training step: steps `first_step` to `num_steps` - 1 of an endless stream.
 
     The stream is one permutation of the images after another, without a pause in between. Step t takes the
@@ -73,7 +57,8 @@ def training_loader(
         rank: This process, 0..world_size - 1.
         world_size: Number of processes.
         flip: Whether to flip half the images; off for digits and text.
-        num_workers: Processes that make batches; 0: this one does.
+        num_workers: Processes that make batches. 0: this one does, while all decoded images fit into
+            `DECODED_CACHE_BYTES`, where they are kept; else one for each core, at most 8. The batches are the same.
 
     Returns:
         A loader of uint8 (B, C, S, S).
@@ -91,13 +76,16 @@ def training_loader(
         raise ValueError(f"first_step must lie in 0..num_steps ({num_steps}); got {first_step}")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must lie in [0, world_size) with world_size {world_size}; got {rank}")
-    batches = _TrainingBatches(images, batch_size, num_steps, seed, rank, world_size, flip)
+    if not num_workers and not isinstance(images, HeldImages) and images.num_bytes > DECODED_CACHE_BYTES:
+        num_workers = min(os.cpu_count() or 1, _MOST_WORKERS)
+    kept = _KeptImages(images, DECODED_CACHE_BYTES // max(1, num_workers))
+    batches = _TrainingBatches(kept, batch_size, num_steps, seed, rank, world_size, flip)
     return BatchLoader(batches, range(first_step, num_steps), num_workers)
 
 
 def evaluation_loader(
     images: ImageDataset, *, batch_size: int, limit: int | None = None, num_workers: int = 0
-) -> "BatchLoader[Tensor]":
+) -> "BatchLoader":
     """The centre crops of the images, each once and in order.
 
     Args:
@@ -117,18 +105,7 @@ def evaluation_loader(
     return BatchLoader(batches, range(len(batches)), num_workers)
 
 
-def encoding_loader(
-    images: ImageDataset, *, batch_size: int, limit: int | None = None, num_workers: int = 0
-) -> "BatchLoader[ImageBatch]":
-    """The very batches of `evaluation_loader`, as `ImageBatch`: with the id, label and size of each image.
-
-    Arguments and errors are those of `evaluation_loader`.
-    """
-    batches = _EncodingBatches(images, batch_size, limit)
-    return BatchLoader(batches, range(len(batches)), num_workers)
-
-
-class _Batches(Dataset[Batch], ABC, Generic[Batch]):
+class _Batches(Dataset[Tensor], ABC):
     """Batches by number.
 
     A `DataError` is returned, not raised: raised in a worker, it would reach the user as a traceback.
@@ -141,20 +118,20 @@ class _Batches(Dataset[Batch], ABC, Generic[Batch]):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def make(self, number: int) -> Batch:
+    def make(self, number: int) -> Tensor:
         """Batch `number`; its images are uint8 (B, C, S, S)."""
 
-    def __getitem__(self, number: int) -> Batch | DataError:
+    def __getitem__(self, number: int) -> Tensor | DataError:
         try:
             return self.make(number)
         except DataError as error:
             return error
 
 
-class _TrainingBatches(_Batches[Tensor]):
+class _TrainingBatches(_Batches):
     def __init__(
         self,
-        images: ImageDataset,
+        images: "_KeptImages",
         batch_size: int,
         num_steps: int,
         seed: int,
@@ -162,7 +139,8 @@ class _TrainingBatches(_Batches[Tensor]):
         world_size: int,
         flip: bool,
     ):
-        super().__init__(images)
+        super().__init__(images.images)
+        self.kept = images
         self.batch_size, self.num_steps, self.seed = batch_size, num_steps, seed
         self.rank, self.world_size, self.flip = rank, world_size, flip
 
@@ -190,53 +168,52 @@ class _TrainingBatches(_Batches[Tensor]):
         """The first good image at or after `position` of the endless stream of permutations."""
         for candidate in range(position, position + len(self.images)):
             epoch, place = divmod(candidate, len(self.images))
-            image = self.images[int(permutation(self.seed, epoch, len(self.images))[place])]
+            image = self.kept[int(permutation(self.seed, epoch, len(self.images))[place])]
             if image is not None:
                 return image
         raise DataError(f"data must hold a readable image; got {len(self.images)} that are all bad; check the source")
 
 
-class _BatchesInOrder(_Batches[Batch]):
+class _KeptImages:
+    """Decoded images, kept up to a limit; what comes behind it is decoded whenever it is asked for."""
+
+    def __init__(self, images: ImageDataset, limit_bytes: int):
+        self.images = images
+        self._kept: dict[int, np.ndarray] = {}
+        self._bytes_left = 0 if isinstance(images, HeldImages) else limit_bytes
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        image = self._kept.get(index)
+        if image is None:
+            image = self.images[index]
+            if image is not None and image.nbytes <= self._bytes_left:
+                self._kept[index] = image
+                self._bytes_left -= image.nbytes
+        return image
+
+
+class _EvaluationBatches(_Batches):
     def __init__(self, images: ImageDataset, batch_size: int, limit: int | None):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1; got {limit}; leave it out to take all images")
+        check_pass(batch_size, limit)
         super().__init__(images)
         self.batch_size, self.num_images = batch_size, min(limit or len(images), len(images))
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
 
-    def good_images(self, number: int) -> dict[int, np.ndarray]:
-        """Those of batch `number` that are not skipped, by their number in the data set."""
-        first = number * self.batch_size
-        indices = range(first, min(first + self.batch_size, self.num_images))
-        return {index: image for index in indices if (image := self.images[index]) is not None}
-
-    def centre_crops(self, good: dict[int, np.ndarray]) -> Tensor:
-        size = self.images.image_size
-        if not good:
-            return torch.empty(0, self.images.num_channels, size, size, dtype=torch.uint8)
-        return torch.from_numpy(np.stack([_centre_crop(image, size) for image in good.values()]))
-
-
-class _EvaluationBatches(_BatchesInOrder[Tensor]):
     def make(self, number: int) -> Tensor:
-        return self.centre_crops(self.good_images(number))
+        first, size = number * self.batch_size, self.images.image_size
+        images = (self.images[index] for index in range(first, min(first + self.batch_size, self.num_images)))
+        crops = [centre_crop(image, size) for image in images if image is not None]
+        if not crops:
+            return torch.empty(0, self.images.num_channels, size, size, dtype=torch.uint8)
+        return torch.from_numpy(np.stack(crops))
 
 
-class _EncodingBatches(_BatchesInOrder[ImageBatch]):
-    def make(self, number: int) -> ImageBatch:
-        good = self.good_images(number)
-        sizes = [(image.shape[1], image.shape[2]) for image in good.values()]
-        return ImageBatch(self.centre_crops(good), self.images.origins(list(good)), sizes)
-
-
-class BatchLoader(DataLoader[Batch]):
+class BatchLoader(DataLoader[Tensor]):
     """A DataLoader of batches that raises their errors here, and tells at the end what was skipped."""
 
-    def __init__(self, batches: _Batches[Batch], numbers: range, num_workers: int):
+    def __init__(self, batches: _Batches, numbers: range, num_workers: int):
         super().__init__(
             batches,
             batch_size=None,
@@ -250,7 +227,7 @@ class BatchLoader(DataLoader[Batch]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:
             for batch in super().__iter__():
                 if isinstance(batch, DataError):
@@ -271,6 +248,15 @@ def _crop(image: np.ndarray, size: int, top: int, left: int) -> np.ndarray:
     return image[:, top : top + size, left : left + size]
 
 
-def _centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+def check_pass(batch_size: int, limit: int | None) -> None:
+    """Raise ValueError unless they are a batch size, and a number of images or None for all."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1; got {limit}; leave it out to take all images")
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle (C, S, S) of an image (C, H, W)."""
     _, height, width = image.shape
     return _crop(image, size, (height - size) // 2, (width - size) // 2)

@@ -7,16 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from depthq.data.bundled import bundled_patches
+from depthq.data.bundled import bundled_patches, bundled_photos
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
 from depthq.data.reading import read_shape
 from depthq.data.sources import EncodedImages, count_encoded_images, find_images
 from depthq.data.split import Split
-from depthq.extras import explain_missing
-
-with explain_missing():
-    from tqdm import tqdm
+from depthq.progress import progress
 
 HELD_BYTES_LIMIT = 2**30
 _BUNDLED_IMAGE_SIZE = 32
@@ -59,14 +56,26 @@ def open_images(
         return bundled_patches(split, image_size or _BUNDLED_IMAGE_SIZE)
     encoded = find_images(str(source), split)
     shapes = _probe(encoded, on_bad_image)
+    num_channels = max(channels for channels, _, _ in shapes.values())
     images = LazyImages(
         encoded,
-        num_channels=max(channels for channels, _, _ in shapes.values()),
+        num_channels=num_channels,
         image_size=image_size or _common_size(shapes),
         must_fit_exactly=image_size is None,
         on_bad_image=on_bad_image,
+        bytes_per_image=num_channels * sum(height * width for _, height, width in shapes.values()) / len(shapes),
     )
     return _hold(images, shapes) if _is_small(images, shapes) else images
+
+
+def open_whole_images(source: str | Path, split: Split, *, on_bad_image: OnBadImage = "raise") -> ImageDataset:
+    """Open images of any size for `ImageBatches`, which gives them whole; arguments and errors as `open_images`.
+
+    Of "bundled" the whole photos.
+    """
+    if str(source) == "bundled":
+        return bundled_photos(split)
+    return open_images(source, split, image_size=1, on_bad_image=on_bad_image)
 
 
 def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
@@ -151,7 +160,14 @@ def _hold(images: LazyImages, shapes: dict[str, Shape]) -> ImageDataset:
     if images.num_skipped:
         kept = kept[~images.skipped()]
         pixels = pixels[kept]
-    return HeldImages(pixels, images.image_size, images.num_skipped, images.origins(kept.tolist()))
+    names = images.names()
+    return HeldImages(
+        pixels,
+        images.image_size,
+        images.num_skipped,
+        images.origins(kept.tolist()),
+        [names[index] for index in kept.tolist()],
+    )
 
 
 def _read_into(pixels: np.ndarray, images: LazyImages) -> bool:
@@ -168,6 +184,6 @@ def _read_into(pixels: np.ndarray, images: LazyImages) -> bool:
     chunks = [range(len(images))[start : start + _CHUNK_SIZE] for start in range(0, len(images), _CHUNK_SIZE)]
     pool = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # Pillow's decoders release the interpreter lock
     try:
-        return all(tqdm(pool.map(fill, chunks), total=len(chunks), desc="reading images", delay=2))
+        return all(progress(pool.map(fill, chunks), total=len(chunks), what="reading images", unit="batch"))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -5,8 +5,9 @@ so an open set takes no memory to speak of, and worker processes share it.
 
 Where there are several splits, they are used as they are: `train`, and `test` or else `validation`, `valid`
 or `val`. They are subfolders of a folder of images, files (or folders of files) whose names start so in a
-folder of parquet files, or splits of a hub data set. Where there is only one split, every tenth image in
-sorted order is for testing and the others are for training.
+folder of parquet files, or splits of a hub data set. Where there is only one split, a tenth of the images is for
+testing, and the others are for training: a hash of its id decides for each image alone, so that one more moves no
+other. Where it leaves none for testing, the image of the lowest hash is.
 
 "all" is every image there is, those of no split too: in the order of their paths; of parquet files and hub data
 sets split after split, each in its own order.
@@ -17,10 +18,11 @@ what a column `label` of integers or strings says; a folder of images has none.
 """
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,7 +42,8 @@ T = TypeVar("T")
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _HELD_OUT = ("test", "validation", "valid", "val")  # the first that exists is the test split
 _SPLIT_PREFIX = re.compile(r"(train|test|validation|valid|val)(?![a-z])")
-_EVERY_NTH_IS_TEST = 10
+_TEST_SHARE = 0.1
+_HASH_BYTES = 8
 _LABEL_TYPE = re.compile(r"u?int\d+|(large_)?string")
 
 
@@ -86,6 +89,31 @@ class EncodedImages:
         labels = [None] * len(rows) if self.labels is None else self.labels[rows]["label"]
         return [Origin(image, label) for image, label in zip(ids, labels, strict=True)]
 
+    def names(self) -> list[str]:
+        """What tells the images apart without opening them, also in another folder: of a file its name and bytes, of a
+        row its file's name and its place there."""
+        if self.files:
+            places = map(self._place, self.rows.tolist())
+            return [f"{Path(self.files[file]).name}:{place}" for file, place in places]
+        paths = [cell["path"] for cell in self.table[self.rows.tolist()]["image"]]
+        return [f"{os.path.basename(path)}:{_num_bytes(path)}" for path in paths]
+
+    def split(self, split: Split, source: str) -> "EncodedImages":
+        """The images for training, or for testing, by the hash of their ids.
+
+        Raises:
+            DataError: If there are none for it.
+        """
+        ids = self._row_ids(self.rows.tolist()) if self.files else self._file_ids(self.rows.tolist())
+        shares = np.array([_hash_share(each) for each in ids])
+        is_test = (shares < _TEST_SHARE) | (shares == min(shares, default=0))
+        rows = self.rows[is_test if split == "test" else ~is_test]
+        if len(rows) == 0:
+            raise DataError(
+                f"data must hold images for both splits; got {len(ids)} in {source}, none for {split}; add some"
+            )
+        return replace(self, rows=rows)
+
     def _encoded(self, row: int, cell: dict) -> EncodedImage:
         content = cell.get("bytes") or cell.get("path") or b""
         if not self.files:
@@ -106,6 +134,19 @@ class EncodedImages:
         return file, row - self.first_rows[file]
 
 
+def _hash_share(text: str) -> float:
+    """A number in [0, 1) that looks drawn at random, always the same for the same text."""
+    digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=_HASH_BYTES).digest()
+    return int.from_bytes(digest, "big") / 2 ** (8 * _HASH_BYTES)
+
+
+def _num_bytes(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # a broken link: its image is bad, and named where it is read
+        return 0
+
+
 def find_images(source: str, split: Split) -> EncodedImages:
     """The images of a split of `source`, or all.
 
@@ -122,7 +163,7 @@ def find_images(source: str, split: Split) -> EncodedImages:
     if path.is_dir():
         return _from_folder(path, split)
     if path.is_file():
-        return _from_parquet([[path]], split, whole=False)
+        return _from_parquet([[path]], split, whole=split == "all")
     if _looks_like_a_path(source):
         raise DataError(f"data source must exist; got {source}, which does not; check the path")
     return _from_hub(source, split)
@@ -195,7 +236,8 @@ def _from_image_files(root: Path, images: list[str], split: Split) -> EncodedIma
         files, whole = _choose_split(_group(images, _split_of_image), split, str(root))
     paths = [os.path.join(root, file) for file in files]
     table = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image(decode=False))
-    return EncodedImages(table, _rows_of(split, len(table), whole, str(root)), root=str(root))
+    found = EncodedImages(table, np.arange(len(table)), root=str(root))
+    return found if whole else found.split(split, str(root))
 
 
 def _split_of_image(file: str) -> str | None:
@@ -233,17 +275,6 @@ def _choose_split(groups: dict[str, T], split: Split, source: str) -> tuple[T, b
     )
 
 
-def _rows_of(split: Split, num_rows: int, whole: bool, source: str) -> np.ndarray:
-    rows = np.arange(num_rows)
-    if not whole and split != "all":
-        is_test = rows % _EVERY_NTH_IS_TEST == 0
-        rows = rows[is_test if split == "test" else ~is_test]
-    if len(rows) == 0:
-        needed = "images" if split == "all" else "images for both splits"
-        raise DataError(f"data must hold {needed}; got {num_rows} in {source}, none for {split}; add some")
-    return rows
-
-
 def _from_parquet(groups: list[list[Path]], split: Split, whole: bool, root: Path | None = None) -> EncodedImages:
     """Images of parquet files, those of one group with the same columns.
 
@@ -255,10 +286,12 @@ def _from_parquet(groups: list[list[Path]], split: Split, whole: bool, root: Pat
     """
     files = [file for group in groups for file in group]
     counts = [_num_parquet_rows(file) for file in files]
-    rows = _rows_of(split, sum(counts), whole, str(root or files[0]))
+    if not sum(counts):
+        raise DataError(f"data must hold images; got 0 in {root or files[0]}; add some")
     prefixes = ("",) if root is None else tuple(f"{file.relative_to(root).as_posix()}:" for file in files)
     table, labels = _joined([_load_parquet(group) for group in groups], [str(group[0]) for group in groups])
-    return EncodedImages(table, rows, tuple(map(str, files)), _starts(counts), prefixes, labels)
+    found = EncodedImages(table, np.arange(sum(counts)), tuple(map(str, files)), _starts(counts), prefixes, labels)
+    return found if whole else found.split(split, str(root or files[0]))
 
 
 def _starts(counts: Sequence[int]) -> tuple[int, ...]:
@@ -300,11 +333,14 @@ def _from_hub(name: str, split: Split) -> EncodedImages:
     if split != "all":
         table, whole = _choose_split(splits, split, name)
         tables = [table]
-    rows = _rows_of(split, sum(map(len, tables)), whole, name)
+    counts = [len(table) for table in tables]
+    if not sum(counts):
+        raise DataError(f"data must hold images; got 0 in {name}; add some")
     files = tuple(f"hub data set {name}, split {table.split}" for table in tables)
     prefixes = tuple(f"{table.split}:" for table in tables)
     table, labels = _joined(tables, [name] * len(tables))
-    return EncodedImages(table, rows, files, _starts([len(table) for table in tables]), prefixes, labels)
+    found = EncodedImages(table, np.arange(sum(counts)), files, _starts(counts), prefixes, labels)
+    return found if whole else found.split(split, name)
 
 
 def _load_hub(name: str) -> dict[str, "Dataset"]:

@@ -18,11 +18,8 @@ from torch.nn.functional import pad
 from depthq.analysis import entropy_nats
 from depthq.analysis.entropy import SAMPLES_PER_CODE
 from depthq.codes import CodebookUsage, count_codes
-from depthq.extras import explain_missing
+from depthq.progress import progress
 from depthq.quantizers import DepthwiseQuantizer
-
-with explain_missing():
-    from tqdm import tqdm
 
 Axis = Literal["channel", "row"]
 _MAPS_AT_ONCE = 32
@@ -237,7 +234,7 @@ def _train(
     batches = _training_batches(features, steps, batch_size, seed)
     vectors = (
         decompose(_as_tensor(maps, device), quantizer.num_codebooks, axis)
-        for maps in tqdm(batches, total=steps, desc=task, unit="step", delay=2, leave=False)
+        for maps in progress(batches, total=steps, what=task, unit="step")
     )
     quantizer.fit(vectors, steps=steps, seed=seed, progress=False)
 
@@ -265,7 +262,7 @@ def _training_batches(features: np.ndarray, steps: int, batch_size: int, seed: i
 
 def _parts(features: np.ndarray, task: str) -> Iterator[np.ndarray]:
     """All maps, some at a time."""
-    for start in tqdm(range(0, len(features), _MAPS_AT_ONCE), desc=task, unit="batch", delay=2, leave=False):
+    for start in progress(range(0, len(features), _MAPS_AT_ONCE), what=task, unit="batch"):
         yield features[start : start + _MAPS_AT_ONCE]
 
 

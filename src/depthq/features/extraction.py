@@ -7,11 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from depthq.data import evaluation_loader, open_images
-from depthq.extras import explain_missing
 from depthq.features.backbones import last_map_layer, layer_maps, save_features
-
-with explain_missing():
-    from tqdm import tqdm
+from depthq.progress import progress
 
 BATCH_SIZE = 32
 
@@ -64,13 +61,8 @@ def extract_features(
     layer, _ = example_maps(model, layer=layer, normalize=normalize, image_size=image_size, device=device)
     for split in ("train", "test"):
         images = open_images(data, split, image_size=image_size)
-        loader = tqdm(
-            evaluation_loader(images, batch_size=BATCH_SIZE, limit=limit),
-            desc=f"{layer} of {split} images",
-            unit="batch",
-            delay=2,
-            leave=False,
-        )
+        loader = evaluation_loader(images, batch_size=BATCH_SIZE, limit=limit)
+        loader = progress(loader, what=f"{layer} of {split} images", unit="batch")
         # Gray images go to all three channels: backbones expect colour.
         maps = (layer_maps(model, layer, normalize(batch.expand(-1, 3, -1, -1)).to(device)) for batch in loader)
         save_features(folder / f"{split}.npy", maps, min(len(images), limit or len(images)))

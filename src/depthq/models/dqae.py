@@ -247,7 +247,8 @@ class DQAE(Pretrained):
         if height % multiple or width % multiple or not height or not width:
             raise ValueError(
                 f"images must have height and width that are multiples of {multiple}, the stride of the coarsest "
-                f"level; got {height}x{width}; crop or pad them"
+                f"level; got {height}x{width}; crop them, or pad them: "
+                f"depthq.pixels.pad_to_multiple(images, {multiple})"
             )
 
     def _check_own(self, codes: Codes) -> None:

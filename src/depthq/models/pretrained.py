@@ -11,23 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from depthq.models.card import model_card
 from depthq.models.config import DQAEConfig
+from depthq.weights import SHIPPED, shipped_folder
 
 # The hub's own machinery takes half a second to import: it loads where the network is used.
-
-CARD = """---
-library_name: depthq
----
-
-A depth-quantized auto-encoder: images to a few discrete codes per position and back.
-
-```python
-import depthq
-
-model = depthq.DQAE.from_pretrained("this folder, or the name of its repository")
-codes = model.encode(images)  # uint8 (B, C, H, W)
-```
-"""
 
 
 class Pretrained(nn.Module):
@@ -39,14 +27,20 @@ class Pretrained(nn.Module):
         super().__init__()
         self.config = config
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write the model into a folder, made if need be; a README.md that is there already stays as it is."""
+    def save_pretrained(self, save_directory: str | Path, notes: str = "") -> None:
+        """Write the model into a folder, made if need be: its config, its weights, and a README.md that describes it.
+
+        Args:
+            save_directory: The folder. A README.md that is there already stays as it is.
+            notes: Markdown that the README.md goes on with: data, recipe, figures, limits, licence.
+        """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
         (folder / CONFIG_NAME).write_text(json.dumps(asdict(self.config), sort_keys=True, indent=2))
         if not (folder / "README.md").exists():
-            (folder / "README.md").write_text(CARD)
+            num_parameters = sum(weight.numel() for weight in self.parameters())
+            (folder / "README.md").write_text(model_card(self.config, num_parameters, notes))
 
     def push_to_hub(
         self,
@@ -84,16 +78,17 @@ class Pretrained(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub_options: Any) -> Self:
-        """A trained model, in eval mode, from a folder that `save_pretrained` wrote or from a hub repository.
+        """A trained model, in eval mode, that comes with the package, or from a folder or a hub repository.
 
         Args:
-            name: The folder, or the repository's "owner/name".
+            name: A name of `depthq.weights.SHIPPED`; or a folder that `save_pretrained` wrote, or of a run of `depthq
+                train`; or the repository's "owner/name".
             hub_options: Passed to `huggingface_hub.snapshot_download` (revision, token, cache_dir, ...).
 
         Raises:
             ValueError: If the folder holds no model, or its config or weights are damaged or do not fit together.
         """
-        folder = Path(name) if Path(name).is_dir() else _from_hub(str(name), hub_options)
+        folder = _local_folder(name) or _from_hub(str(name), hub_options)
         model = cls(_read_config(folder / CONFIG_NAME))
         weights = folder / SAFETENSORS_SINGLE_FILE
         try:
@@ -105,6 +100,14 @@ class Pretrained(nn.Module):
         return model.eval()
 
 
+def _local_folder(name: str | Path) -> Path | None:
+    """Of a run its model."""
+    if not Path(name).is_dir():
+        return shipped_folder(str(name))
+    inside = Path(name) / "model"
+    return inside if (inside / CONFIG_NAME).is_file() else Path(name)
+
+
 def _from_hub(name: str, options: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -113,7 +116,8 @@ def _from_hub(name: str, options: dict[str, Any]) -> Path:
     except (OSError, ValueError) as error:  # not there, not reachable, or no such name
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{name} must be a save_pretrained folder or a repository on the hub; got neither: {reason}"
+            f"{name} must be a shipped model ({', '.join(SHIPPED)}), a save_pretrained folder or a repository on the "
+            f"hub; got none of them: {reason}"
         ) from error
 
 

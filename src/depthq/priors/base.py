@@ -16,6 +16,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from depthq.codes import Codes
+from depthq.weights import shipped_folder
 
 Grid = tuple[int, int]
 """(H, W), the positions of a level."""
@@ -55,6 +56,9 @@ class CodePrior(nn.Module, ABC):
         self.grids: tuple[Grid, ...] = tuple((height, width) for height, width in grids)
         self.options = options
         _check_grids(self.grids, self.codebook_sizes)
+
+    suits_any_grid: ClassVar[bool] = True
+    """Whether it is as good, and as fast, on grids larger than those that it was made for."""
 
     def __init_subclass__(cls, kind: str):
         cls.kind = kind
@@ -134,10 +138,17 @@ class CodePrior(nn.Module, ABC):
     def from_pretrained(folder: str | Path) -> "CodePrior":
         """The prior, in eval mode, that `save_pretrained` wrote, of whatever kind.
 
+        Args:
+            folder: Where it was written to; or a folder, such as that of a run, that holds one in `prior`; or the name
+                of a model of `depthq.weights.SHIPPED` that has one.
+
         Raises:
             ValueError: If the folder holds none, or it is damaged.
         """
-        config, weights = Path(folder) / CONFIG_NAME, Path(folder) / SAFETENSORS_SINGLE_FILE
+        folder = Path(folder) if Path(folder).is_dir() else shipped_folder(str(folder)) or Path(folder)
+        if (folder / "prior" / CONFIG_NAME).is_file():
+            folder = folder / "prior"
+        config, weights = folder / CONFIG_NAME, folder / SAFETENSORS_SINGLE_FILE
         if not config.is_file() or not weights.is_file():
             raise ValueError(f"{folder} must hold {CONFIG_NAME} and {weights.name} of a prior; make one: depthq prior")
         try:

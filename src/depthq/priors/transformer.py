@@ -26,7 +26,8 @@ class TransformerPrior(CodePrior, kind="transformer"):
     are not; "sequential" predicts one after the other by a small head of each that sees the codes before.
 
     On another grid than the trained one, the embeddings of rows and columns are interpolated: it stays a distribution,
-    a better one the closer the grids are. Attention takes time in the square of the number of positions.
+    a better one the closer the grids are. Attention takes time in the square of the number of positions. Evaluation and
+    files therefore cut codes of larger images into tiles: `depthq.priors.tiles`.
 
     Args:
         codebook_sizes: Per level, coarse to fine, K of each codebook.
@@ -39,6 +40,8 @@ class TransformerPrior(CodePrior, kind="transformer"):
     Raises:
         ValueError: If an argument is out of its range.
     """
+
+    suits_any_grid = False
 
     embeddings: "Sequence[CodeEmbedding]"  # each an nn.ModuleList, which does not say of what
     places: "Sequence[PlaceEmbedding]"

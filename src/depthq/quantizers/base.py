@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from depthq.codes import check_codes
 from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.output import QuantizedRows, QuantizerOutput
+from depthq.quantizers.pretrained import PretrainedQuantizer
 from depthq.quantizers.processes import GlobalRows
 
 
@@ -20,7 +21,7 @@ class NonFiniteLatentsError(ValueError):
     """Latents held NaN or infinity in training; no codebook was changed."""
 
 
-class Quantizer(nn.Module, ABC):
+class Quantizer(PretrainedQuantizer, ABC):
     """Turns a feature tensor into M codes per position and back.
 
     Shapes: B batch, C = `dim` on `axis`, N all positions of the batch together, M codebooks of K_m codewords.

@@ -29,6 +29,8 @@ class CodebookHealth:
     codewords are fixed."""
     mean_norm: Tensor
     """Mean L2 norm of the codewords."""
+    is_trained: Tensor
+    """bool, whether it has seen a training step of late: else there is nothing to tell."""
 
     @staticmethod
     def from_counts(
@@ -40,19 +42,22 @@ class CodebookHealth:
         shares = counts / total.where(total > 0, 1)
         usage = (shares >= USED / sizes[:, None]).sum(1) / sizes
         perplexity = CodebookUsage.from_counts(shares, codebook_sizes).perplexity
-        return CodebookHealth(codebook_sizes, usage, perplexity, redrawn, mean_norm)
+        return CodebookHealth(codebook_sizes, usage, perplexity, redrawn, mean_norm, is_trained=total[:, 0] > 0)
 
     @property
     def collapsed(self) -> Tensor:
-        """bool (M,), True where perplexity is below a tenth of K."""
+        """bool (M,), True where perplexity is below a tenth of K in training."""
         sizes = torch.tensor(self.codebook_sizes, device=self.perplexity.device)
-        return self.perplexity < COLLAPSED_PERPLEXITY * sizes
+        return self.is_trained & (self.perplexity < COLLAPSED_PERPLEXITY * sizes)
 
     def __str__(self) -> str:
         lines = ["codebook    size   usage  perplexity  re-drawn in 100 steps  mean norm"]
-        columns = (self.usage, self.perplexity, self.redrawn, self.mean_norm, self.collapsed)
+        columns = (self.usage, self.perplexity, self.redrawn, self.mean_norm, self.collapsed, self.is_trained)
         rows = zip(self.codebook_sizes, *(column.tolist() for column in columns), strict=True)
-        for codebook, (size, usage, perplexity, redrawn, norm, collapsed) in enumerate(rows):
-            line = f"{codebook:8}{size:8}{usage:8.1%}{perplexity:12.1f}{redrawn:23}{norm:11.3g}"
-            lines.append(line + ("  collapsed" if collapsed else ""))
+        for codebook, (size, usage, perplexity, redrawn, norm, collapsed, is_trained) in enumerate(rows):
+            if is_trained:
+                line = f"{codebook:8}{size:8}{usage:8.1%}{perplexity:12.1f}{redrawn:23}{norm:11.3g}"
+                lines.append(line + ("  collapsed" if collapsed else ""))
+            else:
+                lines.append(f"{codebook:8}{size:8}{'-':>8}{'-':>12}{'-':>23}{norm:11.3g}  not trained yet")
         return "\n".join(lines)

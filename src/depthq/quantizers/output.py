@@ -1,9 +1,12 @@
 """What every quantizer returns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 from depthq.codes import CodebookUsage, count_codes
 
@@ -54,3 +57,25 @@ class QuantizerOutput:
     def usage(self) -> Tensor:
         """(M,) share of the K codes that occur in this batch, 0..1; computed when first read."""
         return self._codebook_usage.usage
+
+
+_TENSORS = ("quantized", "codes", "commitment_loss", "codebook_loss", "entropy_loss", "loss")
+
+
+def _flatten(output: QuantizerOutput) -> tuple[list[Tensor], tuple[int, ...]]:
+    return [getattr(output, name) for name in _TENSORS], output.codebook_sizes
+
+
+def _unflatten(tensors: Iterable[Tensor], codebook_sizes: Any) -> QuantizerOutput:
+    return QuantizerOutput(**dict(zip(_TENSORS, tensors, strict=True)), codebook_sizes=tuple(codebook_sizes))
+
+
+# What torch.export and torch.func ask of what a module returns: its tensors are leaves, the sizes are structure.
+register_pytree_node(
+    QuantizerOutput,
+    _flatten,
+    _unflatten,
+    serialized_type_name="depthq.QuantizerOutput",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+)

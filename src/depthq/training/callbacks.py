@@ -3,9 +3,11 @@
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
@@ -16,7 +18,8 @@ from tqdm import tqdm
 
 from depthq.files import folder_beside, replacing
 from depthq.pixels import image_grid
-from depthq.runs import read_metrics
+from depthq.progress import progress_bar
+from depthq.runs import load_training_images, name_hashes, read_metrics
 
 GRID_IMAGES = 8
 
@@ -94,6 +97,33 @@ class TrainingRows(Callback):
 
     def _restart(self) -> None:
         self.started, self.images = time.perf_counter(), 0
+
+
+class TrainingImages(Callback):
+    """Records which images a run is trained on: all that it has been, where a resumed one finds others.
+
+    Args:
+        path: RUN/training_images.npy.
+        names: Gives what tells the images apart.
+    """
+
+    def __init__(self, path: Path, names: Callable[[], list[str]]):
+        self.path = path
+        self.names = names
+
+    @rank_zero_only
+    def on_fit_start(self, *_) -> None:
+        hashes = name_hashes(self.names())
+        before = load_training_images(self.path.parent)
+        if before is not None and not np.array_equal(before, hashes):
+            warnings.warn(
+                f"training images are not those that {self.path.parent} was started with: "
+                f"{len(before)} then, {len(hashes)} now; put them back, or start another run",
+                stacklevel=2,
+            )
+            hashes = np.union1d(before, hashes)
+        with replacing(self.path) as file:
+            np.save(file, hashes)
 
 
 class ModelFolder(Callback):
@@ -182,7 +212,7 @@ class ProgressBar(Callback):
         self.metrics = metrics
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.bar = tqdm(
+        self.bar = progress_bar(
             total=trainer.max_steps,
             initial=trainer.global_step,
             bar_format="step {n_fmt}/{total_fmt} {bar:20} [{elapsed}<{remaining}]{postfix}",

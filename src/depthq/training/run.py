@@ -12,10 +12,11 @@ from depthq.data import DataError, ImageDataset, evaluation_loader, open_images,
 from depthq.measure import Measurement
 from depthq.models import DQAE, DQAEConfig
 from depthq.runs import RunFolder
-from depthq.training.callbacks import GRID_IMAGES, Grids, ModelFolder
+from depthq.training.callbacks import GRID_IMAGES, Grids, ModelFolder, TrainingImages
 from depthq.training.config import DataConfig, Hardware, RunConfig, TrainingConfig
 from depthq.training.fitting import check_has_steps_left, fit
 from depthq.training.module import DQAETraining
+from depthq.training.notes import run_notes
 from depthq.training.objectives import Objective, paper_objective
 
 
@@ -56,7 +57,8 @@ def train(
     seed_everything(config.training.seed, verbose=False)
     training = DQAETraining(_new_model(config.model, start_from), config.training, objective)
     what_stays = [
-        ModelFolder(RunFolder(run).model, training.model.save_pretrained),
+        TrainingImages(RunFolder(run).training_images, data.train_images.names),
+        ModelFolder(RunFolder(run).model, lambda folder: _save(folder, config, training)),
         Grids(RunFolder(run).reconstructions, data.grid_images(), training.model.reconstruct),
     ]
     fit(
@@ -70,6 +72,10 @@ def train(
     )
     assert training.last_measurement is not None
     return training.last_measurement
+
+
+def _save(folder: Path, config: RunConfig, training: DQAETraining) -> None:
+    training.model.save_pretrained(folder, run_notes(config, training.global_step, training.last_measurement))
 
 
 def _new_model(config: DQAEConfig, start_from: DQAE | None) -> DQAE:

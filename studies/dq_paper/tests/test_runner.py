@@ -95,7 +95,14 @@ def test_result_is_stored_with_all_that_the_page_needs(task, execution):
     assert len(result.curve["mse_normalized"]) == len(result.curve["psnr_db"]) == 2
     assert result.picture is not None
     left = {path.name for path in (execution.runs / task().key).iterdir()}
-    assert left == {"config.yaml", "metrics.jsonl", "model", "reconstructions", ".lock"}  # and no checkpoints
+    assert left == {
+        "config.yaml",
+        "metrics.jsonl",
+        "model",
+        "reconstructions",
+        "training_images.npy",
+        ".lock",
+    }  # and no checkpoints
 
 
 def test_figures_are_those_of_the_model_that_stays(task, execution):

@@ -23,7 +23,7 @@ def started(monkeypatch):
 
 
 def test_each_stage_starts_from_the_last(task, execution, started, photos, declare):
-    declare("photos", str(photos), (3, 16, 16), 36, 4)
+    declare("photos", str(photos), (3, 16, 16), 35, 5)
     staged = task(data="photos", image_sizes=[8, 16], **STAGES)
     assert run_tasks([staged], execution) == 0
     folder = execution.runs / staged.key
@@ -35,14 +35,14 @@ def test_each_stage_starts_from_the_last(task, execution, started, photos, decla
     figures = execution.results.find(staged.experiment).figures
     first, last = figures.pop("stages")
     assert (first["image_size"], last["image_size"]) == (8, 16)
-    assert first["images"] == last["images"] == 4
+    assert first["images"] == last["images"] == 5
     assert last == figures | {"image_size": 16}
     assert first["nll_nats_per_dim"] != last["nll_nats_per_dim"]
     assert first["code_bits_per_dim"] == last["code_bits_per_dim"]  # as many codes per pixel
 
 
 def test_interrupted_run_goes_on_in_its_stage(task, execution, photos, declare, monkeypatch):
-    declare("photos", str(photos), (3, 16, 16), 36, 4)
+    declare("photos", str(photos), (3, 16, 16), 35, 5)
     staged = task(data="photos", image_sizes=[8, 16], **STAGES)
     original = DQAETraining.training_step
     steps = []
