@@ -18,14 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED) ## train on real photos for two to four minutes, then measure, draw, encode and decode
+demo: $(INSTALLED) ## one page of what all this does: a photo as codes, samples, files, and a training run of minutes
 	rm -rf $(DEMO)
-	$(BIN)/depthq train --data bundled --out $(DEMO)/run --likelihood logistic_mixture --codebook-size 256 --batch-size 48 --warmup-steps 100 --steps 280
-	$(BIN)/depthq evaluate $(DEMO)/run
-	$(BIN)/depthq reconstruct $(DEMO)/run --images 48 --out $(DEMO)/grid.png
-	$(BIN)/depthq encode $(DEMO)/run --split test --out $(DEMO)/codes.parquet
-	$(BIN)/depthq decode $(DEMO)/run $(DEMO)/codes.parquet --out $(DEMO)/decoded
-	@echo "Look at $(DEMO)/grid.png: originals above, ours below."
+	$(BIN)/depthq demo --out $(DEMO)
 
 test: $(INSTALLED) ## the whole test suite, on as many cores as there are, up to 8
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal

@@ -34,7 +34,7 @@ def test_a_file_gets_whole_lines(monkeypatch):
 def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     list(progress.progress(range(3), unit="image"))
-    assert "images/s" in sys.stderr.getvalue()
+    assert "image/s" in sys.stderr.getvalue()
     assert sys.stderr.getvalue().rpartition("\r")[2] == ""
     assert sys.stderr.getvalue().split("\r")[-2].strip() == ""
 

@@ -35,7 +35,7 @@ def progress(items: Iterable[Item], *, unit: str, what: str = "", total: int | N
 
 def of_a_pass(unit: str, what: str = "") -> dict[str, Any]:
     """Options of a bar that comes after two seconds and leaves nothing behind."""
-    return {"unit": f" {unit}s", "desc": what or None, "delay": _SECONDS_BEFORE_BAR, "leave": False}
+    return {"unit": f" {unit}", "desc": what or None, "delay": _SECONDS_BEFORE_BAR, "leave": False}
 
 
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm:

@@ -53,6 +53,8 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
+    items = "\n".join(f"  {name:16} {find_item(name).title}" for name in ITEMS)
+    parser.description = f"{parser.description}\nitems:\n{items}"
     parser.add_argument("item", type=str, nargs="*", metavar="ITEM", help=f"any of {', '.join(ITEMS)}")
     parser.add_argument("--scale", type=str, default="cpu", help=f"size of networks and runs: {', '.join(SCALES)}")
     parser.add_argument("--rows", type=str, nargs="+", default=[], help="which rows; by default all")

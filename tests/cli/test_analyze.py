@@ -1,8 +1,8 @@
 """depthq analyze: what it writes, and what it refuses."""
 
 import json
-import re
 import math
+import re
 import shutil
 
 import numpy as np
@@ -268,7 +268,7 @@ def test_pairs_that_would_not_fit_in_memory_are_left_out_and_said_to_be(array, t
         assert pairs["mean_within_level_share"] == [None]
     out = capsys.readouterr().out
     assert "note on codes.npy: mutual information and total correlation are left out" in out
-    (row,) = (line for line in out.splitlines() if line.startswith("level 0: mean MI, nats, plug-in"))
+    (row,) = (line for line in out.splitlines() if line.startswith("level 0: mean MI, bits, plug-in"))
     assert row.split()[-1] == "-"
     pictures = {path.stem for path in (tmp_path / "out").glob("*.png")}
     assert pictures == {"codebooks", "usage_level0"}

@@ -5,6 +5,7 @@ import torch
 from depthq.analysis import CodeCounts, summarize_codes
 from depthq.report import AnalyzedCodes, code_plots, draw_plots
 from depthq.report.code_plots import plot_codebooks
+from depthq.units import nats_to_bits
 
 
 def untiled(monkeypatch, runs):
@@ -33,7 +34,9 @@ def test_positions_of_any_rank_are_drawn_as_a_map(monkeypatch, positions, shape)
     run = codes_of_shape(*positions)
     [[figure]] = untiled(monkeypatch, [run])["position_entropy"]
     drawn = figure.axes[0].get_images()[0].get_array()
-    assert np.asarray(drawn) == pytest.approx(np.reshape(run.summary.levels[0].position_entropy_nats, shape))
+    assert np.asarray(drawn) == pytest.approx(
+        nats_to_bits(np.reshape(run.summary.levels[0].position_entropy_nats, shape))
+    )
 
 
 def test_rows_without_positions_have_no_map(monkeypatch):
@@ -65,8 +68,8 @@ def test_mutual_information_has_what_chance_shows_of_each_pair(monkeypatch, anal
     [[figure]] = untiled(monkeypatch, [run])["mutual_information"]
     axes = figure.axes[0]
     drawn = axes.get_images()[0].get_array().filled(0)
-    assert (np.tril(drawn) == np.tril(run.summary.plugin.matrix_nats, -1)).all()
-    assert (np.triu(drawn) == np.triu(run.summary.shuffle.matrix_nats, 1)).all()
+    assert (np.tril(drawn) == nats_to_bits(np.tril(run.summary.plugin.matrix_nats, -1))).all()
+    assert (np.triu(drawn) == nats_to_bits(np.triu(run.summary.shuffle.matrix_nats, 1))).all()
     assert "640 and 2,560 positions\nbelow: plug-in; above: shuffle-corrected" in axes.get_title()
 
 
@@ -81,10 +84,12 @@ def test_two_runs_share_scales(monkeypatch, analyzed):
     runs = [analyzed("dq"), analyzed("vq", quantizer="shared")]
     drawn = untiled(monkeypatch, runs)
     (information,) = {limits_of(figure) for figure in drawn["mutual_information"][0]}
-    assert information == (0, max(np.tril(run.summary.plugin.matrix_nats, -1).max() for run in runs))
+    assert information == (0, max(nats_to_bits(np.tril(run.summary.plugin.matrix_nats, -1)).max() for run in runs))
     for level, figures_of_level in enumerate(zip(*drawn["position_entropy"], strict=True)):
         maps = [run.summary.levels[level].position_entropy_nats for run in runs]
-        assert {limits_of(figure) for figure in figures_of_level} == {(np.min(maps), np.max(maps))}
+        assert {limits_of(figure) for figure in figures_of_level} == {
+            (nats_to_bits(np.min(maps)), nats_to_bits(np.max(maps)))
+        }
     usage = [figure for row in drawn["usage_level0"] for figure in row]
     assert len({figure.axes[0].get_ylim() for figure in usage}) == 1
     assert [figure.get_suptitle() for figure in usage] == ["dq: Code usage, level 0", "vq: Code usage, level 0"]
@@ -104,7 +109,7 @@ def test_bars_are_the_summary(analyzed):
     summary = analyzed().summary
     entropy_axes, usage_axes = plot_codebooks({"ours": summary}).axes
     heights = [bar.get_height() for bar in entropy_axes.patches]
-    assert heights == [h for level in summary.levels for h in level.entropy_nats]
+    assert heights == [nats_to_bits(h) for level in summary.levels for h in level.entropy_nats]
     assert [bar.get_height() for bar in usage_axes.patches] == [
         100 * u for level in summary.levels for u in level.usage
     ]

@@ -17,10 +17,10 @@ def test_matrix_says_what_each_cell_is():
     assert heatmap.columns == ("0.0", "0.1")
     name, (own, other) = heatmap.rows[0]
     assert name == "0.0"
-    assert (own.value, own.share) == ("0.69", None)
-    assert own.remark == "entropy of codebook 0.0: 0.693 nats"
+    assert (own.value, own.share) == ("1.00", None)
+    assert own.remark == "entropy of codebook 0.0: 1.000 bits"
     assert (other.value, other.share) == ("0.000", 0)
-    assert other.remark == "0.0 and 0.1 share 0.000 nats, 0.000 by shuffle, 0.000 by Miller-Madow"
+    assert other.remark == "0.0 and 0.1 share 0.000 bits, 0.000 by shuffle, 0.000 by Miller-Madow"
     assert heatmap.ends == ("0.000", "0.000")
 
 
@@ -30,7 +30,7 @@ def test_colours_are_of_the_pairs_alone():
     heatmap = information_map(summary([[4, 4, 4]], torch.cat([four, four // 2, 0 * four], dim=1)))
     shares = [[cell.share for cell in cells] for _, cells in heatmap.rows]
     assert shares == [[None, 1, 0], [1, None, 0], [0, 0, None]]
-    assert heatmap.ends == ("0.000", "0.69")
+    assert heatmap.ends == ("0.000", "1.00")
 
 
 def test_levels_are_parted_by_a_line():
@@ -43,8 +43,8 @@ def test_each_level_has_its_own_scale():
     fine = torch.zeros(400, 1, 2, 2, dtype=torch.int64)
     fine[:, 0, 1, 0] = torch.arange(400) % 4 == 0
     coarse, finer = entropy_maps(summary([[2], [2]], coin(1, 1, 1), fine))
-    assert coarse.ends == ("0.69", "0.69")
-    assert finer.ends == ("0.000", "0.56")
+    assert coarse.ends == ("1.00", "1.00")
+    assert finer.ends == ("0.000", "0.81")
     assert [[cell.share for cell in cells] for _, cells in finer.rows] == [[0, 0], [1, 0]]
     assert finer.rows[1][1][0].remark == "row 1, column 0: 0.562 nats"
 

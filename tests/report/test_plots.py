@@ -8,6 +8,7 @@ from PIL import Image
 
 from depthq.analysis import CodeCounts, MutualInformation, pairwise_mutual_information
 from depthq.report.plots import plot_mutual_information, plot_position_entropy, plot_usage, tile
+from depthq.units import LN2
 
 
 def drawn(figure):
@@ -21,10 +22,10 @@ def counts_of(codebooks: int, size: int = 4) -> CodeCounts:
 
 
 def test_entropy_map_is_the_mean_over_codebooks():
-    entropy = torch.arange(12, dtype=torch.float64).view(2, 2, 3)
+    entropy = LN2 * torch.arange(12, dtype=torch.float64).view(2, 2, 3)
     image = drawn(plot_position_entropy(entropy)).get_images()[0]
-    assert image.get_array().tolist() == [[3, 4, 5], [6, 7, 8]]
-    assert image.get_clim() == (0, 8)
+    assert image.get_array().round(9).tolist() == [[3, 4, 5], [6, 7, 8]]  # bits
+    assert image.get_clim() == (0, pytest.approx(8))
 
 
 def test_entropy_of_a_sequence_is_one_row():
@@ -35,25 +36,25 @@ def test_entropy_of_a_sequence_is_one_row():
 
 def test_matrix_shows_pairs_below_the_diagonal_and_entropy_on_it():
     information = pairwise_mutual_information(counts_of(3))
-    matrix = information.matrix_nats
+    matrix = information.matrix_nats / LN2
     axes = drawn(plot_mutual_information(information))
     pairs, entropy = axes.get_images()
     assert pairs.get_array().mask.tolist() == [[True, True, True], [False, True, True], [False, False, True]]
     assert entropy.get_array().mask.tolist() == (torch.eye(3) == 0).tolist()
     texts = {text.get_position(): text.get_text() for text in axes.texts}
-    assert texts[1, 1] == f"{matrix[1, 1]:.2f}" == "1.39"  # log 4
+    assert texts[1, 1] == f"{matrix[1, 1]:.2f}" == "2.00"  # log2 4
     assert texts[0, 1] == f"{matrix[1, 0]:.3f}"  # column 0, row 1; below 0.1 three decimals
     assert len(texts) == 3 + 3
 
 
 def test_colours_are_of_the_pairs_alone():
-    information = MutualInformation(((0, 0), (0, 1)), "plugin", torch.tensor([[2.0, 0.25], [0.25, 2.0]]))
-    assert drawn(plot_mutual_information(information)).get_images()[0].get_clim() == (0, 0.25)
+    information = MutualInformation(((0, 0), (0, 1)), "plugin", LN2 * torch.tensor([[2.0, 0.25], [0.25, 2.0]]))
+    assert drawn(plot_mutual_information(information)).get_images()[0].get_clim() == (0, pytest.approx(0.25))
 
 
 def test_corrected_pairs_stand_above_the_diagonal():
     plugin, shuffle = (
-        MutualInformation(((0, 0), (0, 1)), estimator, torch.tensor([[2.0, shared], [shared, 2.0]]))
+        MutualInformation(((0, 0), (0, 1)), estimator, LN2 * torch.tensor([[2.0, shared], [shared, 2.0]]))
         for estimator, shared in (("plugin", 0.25), ("shuffle", -0.0001))
     )
     axes = drawn(plot_mutual_information(plugin, corrected=shuffle))
@@ -67,7 +68,7 @@ def test_one_codebook_has_no_pair_to_draw():
 
 
 def test_pairs_that_share_nothing_are_drawn():
-    information = MutualInformation(((0, 0), (0, 1)), "plugin", torch.eye(2))
+    information = MutualInformation(((0, 0), (0, 1)), "plugin", LN2 * torch.eye(2))
     assert {text.get_text() for text in drawn(plot_mutual_information(information)).texts} == {"1.00", "0.000"}
 
 

@@ -1,16 +1,18 @@
 """What the codes of a sample say and share, as plain numbers: the content of analysis.json."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from depthq.analysis.counting import CodeCounts
-from depthq.analysis.entropy import code_entropy, entropy_nats, position_entropy_nats
-from depthq.analysis.mutual_information import Estimator, pairwise_mutual_information
+from depthq.analysis.entropy import SAMPLES_PER_CODE, code_entropy, entropy_nats, position_entropy_nats
+from depthq.analysis.mutual_information import SAMPLES_PER_CELL, Estimator, pairwise_mutual_information
 from depthq.analysis.total_correlation import joint_entropy_bounds, total_correlation_nats
 
 ESTIMATORS: tuple[Estimator, ...] = ("plugin", "shuffle", "miller_madow")
@@ -88,6 +90,15 @@ class CodeSummary:
     """By plugin, shuffle and miller_madow, in this order."""
     warnings: list[str]
     """Which metrics rest on too few samples, with the bias to expect; and which were left out, and why."""
+    left_out: list[str]
+    """Of these, which were left out."""
+    images_needed: int
+    """About so many images would do for all metrics that are there."""
+
+    @property
+    def has_too_few_images(self) -> bool:
+        """Whether a metric rests on too few."""
+        return len(self.warnings) > len(self.left_out)
 
     @property
     def plugin(self) -> PairSummary:
@@ -116,18 +127,34 @@ def summarize_codes(counts: CodeCounts) -> CodeSummary:
         levels = [_level_summary(counts, level) for level in range(len(counts.codebook_sizes))]
     with _collected_warnings() as pair_doubts:
         pairs = [_pair_summary(counts, estimator) for estimator in ESTIMATORS]
+    left_out = _left_out(counts)
     return CodeSummary(
         images=counts.num_images,
         levels=levels,
         codebooks=[f"{level}.{index}" for level, index in counts.codebooks],
         mutual_information=pairs,
         warnings=[
-            *_left_out(counts),
+            *left_out,
             *level_doubts,
             *pair_doubts,
             *([_total_correlation_doubt(*pairs)] if pair_doubts else []),
         ],
+        left_out=left_out,
+        images_needed=_images_needed(counts),
     )
+
+
+def _images_needed(counts: CodeCounts) -> int:
+    """For plug-in entropy at each position, and for the table of each pair, of as many codes as are in use."""
+    used = [(counts.marginal(level) > 0).sum(-1) for level in range(len(counts.codebook_sizes))]
+    needed = SAMPLES_PER_CODE["plugin"] * max(int(of_level.max()) for of_level in used)
+    if counts.has_pairs:
+        for a, b in combinations(counts.codebooks, 2):
+            joint = counts.joint(a, b)
+            cells = int((joint.sum(1) > 0).sum()) * int((joint.sum(0) > 0).sum())
+            positions_per_image = int(joint.sum()) / counts.num_images
+            needed = max(needed, math.ceil(SAMPLES_PER_CELL["plugin"] * cells / positions_per_image))
+    return needed
 
 
 def _level_summary(counts: CodeCounts, level: int) -> LevelSummary:

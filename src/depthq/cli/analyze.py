@@ -116,8 +116,14 @@ def run(settings: Settings) -> None:
             picture.save(folder / f"{name}.png")
     print(f"{settings.out}: codes of {runs[0].summary.images} images\n\n{table}")
     for run in runs:
-        for warning in run.summary.warnings:
+        for warning in run.summary.left_out:
             print(f"\nnote on {run.label}: {warning}")
+        if run.summary.has_too_few_images:
+            print(
+                f"\nnote on {run.label}: too few images for all figures: {run.summary.images}, where about "
+                f"{run.summary.images_needed:,} would do. Which, and by how much: "
+                f"warnings in {settings.out}/analysis.json"
+            )
 
 
 def _analyze(settings: Settings) -> "tuple[Sequence[AnalyzedCodes], dict[str, Image]]":

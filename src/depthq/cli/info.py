@@ -2,7 +2,8 @@
 
 examples:
   depthq info runs/demo
-  depthq info pretrained/ --image-size 64 --json
+  depthq info photos-small --image-size 64 --json
+  depthq info --list
 """
 
 import json
@@ -17,28 +18,43 @@ from depthq.cli.model_and_data import add_model
 from depthq.models import DQAE
 from depthq.runs import is_run, load_model, load_run_settings
 from depthq.units import bits_per_dim, bits_per_pixel
+from depthq.weights import SHIPPED, shipped_folder
 
 DEFAULT_IMAGE_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Settings:
-    model: Path
+    model: Path | None
+    """None: list the shipped ones."""
     image_size: int | None
     json: bool
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model(parser)
+    add_model(parser, is_required=False)
+    parser.add_argument("--list", action="store_true", help="list the models that come with the package")
     parser.add_argument(
         "--image_size", type=PositiveInt, help=f"side of the images; by default the run's, else {DEFAULT_IMAGE_SIZE}"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
+    if options.list == (options.model is not None):
+        raise ValueError("a model must be named, or --list given, not both; try: depthq info --list")
     return Settings(options.model, options.image_size, options.json)
 
 
 def run(settings: Settings) -> None:
+    if settings.model is None:
+        shipped = [
+            {"name": name, "about": about, "folder": str(shipped_folder(name))} for name, about in SHIPPED.items()
+        ]
+        print(
+            json.dumps(shipped)
+            if settings.json
+            else "\n".join(f"{each['name']:18} {each['about']}" for each in shipped)
+        )
+        return
     model = load_model(settings.model)
     trained = load_run_settings(settings.model) if is_run(settings.model) else {}
     facts = _facts(model, settings.image_size or trained.get("image_size") or DEFAULT_IMAGE_SIZE)
@@ -81,5 +97,8 @@ def _table(facts: dict) -> str:
             f"codes        {facts['code_bits_per_image']:.0f} bits per image, "
             f"{facts['code_bits_per_pixel']:.3f} bits per pixel, {facts['code_bits_per_dim']:.3f} bits per dim"
         )
-    settings = ", ".join(f"{name} {facts['config'][name]}" for name in ("quantizer", "likelihood", "codebook_dim"))
+    shown = ["quantizer", "likelihood"]
+    if facts["config"]["quantizer"] not in ("scalar", "binary", "none"):  # these take as many dimensions as K needs
+        shown.append("codebook_dim")
+    settings = ", ".join(f"{name} {facts['config'][name]}" for name in shown)
     return "\n".join([*lines, f"model        {settings}, channels {list(facts['config']['channels'])}"])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 VERBS = {
+    "demo": "show on one page what all this does, in minutes",
     "train": "train a model on images",
     "evaluate": "measure likelihood, rate and reconstruction of a model",
     "prior": "train a prior over the codes of a model",
@@ -33,7 +34,13 @@ VERBS = {
     "info": "show levels, code shapes, bits and parameters of a model; the shipped ones with --list",
     "completion": "print what makes a shell complete verbs and options",
 }
-MORE_EXTRAS = {"analyze": ["report"], "report": ["report"], "compress": ["coding"], "decompress": ["coding"]}
+MORE_EXTRAS = {
+    "analyze": ["report"],
+    "report": ["report"],
+    "demo": ["coding", "report"],
+    "compress": ["coding"],
+    "decompress": ["coding"],
+}
 """What verbs want beside [train]."""
 _QUIET = "--quiet"
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
@@ -109,7 +116,7 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
-        _say(f"{name}: error: {error}")
+        _say(f"{name}: error: {_as_options(str(error))}")
         return DATA_ERROR
     except KeyboardInterrupt as interrupt:
         _say(f"{name}: interrupted{interrupt}")
@@ -154,6 +161,12 @@ def _say(message: str) -> None:
 def _overview() -> str:
     verbs = "\n".join(f"  {verb:12} {what}" for verb, what in VERBS.items())
     return f"usage: depthq VERB ...\n\n{verbs}\n\nExamples and all options of a verb: depthq VERB --help"
+
+
+def _as_options(message: str) -> str:
+    """The remedies of a message as one types them here: on_bad_image="skip" as --on-bad-image skip."""
+    message = re.sub(r'\b(on_bad_image)="(\w+)"', r"--\1 \2", message)
+    return _with_dashes(re.sub(r"\b(?<!--)(pass (?:a smaller |an )?)(image_size)\b", r"\1--\2", message))
 
 
 def _with_dashes(message: str) -> str:

@@ -42,8 +42,11 @@ class ModelAndData:
     device: str
 
 
-def add_model(parser: ArgumentParser, *, help: str = MODEL_HELP) -> None:
-    parser.add_argument("model", type=model_folder, help=help)
+def add_model(parser: ArgumentParser, *, help: str = MODEL_HELP, is_required: bool = True) -> None:
+    if is_required:
+        parser.add_argument("model", type=model_folder, help=help)
+    else:
+        parser.add_argument("model", type=model_folder, nargs="?", help=help)
     parser.add_argument("--device", type=device_name, default="cpu", help="cpu, cuda, cuda:1, ...")
 
 

@@ -18,6 +18,7 @@ from depthq.report.plots import (
     plot_usage,
     tile,
 )
+from depthq.units import nats_to_bits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,15 +75,15 @@ def plot_codebooks(summaries: Mapping[str, CodeSummary]) -> "Figure":
     for index, (label, summary) in enumerate(summaries.items()):
         style = {"width": width, "label": label, "color": COLORS[index]}
         place = np.array([names.index(name) for name in summary.codebooks]) - 0.4 + (index + 0.5) * width
-        ceiling = np.log([size for level in summary.levels for size in level.codebook_sizes])
-        entropy_axes.bar(place, [h for level in summary.levels for h in level.entropy_nats], **style)
+        ceiling = np.log2([size for level in summary.levels for size in level.codebook_sizes])
+        entropy_axes.bar(place, [nats_to_bits(h) for level in summary.levels for h in level.entropy_nats], **style)
         entropy_axes.hlines(ceiling, place - width / 2, place + width / 2, color="0.3", linestyle=":", linewidth=1)
         usage_axes.bar(place, [100 * u for level in summary.levels for u in level.usage], **style)
     for axes in (entropy_axes, usage_axes):
         axes.set_xticks(range(len(names)), names, fontsize="small")
         axes.set_xlabel("level.codebook")
         axes.spines[["top", "right"]].set_visible(False)
-    entropy_axes.set(ylabel="nats", title="Entropy of one code (dotted: log K)")
+    entropy_axes.set(ylabel="bits", title="Entropy of one code (dotted: log2 K)")
     usage_axes.set(ylabel="% of codes", title="Codes that occur", ylim=(0, 100))
     if len(summaries) > 1:
         figure.legend(*entropy_axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(summaries))
@@ -109,14 +110,14 @@ def _entropy_scale(runs: Sequence[AnalyzedCodes], level: int) -> dict[str, float
     """Of one level in all runs: over levels of different K, one scale would hide the pattern of each."""
     maps = [entropy_map(each) for run in runs for each in run.summary.levels[level : level + 1]]
     values = np.concatenate([positions.ravel() for positions in maps if positions is not None])
-    return {"vmin": float(values.min()), "vmax": float(values.max())}
+    return {"vmin": nats_to_bits(float(values.min())), "vmax": nats_to_bits(float(values.max()))}
 
 
 def _mutual_information(runs: Sequence[AnalyzedCodes]) -> list[list["Figure"]]:
     """Below the diagonal as counted, above it less what chance shows, which differs from pair to pair."""
     with_pairs = [run for run in runs if run.has_pairs]
     plugin = [run.mutual_information("plugin") for run in with_pairs]
-    highest = max((float(pairs.matrix_nats.tril(-1).max()) for pairs in plugin), default=None)
+    highest = max((nats_to_bits(float(pairs.matrix_nats.tril(-1).max())) for pairs in plugin), default=None)
     return [
         [
             plot_mutual_information(

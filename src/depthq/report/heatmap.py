@@ -6,6 +6,7 @@ import numpy as np
 
 from depthq.analysis.summary import CodeSummary
 from depthq.report.plots import entropy_map, short_number
+from depthq.units import nats_to_bits
 
 MAX_COLUMNS_WITH_VALUES = 12  # above, values no longer fit into the cells of a phone
 
@@ -46,23 +47,24 @@ def information_map(codes: CodeSummary) -> HeatMap | None:
     """Mutual information of each pair of codebooks; entropy, without colour, on the diagonal. None where pairs were
     left out.
     """
-    plugin, shuffle, miller_madow = (pairs.matrix_nats for pairs in codes.mutual_information)
-    if plugin is None or shuffle is None or miller_madow is None:
+    matrices = [pairs.matrix_nats for pairs in codes.mutual_information]
+    if any(matrix is None for matrix in matrices):
         return None
+    plugin, shuffle, miller_madow = (nats_to_bits(np.array(matrix)).tolist() for matrix in matrices)
     high = max((value for row, values in enumerate(plugin) for value in values[:row]), default=0.0)
 
     def cell(row: int, column: int) -> Cell:
         value, a, b = plugin[row][column], codes.codebooks[row], codes.codebooks[column]
         if row == column:
-            return Cell(short_number(value), None, f"entropy of codebook {a}: {value:.3f} nats")
+            return Cell(short_number(value), None, f"entropy of codebook {a}: {value:.3f} bits")
         corrected = f"{shuffle[row][column]:.3f} by shuffle, {miller_madow[row][column]:.3f} by Miller-Madow"
-        return _cell(value, 0, high, f"{a} and {b} share {value:.3f} nats, {corrected}")
+        return _cell(value, 0, high, f"{a} and {b} share {value:.3f} bits, {corrected}")
 
     indices = range(len(codes.codebooks))
     level_of = [name.split(".")[0] for name in codes.codebooks]
     return HeatMap(
         title="Mutual information between codebooks",
-        unit="nats",
+        unit="bits",
         columns=tuple(codes.codebooks),
         rows=tuple((codes.codebooks[row], tuple(cell(row, column) for column in indices)) for row in indices),
         low=0,
@@ -74,20 +76,24 @@ def information_map(codes: CodeSummary) -> HeatMap | None:
 def entropy_maps(codes: CodeSummary) -> list[HeatMap]:
     """Entropy at each position, one map per level that has positions, each with its own scale."""
     maps = {f"Level {number}": entropy_map(level) for number, level in enumerate(codes.levels)}
-    return [_entropy_map(title, positions.tolist()) for title, positions in maps.items() if positions is not None]
+    return [
+        _entropy_map(title, nats_to_bits(positions).tolist())
+        for title, positions in maps.items()
+        if positions is not None
+    ]
 
 
 def _entropy_map(title: str, grid: list[list[float]]) -> HeatMap:
     low, high = float(np.min(grid)), float(np.max(grid))
     return HeatMap(
         title=f"{title}, {len(grid)} x {len(grid[0])} positions",
-        unit="nats",
+        unit="bits",
         columns=tuple(str(column) for column in range(len(grid[0]))),
         rows=tuple(
             (
                 str(row),
                 tuple(
-                    _cell(value, low, high, f"row {row}, column {column}: {value:.3f} nats")
+                    _cell(value, low, high, f"row {row}, column {column}: {value:.3f} bits")
                     for column, value in enumerate(values)
                 ),
             )

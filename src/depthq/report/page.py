@@ -25,6 +25,7 @@ from depthq.report.mixing import decode_each_level
 from depthq.report.prefixes import decode_prefixes
 from depthq.report.samples import Samples
 from depthq.runs import RunFolder, load_run_settings, read_metrics
+from depthq.units import nats_to_bits
 
 with explain_missing():
     import jinja2
@@ -137,15 +138,21 @@ def write_report(run: Path, model: DQAE, measured: Measured) -> Path:
 
 
 def render(page: Page) -> str:
-    """The page as HTML. All that it is given is escaped."""
-    environment = jinja2.Environment(
+    """The page as HTML."""
+    return environment().get_template("page.html").render(page=page)
+
+
+def environment() -> jinja2.Environment:
+    """Of all templates. All that they are given is escaped."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "template"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(page=page)
+    made.filters["bits"] = nats_to_bits
+    return made
 
 
 def _page(run: Path, model: DQAE, measured: Measured) -> Page:
@@ -215,7 +222,7 @@ def _by_detail(images: Tensor) -> Tensor:
 def _pairs(model: DQAE, images: Tensor) -> list[Pair]:
     ours = model.reconstruct(images.to(model.device)).cpu()
     return [
-        Pair(_picture_url(original), _picture_url(made), _psnr_db(made[None], original[None]))
+        Pair(picture_url(original), picture_url(made), _psnr_db(made[None], original[None]))
         for original, made in zip(images, ours, strict=True)
     ]
 
@@ -270,11 +277,12 @@ def _health(model: DQAE, codes: CodeSummary) -> list[CodebookRow]:
     return rows
 
 
-def _picture_url(image: Tensor) -> str:
+def picture_url(image: Tensor) -> str:
+    """An image uint8 (C, H, W) as a data URL."""
     file = io.BytesIO()
     to_picture(image).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _strip_urls(images: Tensor) -> list[str]:
-    return [_picture_url(image) for image in images[:STRIP_IMAGES]]
+    return [picture_url(image) for image in images[:STRIP_IMAGES]]

@@ -16,6 +16,7 @@ from depthq.analysis.mutual_information import MutualInformation
 from depthq.analysis.summary import LevelSummary
 from depthq.codes import CodebookUsage
 from depthq.extras import explain_missing
+from depthq.units import nats_to_bits
 
 if TYPE_CHECKING:  # matplotlib and Pillow come with extras: load them where something is drawn
     from matplotlib.figure import Figure
@@ -42,21 +43,21 @@ def plot_position_entropy(
 
     Args:
         entropy_nats: float (M, H, W), or (M, T) for sequences.
-        vmin: Entropy of the darkest colour, in nats.
+        vmin: Entropy of the darkest colour, in bits, which the map is drawn in.
         vmax: Entropy of the brightest colour; the highest in the map by default.
         title: Above the map.
     """
     if entropy_nats.dim() not in (2, 3):
         raise ValueError(f"entropy_nats must be (M, H, W) or (M, T); got shape {tuple(entropy_nats.shape)}")
     is_map = entropy_nats.dim() == 3
-    mean = np.atleast_2d(entropy_nats.mean(0).cpu().numpy())
+    mean = np.atleast_2d(nats_to_bits(entropy_nats.mean(0)).cpu().numpy())
     figure = new_figure(4.2, 3.6 if is_map else 1.6)
     axes = figure.add_subplot()
     image = axes.imshow(mean, vmin=vmin, vmax=vmax, cmap="viridis", aspect="equal" if is_map else "auto")
     axes.set(xlabel="column" if is_map else "position", ylabel="row" if is_map else "", title=title)
     _integer_ticks(axes)
     axes.yaxis.set_visible(is_map)
-    figure.colorbar(image, ax=axes, label="mean entropy (nats)" if is_map else "nats")
+    figure.colorbar(image, ax=axes, label="mean entropy (bits)" if is_map else "bits")
     return figure
 
 
@@ -76,29 +77,29 @@ def plot_mutual_information(
         information: Of V codebooks, at least two, drawn below the diagonal; up to 12 the values are written into the
             cells.
         corrected: Another estimate of the same pairs, drawn above the diagonal.
-        vmin: Value of the darkest colour, in nats.
+        vmin: Value of the darkest colour, in bits, which the matrix is drawn in.
         vmax: Value of the brightest colour; the highest of the pairs drawn by default.
         title: Above the matrix.
 
     Raises:
         ValueError: If there is only one codebook.
     """
-    entropy, below = information.entropy_nats.cpu().numpy(), information.matrix_nats.cpu().numpy()
+    entropy, below = (nats_to_bits(nats).cpu().numpy() for nats in (information.entropy_nats, information.matrix_nats))
     if len(entropy) < 2:
         raise ValueError(f"information must be of at least two codebooks, to have a pair; got {len(entropy)}")
-    above = np.full_like(below, np.nan) if corrected is None else corrected.matrix_nats.cpu().numpy()
+    above = np.full_like(below, np.nan) if corrected is None else nats_to_bits(corrected.matrix_nats).cpu().numpy()
     pairs = np.where(np.tri(len(below), k=-1, dtype=bool), below, above)
     np.fill_diagonal(pairs, np.nan)
     figure = new_figure(6.2, 5.2)
     axes = figure.add_subplot()
     image = axes.imshow(np.ma.masked_invalid(pairs), vmin=vmin, vmax=vmax, cmap="viridis")
-    axes.imshow(np.ma.masked_equal(np.eye(len(entropy)), 0), vmin=0, vmax=8, cmap="Greys")
+    axes.imshow(np.ma.masked_equal(np.eye(len(entropy)), 0), vmin=0, vmax=12, cmap="Greys")
     if len(entropy) <= MAX_VALUES_SHOWN:
         _write_values(axes, image, pairs, entropy)
     _label_codebooks(axes, information)
     axes.spines[["top", "right"]].set_visible(corrected is not None)
     axes.set(xlabel="codebook", ylabel="codebook", title=title)
-    figure.colorbar(image, ax=axes, label="nats shared (in grey: entropy, nats)")
+    figure.colorbar(image, ax=axes, label="bits shared (in grey: entropy, bits)")
     return figure
 
 

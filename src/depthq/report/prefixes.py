@@ -54,7 +54,7 @@ def prefixes_of(model: DQAE) -> list[Prefix]:
 
 def decode_prefixes(model: DQAE, codes: Codes) -> dict[str, Tensor]:
     """Images uint8 (B, C, H, W) on the CPU by the names of `prefixes_of`."""
-    return {prefix.name: _decode(model, codes, prefix) for prefix in prefixes_of(model)}
+    return {prefix.name: decode(model, codes, prefix) for prefix in prefixes_of(model)}
 
 
 def measure_prefixes(model: DQAE, images: Tensor) -> list[PrefixMetrics]:
@@ -68,14 +68,15 @@ def measure_prefixes(model: DQAE, images: Tensor) -> list[PrefixMetrics]:
             psnr_db=fmean(
                 value
                 for batch, codes in batches
-                for value in psnr_db(_decode(model, codes, prefix).float(), batch.float()).tolist()
+                for value in psnr_db(decode(model, codes, prefix).float(), batch.float()).tolist()
             ),
         )
         for prefix in prefixes_of(model)
     ]
 
 
-def _decode(model: DQAE, codes: Codes, prefix: Prefix) -> Tensor:
+def decode(model: DQAE, codes: Codes, prefix: Prefix) -> Tensor:
+    """Images uint8 (B, C, H, W) on the CPU of the codes that belong to a prefix."""
     whole = prefix.codebooks == len(codes.codebook_sizes[0])
     return model.decode(codes, range(prefix.levels), None if whole else prefix.codebooks).cpu()
 
@@ -83,8 +84,12 @@ def _decode(model: DQAE, codes: Codes, prefix: Prefix) -> Tensor:
 def _bits_per_pixel(codes: Codes, prefix: Prefix, image: Tensor) -> float:
     """Of the codes of one image."""
     channels, height, width = image.shape
-    kept = Codes(
+    return bits_per_pixel(nats_to_bits(uniform_nll_nats(keep(codes, prefix)).item()), (channels, height, width))
+
+
+def keep(codes: Codes, prefix: Prefix) -> Codes:
+    """The codes that belong to a prefix."""
+    return Codes(
         tuple(level[:, : prefix.codebooks] for level in codes.levels[: prefix.levels]),
         tuple(sizes[: prefix.codebooks] for sizes in codes.codebook_sizes[: prefix.levels]),
     )
-    return bits_per_pixel(nats_to_bits(uniform_nll_nats(kept).item()), (channels, height, width))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from depthq.analysis.summary import CodeSummary
+from depthq.units import nats_to_bits
 
 
 def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:
@@ -36,22 +37,26 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _bits(nats: float | None) -> float | None:
+    return None if nats is None else nats_to_bits(nats)
+
+
 EACH_LEVEL: dict[str, Callable[[CodeSummary, int], float | None]] = {
-    "mean entropy of a code, nats": lambda run, level: run.levels[level].mean_entropy_nats,
+    "mean entropy of a code, bits": lambda run, level: _bits(run.levels[level].mean_entropy_nats),
     "mean perplexity": lambda run, level: _mean(run.levels[level].perplexity),
     "mean usage, %": lambda run, level: 100 * _mean(run.levels[level].usage),
-    "mean MI, nats, plug-in": lambda run, level: run.plugin.mean_within_level_nats[level],
-    "mean MI, nats, shuffle": lambda run, level: run.shuffle.mean_within_level_nats[level],
-    "mean MI, nats, Miller-Madow": lambda run, level: run.miller_madow.mean_within_level_nats[level],
+    "mean MI, bits, plug-in": lambda run, level: _bits(run.plugin.mean_within_level_nats[level]),
+    "mean MI, bits, shuffle": lambda run, level: _bits(run.shuffle.mean_within_level_nats[level]),
+    "mean MI, bits, Miller-Madow": lambda run, level: _bits(run.miller_madow.mean_within_level_nats[level]),
 }
 ACROSS_LEVELS: dict[str, Callable[[CodeSummary], float | None]] = {
-    "mean MI across levels, nats, plug-in": lambda run: run.plugin.mean_across_levels_nats,
-    "mean MI across levels, nats, shuffle": lambda run: run.shuffle.mean_across_levels_nats,
-    "mean MI across levels, nats, Miller-Madow": lambda run: run.miller_madow.mean_across_levels_nats,
+    "mean MI across levels, bits, plug-in": lambda run: _bits(run.plugin.mean_across_levels_nats),
+    "mean MI across levels, bits, shuffle": lambda run: _bits(run.shuffle.mean_across_levels_nats),
+    "mean MI across levels, bits, Miller-Madow": lambda run: _bits(run.miller_madow.mean_across_levels_nats),
 }
 ALL_LEVELS: dict[str, Callable[[CodeSummary], float | None]] = {
-    "total correlation, nats, at least, plug-in": lambda run: run.plugin.total_correlation_lower_nats,
-    "total correlation, nats, at least, shuffle": lambda run: run.shuffle.total_correlation_lower_nats,
-    "total correlation, nats, at least, Miller-Madow": lambda run: run.miller_madow.total_correlation_lower_nats,
-    "total correlation, nats, at most, plug-in": lambda run: run.plugin.total_correlation_upper_nats,
+    "total correlation, bits, at least, plug-in": lambda run: _bits(run.plugin.total_correlation_lower_nats),
+    "total correlation, bits, at least, shuffle": lambda run: _bits(run.shuffle.total_correlation_lower_nats),
+    "total correlation, bits, at least, Miller-Madow": lambda run: _bits(run.miller_madow.total_correlation_lower_nats),
+    "total correlation, bits, at most, plug-in": lambda run: _bits(run.plugin.total_correlation_upper_nats),
 }

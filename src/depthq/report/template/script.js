@@ -1,16 +1,17 @@
 "use strict";
 
 // Original and ours: the range input lies invisibly over the picture, so that pointer, touch and keys are the browser's.
-const stage = document.querySelector(".stage");
-const slider = stage.querySelector("input");
-slider.addEventListener("input", () => {
-  stage.style.setProperty("--split", `${slider.value}%`);
-  slider.setAttribute("aria-valuetext", `${slider.value} % original, the rest ours`);
-});
+for (const stage of document.querySelectorAll(".stage")) {
+  const slider = stage.querySelector("input");
+  slider.addEventListener("input", () => {
+    stage.style.setProperty("--split", `${slider.value}%`);
+    slider.setAttribute("aria-valuetext", `${slider.value} % original, the rest ours`);
+  });
+}
 document.querySelectorAll(".choices input").forEach((choice, index) => {
   choice.addEventListener("change", () => {
     for (const side of ["original", "ours"]) {
-      const shown = stage.querySelector(`.${side}`);
+      const shown = document.querySelector(`.stage .${side}`);
       shown.src = choice.parentElement.querySelector(`.${side}`).src;
       shown.alt = shown.alt.replace(/\d+/, index + 1);
     }
