@@ -31,6 +31,17 @@ class BesideCodecs:
     """Whether JPEG reaches that PSNR for all of them; else its best, or its worst, quality stands for it."""
 
 
+@dataclass(frozen=True)
+class ComparedRates:
+    """What a model's codes take, bits per pixel, beside the same images as files of codecs."""
+
+    uniform_bits_per_pixel: float
+    """If all codes are alike."""
+    prior_bits_per_pixel: float | None
+    """Under the model's prior; None without one."""
+    codecs: BesideCodecs
+
+
 def beside_codecs(pairs: Iterable[tuple[Tensor, Tensor]]) -> BesideCodecs:
     """Write images as PNG and JPEG.
 

@@ -80,6 +80,7 @@ def measure(
     prior: CodePrior | None = None,
     counts: CodeCounts | None = None,
     beside: Iterable[Callable[[Tensor, DQAEOutput], object]] = (),
+    per_image: "PerImage | None" = None,
 ) -> Measurement:
     """Measure a model in one pass over images.
 
@@ -89,21 +90,22 @@ def measure(
             padded by reflection to what its strides divide. The padding counts in the codes' cost alone.
         prior: A prior over the codes of this model, whose cost is told beside that of the uniform one.
         counts: Counts the codes, pairs of them and all, for who wants to know more of them than how often each occurs.
-        beside: Called with the padded images and the model's output of each batch, for what else a caller wants of the
-            pass.
+        beside: Called with the images, not padded, and the model's output of each batch, for what else a caller wants
+            of the pass.
+        per_image: Takes in what each image comes to.
 
     Raises:
         ValueError: If there are no images, the model cannot take them, its likelihood of one is not finite, or `counts`
             are of other codebooks than the model's.
     """
-    measuring, beside = Measuring(model, prior=prior, counts=counts), tuple(beside)
+    measuring, beside = Measuring(model, prior=prior, counts=counts, per_image=per_image), tuple(beside)
     for batch in batches:
         images = batch.to(model.device)
         padded = pad_to_multiple(images, model.config.image_multiple)
         output = model(padded)
         measuring.update(images, output)
         for look in beside:
-            look(padded, output)
+            look(images, output)
     return measuring.compute()
 
 
@@ -114,16 +116,25 @@ class Measuring:
         model: The model whose outputs it will see.
         prior: As for `measure`.
         counts: As for `measure`.
+        per_image: As for `measure`; of this process alone.
 
     Raises:
         ValueError: If `counts` are of other codebooks than the model's.
     """
 
-    def __init__(self, model: DQAE, *, prior: CodePrior | None = None, counts: CodeCounts | None = None):
+    def __init__(
+        self,
+        model: DQAE,
+        *,
+        prior: CodePrior | None = None,
+        counts: CodeCounts | None = None,
+        per_image: "PerImage | None" = None,
+    ):
         self.likelihood = model.likelihood
         self.causal_head = model.causal_head
         self.prior = prior
         self.counts = counts
+        self.per_image = per_image
         if counts is not None and counts.codebook_sizes != model.codebook_sizes:
             raise ValueError(
                 f"counts must have this model's codebook sizes {model.codebook_sizes}; got {counts.codebook_sizes}; "
@@ -157,11 +168,12 @@ class Measuring:
         rows, columns = images.shape[2:]
         parameters = output.parameters[:, :, :rows, :columns]
         nll_nats = -self.likelihood.log_prob(parameters, images).sum((1, 2, 3))
-        is_finite = nll_nats.isfinite()
+        is_finite, image_nats = nll_nats.isfinite(), nll_nats
         if self.causal_head is not None:
             assert output.features is not None
             causal_nll_nats = self.causal_head.nll_nats(images, output.features[:, :, :rows, :columns])
             is_finite &= causal_nll_nats.isfinite()
+            image_nats = causal_nll_nats
             self.causal_nll_nats.update(causal_nll_nats)
         broken = len(images) - int(is_finite.sum())
         if broken:
@@ -173,7 +185,9 @@ class Measuring:
         self.dims.update(images.numel())
         self.nll_nats.update(nll_nats)
         with torch.autocast(images.device.type, enabled=False):  # SSIM's convolutions would lose it in bfloat16
-            self._update_reconstruction(images, self.likelihood.mean(parameters))
+            quality_db = self._update_reconstruction(images, self.likelihood.mean(parameters))
+        if self.per_image is not None:
+            self.per_image.update(images, quality_db, image_nats if self.likelihood.is_discrete else None)
         if output.codes is not None:
             self.code_nats.update(uniform_nll_nats(output.codes))
             if self.prior is not None:
@@ -183,16 +197,19 @@ class Measuring:
             if self.counts is not None:
                 self.counts.update(output.codes)
 
-    def _update_reconstruction(self, images: Tensor, mean: Tensor) -> None:
+    def _update_reconstruction(self, images: Tensor, mean: Tensor) -> Tensor:
+        """PSNR of each image in dB."""
         originals = images.float()
         self.squared_error_normalized.update(_normalized_squared_error(mean, originals))
-        self.psnr_db.update(psnr_db(mean.round(), originals))
+        quality_db = psnr_db(mean.round(), originals)
+        self.psnr_db.update(quality_db)
         self.psnr_db_mean_colour.update(psnr_db(originals.mean((2, 3), keepdim=True), originals))
         if min(images.shape[2:]) >= SSIM_WINDOW:
             ssim = structural_similarity_index_measure(mean.round(), originals, reduction="sum", data_range=255.0)
             assert isinstance(ssim, Tensor)
             self.ssim.update(ssim)
             self.images_with_ssim.update(len(images))
+        return quality_db
 
     def compute(self) -> Measurement:
         """The metrics over all images seen so far, of all processes; call it once, after the last batch.
@@ -251,6 +268,42 @@ def _level_metrics(counts: CodeCounts) -> LevelMetrics:
         usage=usage.usage.tolist(),
         entropy_bits=nats_to_bits(usage.entropy_nats).tolist(),
     )
+
+
+class PerImage:
+    """What each image of a pass comes to, and the images that are best and worst by PSNR.
+
+    Args:
+        kept: How many of the best, and of the worst, are kept.
+    """
+
+    def __init__(self, kept: int = 6):
+        self.kept = kept
+        self.psnr_db: list[float] = []
+        self.nll_bits_per_dim: list[float] = []
+        """-log2 p(image | codes) per sub-pixel, by the causal head if there is one; empty for a density."""
+        self._extremes: list[tuple[float, Tensor]] = []
+
+    def update(self, images: Tensor, quality_db: Tensor, nll_nats: Tensor | None) -> None:
+        """Count in images uint8 (B, C, H, W), the PSNR of each, and what each costs given its codes."""
+        qualities = quality_db.tolist()
+        self.psnr_db += qualities
+        if nll_nats is not None:
+            self.nll_bits_per_dim += (nats_to_bits(nll_nats) / images[0].numel()).tolist()
+        self._extremes += zip(qualities, images.cpu(), strict=True)
+        self._extremes.sort(key=lambda pair: pair[0])
+        if len(self._extremes) > 2 * self.kept:
+            self._extremes = self._extremes[: self.kept] + self._extremes[-self.kept :]
+
+    @property
+    def worst(self) -> list[tuple[float, Tensor]]:
+        """PSNR in dB and image uint8 (C, H, W), the worst first; at most half of all images."""
+        return self._extremes[: min(self.kept, len(self._extremes) // 2)]
+
+    @property
+    def best(self) -> list[tuple[float, Tensor]]:
+        """The same, the best first; with a single image that one."""
+        return self._extremes[::-1][: min(self.kept, -(-len(self._extremes) // 2))]
 
 
 class ImageSample:

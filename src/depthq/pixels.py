@@ -119,7 +119,7 @@ def side_by_side(rows: Iterable[Sequence[Tensor]], gap: int = 4, longest_side: i
         gap: White pixels between images.
         longest_side: Pixels that no image has more of in the picture; a whole number of its pixels makes one there.
     """
-    pictures = [[_reduced(to_picture(image), longest_side) for image in row] for row in rows]
+    pictures = [[reduced(to_picture(image), longest_side) for image in row] for row in rows]
     widths = [sum(picture.width + gap for picture in row) - gap for row in pictures]
     heights = [row[0].height for row in pictures]
     page = _new_picture(pictures[0][0].mode, max(widths), sum(heights) + gap * (len(heights) - 1))
@@ -140,7 +140,8 @@ def _new_picture(mode: str, width: int, height: int) -> Image.Image:
     return Image.new(mode, (width, height), "white")
 
 
-def _reduced(picture: Image.Image, longest_side: int) -> Image.Image:
+def reduced(picture: Image.Image, longest_side: int) -> Image.Image:
+    """The picture, or a copy of no more pixels a side, each the mean of a whole number of them."""
     return picture.reduce(-(-max(picture.size) // longest_side))
 
 

@@ -36,7 +36,7 @@ def test_other_images_can_be_measured(run, photos, write_photos, tmp_path):
     other = write_photos(tmp_path / "others", count=100, seed=1)
     assert main(["report", str(run), "--data", str(other), "--split", "train", "--limit", "7"]) == 0
     page = " ".join((run / "report.html").read_text().split())
-    assert "Measured on 7 images of the train split of others:" in page
+    assert "Measured on 7 images of the train split of others, whole" in page
 
 
 def test_a_model_without_codes_has_a_page_too(photos, tmp_path):

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from depthq.analysis import CodeCounts, summarize_codes
-from depthq.measure import measure
+from depthq.measure import PerImage, measure
 from depthq.models import DQAE, DQAEConfig
 from depthq.report import AnalyzedRun, Measured
 from depthq.training import DataConfig, RunConfig, TrainingConfig
@@ -59,8 +59,9 @@ def make_run(tmp_path, images, make_model):
         (run / "config.yaml").write_text(yaml.safe_dump(config.to_flat_dict(), sort_keys=False))
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
         counts = CodeCounts(model.codebook_sizes) if model.codebook_sizes else None
-        measurement = measure(model, [images], counts=counts)
+        per_image = PerImage(kept=3)
+        measurement = measure(model, [images], counts=counts, per_image=per_image)
         codes = None if counts is None else summarize_codes(counts)
-        return run, model, Measured(data, "test", measurement, codes, images[:20])
+        return run, model, Measured(data, "test", measurement, codes, images[:20], per_image)
 
     return make

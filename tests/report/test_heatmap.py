@@ -46,7 +46,7 @@ def test_each_level_has_its_own_scale():
     assert coarse.ends == ("1.00", "1.00")
     assert finer.ends == ("0.000", "0.81")
     assert [[cell.share for cell in cells] for _, cells in finer.rows] == [[0, 0], [1, 0]]
-    assert finer.rows[1][1][0].remark == "row 1, column 0: 0.562 nats"
+    assert finer.rows[1][1][0].remark == "row 1, column 0: 0.811 bits"
 
 
 def test_a_flat_map_has_a_scale():

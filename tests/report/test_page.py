@@ -10,8 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from depthq.codecs import BesideCodecs, ComparedRates
+from depthq.measure import PerImage, measure
+from depthq.pixels import psnr_db
 from depthq.report import write_report
 from depthq.report.page import headline_metrics
+from depthq.report.patches import patches_of_codes
 
 
 class Outline(HTMLParser):
@@ -157,11 +161,63 @@ def test_a_report_replaces_the_one_before(make_run):
     assert (run / "report.html").read_text().startswith("<!doctype html>")
 
 
-def test_pictures_start_with_the_most_detailed(make_run):
+def test_pictures_are_the_worst_and_the_best_by_psnr(make_run, images):
     run, model, measured = make_run()
-    flat, striped = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    striped[:, ::2] = 255
-    text = write_report(run, model, replace(measured, sample=torch.stack([flat, striped]))).read_text()
-    stage = next(image["src"] for image in Outline(text).all("img") if image["alt"] == "Image 1, original")
-    shown = Image.open(io.BytesIO(base64.b64decode(stage.split(",")[1])))
-    assert (np.asarray(shown) == striped.permute(1, 2, 0).numpy()).all()
+    text = write_report(run, model, measured).read_text()
+    shown = [image["src"] for image in Outline(text).all("img") if image.get("class") == "original"]
+    quality = psnr_db(model.reconstruct(images).float(), images.float())
+    order = quality.argsort().tolist()
+    expected = [*order[:3], *order[::-1][:3]]
+    assert len(shown) == 1 + 6
+    for url, index in zip(shown[1:], expected, strict=True):
+        picture = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+        assert (np.asarray(picture) == images[index].permute(1, 2, 0).numpy()).all()
+    assert "The worst of 40 by PSNR" in text
+    assert f"worst image 1, {quality.min():.1f} dB" in text
+    assert f"best image 1, {quality.max():.1f} dB" in text
+
+
+def test_images_that_are_not_square_are_shown_whole(make_run):
+    run, model, measured = make_run()
+    per_image = PerImage(kept=1)
+    wide = torch.randint(0, 256, (2, 3, 9, 30), dtype=torch.uint8)
+    measure(model, [wide], per_image=per_image)
+    text = write_report(run, model, replace(measured, per_image=per_image)).read_text()
+    assert "aspect-ratio: 30 / 9" in text
+
+
+def test_a_histogram_tells_its_ends_and_its_median(make_run):
+    run, model, measured = make_run()
+    text = write_report(run, model, measured).read_text()
+    values = np.array(measured.per_image.psnr_db)
+    assert (
+        f"From {values.min():.3g} to {values.max():.3g}, half of the images at or below {np.median(values):.3g}" in text
+    )
+
+
+def test_rates_stand_beside_codecs(make_run):
+    run, model, measured = make_run()
+    rates = ComparedRates(2.5, 1.25, BesideCodecs(64, 30.0, 14.0, 3.75, True))
+    text = " ".join(write_report(run, model, replace(measured, rates=rates)).read_text().split())
+    told = (
+        "The first 64 take 2.50 bits/pixel as codes (1.25 under the prior), 3.75 as JPEG of equal PSNR, 14.00 as PNG."
+    )
+    assert told in text
+
+
+def test_patches_of_a_code_are_where_the_code_is(make_model, images):
+    model = make_model()
+    found = patches_of_codes(model, images)
+    codes = model.encode(images)
+    assert {row.level for row in found} == {0, 1}
+    for row in found:
+        grid = codes.levels[row.level][:, row.codebook]
+        assert row.share == float((grid == row.code).double().mean())
+        stride = 16 // grid.shape[-1]
+        margin = (row.patches.shape[-1] - stride) // 2
+        for patch in row.patches:
+            core = patch[:, margin : margin + stride, margin : margin + stride]
+            assert any(
+                torch.equal(core, images[i, :, y * stride : (y + 1) * stride, x * stride : (x + 1) * stride])
+                for i, y, x in (grid == row.code).nonzero().tolist()
+            )

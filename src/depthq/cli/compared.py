@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from depthq.codecs import ComparedRates, beside_codecs
 from depthq.codes import Codes
 from depthq.models import DQAE
 from depthq.priors import CodePrior, nll_nats_of_tiles, uniform_nll_nats
@@ -36,23 +37,29 @@ class Compared:
             self._pixels += kept[:, 0].numel()
 
     @torch.no_grad()
-    def sentence(self) -> str:
+    def rates(self) -> ComparedRates:
         """Bits per pixel of the codes, of PNG, and of JPEG of equal PSNR."""
-        from depthq.codecs import beside_codecs  # here, as Pillow comes with an extra
+        prior = self.prior
+        return ComparedRates(
+            self._bits_per_pixel([uniform_nll_nats(codes) for _, codes in self._kept]),
+            prior and self._bits_per_pixel([nll_nats_of_tiles(prior, codes) for _, codes in self._kept]),
+            beside_codecs((images.cpu(), self._reconstructed(images, codes)) for images, codes in self._kept),
+        )
 
-        pairs = [(images.cpu(), self._reconstructed(images, codes)) for images, codes in self._kept]
-        rates = beside_codecs(pairs)
-        uniform = self._bits_per_pixel([uniform_nll_nats(codes) for _, codes in self._kept])
-        told = f"{uniform:.2f} as codes"
-        if self.prior is not None:
-            prior = self.prior
-            under = self._bits_per_pixel([nll_nats_of_tiles(prior, codes) for _, codes in self._kept])
-            told = f"{under:.2f} as codes under the prior ({uniform:.2f} if all are alike)"
-        jpeg = f"{rates.jpeg_bits_per_pixel:.2f} as JPEG of equal PSNR ({rates.psnr_db:.1f} dB)"
-        if not rates.jpeg_reaches:
+    def sentence(self) -> str:
+        """The rates in words."""
+        rates = self.rates()
+        told, codecs = f"{rates.uniform_bits_per_pixel:.2f} as codes", rates.codecs
+        if rates.prior_bits_per_pixel is not None:
+            told = (
+                f"{rates.prior_bits_per_pixel:.2f} as codes under the prior "
+                f"({rates.uniform_bits_per_pixel:.2f} if all are alike)"
+            )
+        jpeg = f"{codecs.jpeg_bits_per_pixel:.2f} as JPEG of equal PSNR ({codecs.psnr_db:.1f} dB)"
+        if not codecs.jpeg_reaches:
             jpeg += ", or as near as JPEG comes"
-        which = "1 image" if rates.images == 1 else f"the first {rates.images} images"
-        return f"bits/pixel of {which}: {told}, {rates.png_bits_per_pixel:.2f} as PNG, {jpeg}"
+        which = "1 image" if codecs.images == 1 else f"the first {codecs.images} images"
+        return f"bits/pixel of {which}: {told}, {codecs.png_bits_per_pixel:.2f} as PNG, {jpeg}"
 
     def _reconstructed(self, images: Tensor, codes: Codes) -> Tensor:
         return self.model.decode(codes).cpu()[:, :, : images.shape[2], : images.shape[3]]

@@ -4,22 +4,35 @@ examples:
   depthq report runs/demo
   depthq report runs/photos --data my-photos/ --limit 1000
 
-All images of the split (or the first --limit) are measured, as depthq evaluate does; those in the pictures are drawn
-from them at random, the same ones every time. With a prior (depthq prior) the page shows samples, each above the
-nearest of the first 10,000 training images. A report that is there already is replaced.
+All images of the split (or the first --limit) are measured whole, as depthq evaluate does; the best and the worst of
+them are shown. Maps of codes, and rows of pictures, are of centre crops as the run was trained, drawn at random, the
+same ones every time. With a prior (depthq prior) the page shows samples, each above the nearest of the first 10,000
+training images. A report that is there already is replaced.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
+from torch import Tensor
 
-from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
+from depthq.cli.compared import Compared
+from depthq.cli.model_and_data import (
+    ModelAndData,
+    add_model_and_data,
+    batches_of,
+    load,
+    model_and_data,
+    open_model_and_images,
+)
 from depthq.priors import CodePrior
 from depthq.runs import is_run, load_prior, load_run_settings
 
 if TYPE_CHECKING:
+    from depthq.data import ImageDataset
+    from depthq.models import DQAEOutput
     from depthq.report.samples import Samples
 
 SAMPLE_SIZE = 64
@@ -43,28 +56,55 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 def run(settings: Settings) -> None:
     from depthq.analysis import CodeCounts, summarize_codes  # here: --help need not wait for them
     from depthq.analysis.counting import TABLES_LIMIT_BYTES
-    from depthq.measure import ImageSample, measure
+    from depthq.measure import ImageSample, PerImage, measure
     from depthq.report import Measured, write_report
 
     source = settings.source
     if not is_run(source.model):
         raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")
-    model, batches = load(source, limit=settings.limit)
-    sample, counts = ImageSample(SAMPLE_SIZE), None
-    if model.codebook_sizes:
-        counts = CodeCounts(model.codebook_sizes, limit_bytes=TABLES_LIMIT_BYTES)
+    model, crops = open_model_and_images(source)
+    sample, per_image, counts, compared = ImageSample(SAMPLE_SIZE), PerImage(), None, None
     prior = load_prior(source.model)
     prior = prior and prior.to(model.device)
-    measurement = measure(model, batches, prior=prior, counts=counts, beside=[lambda images, _: sample.update(images)])
+    beside: list[Callable[[Tensor, DQAEOutput], object]] = [lambda images, _: sample.update(images)]
+    if model.codebook_sizes:
+        counts = CodeCounts(model.codebook_sizes, limit_bytes=TABLES_LIMIT_BYTES)
+        compared = Compared(model, prior)
+    update = _comparing(compared)
+    if source.crop is not None or _is_whole(crops):
+        batches = (batch.images for batch in batches_of(crops, source, limit=settings.limit))
+        measurement = measure(model, batches, prior=prior, counts=counts, beside=[*beside, update], per_image=per_image)
+    else:  # metrics and pictures of whole images, maps of codes of crops, which have one size
+        _, batches = load(replace(source, whole=True), limit=settings.limit)
+        measurement = measure(model, batches, prior=prior, beside=[update], per_image=per_image)
+        measure(model, load(source, limit=settings.limit)[1], counts=counts, beside=beside)
     measured = Measured(
         data=source.data or load_run_settings(source.model)["data"],
         split=source.split,
         measurement=measurement,
         codes=summarize_codes(counts) if counts is not None else None,
         sample=sample.images,
+        per_image=per_image,
+        rates=compared and compared.rates(),
         samples=None if prior is None else _samples(settings, prior),
     )
     print(f"{write_report(source.model, model, measured)}: {measurement.images} images; open it in a browser")
+
+
+def _is_whole(crops: "ImageDataset") -> bool:
+    """Whether crops are the images themselves."""
+    from depthq.data import HeldImages
+
+    side = crops.image_size
+    return isinstance(crops, HeldImages) and tuple(crops.pixels.shape[2:]) == (side, side)
+
+
+def _comparing(compared: Compared | None) -> "Callable[[Tensor, DQAEOutput], object]":
+    def update(images: Tensor, output: "DQAEOutput") -> None:
+        if compared is not None and output.codes is not None:
+            compared.update(images, output.codes)
+
+    return update
 
 
 def _samples(settings: Settings, prior: CodePrior) -> "Samples":

@@ -10,18 +10,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from depthq.analysis.summary import CodeSummary
+from depthq.codecs import ComparedRates
 from depthq.extras import explain_missing
 from depthq.files import replacing
-from depthq.measure import Measurement
+from depthq.measure import Measurement, PerImage
 from depthq.models import DQAE
-from depthq.pixels import psnr_db, to_picture
+from depthq.pixels import pad_to_multiple, psnr_db, reduced, to_picture
 from depthq.report.curves import Chart, charts_of
 from depthq.report.heatmap import HeatMap, entropy_maps, information_map
 from depthq.report.mixing import decode_each_level
+from depthq.report.patches import patches_of_codes
 from depthq.report.prefixes import decode_prefixes
 from depthq.report.samples import Samples
 from depthq.runs import RunFolder, load_run_settings, read_metrics
@@ -30,8 +33,10 @@ from depthq.units import nats_to_bits
 with explain_missing():
     import jinja2
 
-PAIRS_SHOWN = 12
-STRIP_IMAGES = 6
+BARS = 24
+STRIP_IMAGES = 8
+LONGEST_SIDE = 1024
+"""Pixels."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ class Measured:
     """None without a quantizer."""
     sample: Tensor
     """uint8 (B, C, H, W), images drawn at random."""
+    per_image: PerImage
+    rates: ComparedRates | None = None
+    """Of the first images; None without a quantizer."""
     samples: Samples | None = None
     """Drawn from the run's prior; None without one."""
 
@@ -67,6 +75,32 @@ class Pair:
     original: str
     ours: str
     psnr_db: float
+    rank: str
+    """best or worst."""
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How a metric is spread over images."""
+
+    title: str
+    unit: str
+    shares: Sequence[float]
+    """Height of each bar, 0..1, from the lowest value to the highest."""
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PatchRow:
+    """A code, and patches that use it."""
+
+    name: str
+    share: float
+    pictures: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -111,6 +145,8 @@ class Page:
     metrics: Sequence[Metric]
     charts: Sequence[Chart]
     pairs: Sequence[Pair]
+    histograms: Sequence[Histogram]
+    patches: Sequence[PatchRow]
     strips: Sequence[Strip]
     prefixes: Sequence[Strip]
     samples: Sequence[Strip]
@@ -169,7 +205,9 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         image_size=sample.shape[-1],
         metrics=headline_metrics(measured.measurement),
         charts=charts_of(rows),
-        pairs=_pairs(model, sample[:PAIRS_SHOWN]),
+        pairs=_pairs(model, measured.per_image),
+        histograms=_histograms(measured.per_image),
+        patches=_patch_rows(model, sample) if codes else (),
         strips=_strips(model, sample) if codes and len(codes.levels) > 1 else (),
         prefixes=_prefix_strips(model, sample) if codes else (),
         samples=_sample_strips(measured.samples) if measured.samples else (),
@@ -219,11 +257,35 @@ def _by_detail(images: Tensor) -> Tensor:
     return images[torch.as_tensor(detail).argsort(descending=True)]
 
 
-def _pairs(model: DQAE, images: Tensor) -> list[Pair]:
-    ours = model.reconstruct(images.to(model.device)).cpu()
+def _pairs(model: DQAE, per_image: PerImage) -> list[Pair]:
+    """The worst and the best images by PSNR."""
+    ranked = [("worst", *pair) for pair in per_image.worst] + [("best", *pair) for pair in per_image.best]
+    return [_pair(model, rank, quality_db, image) for rank, quality_db, image in ranked]
+
+
+def _pair(model: DQAE, rank: str, quality_db: float, image: Tensor) -> Pair:
+    _, height, width = image.shape
+    padded = pad_to_multiple(image[None].to(model.device), model.config.image_multiple)
+    made = model.reconstruct(padded).cpu()[0, :, :height, :width]
+    return Pair(picture_url(image), picture_url(made), quality_db, rank, height, width)
+
+
+def _histograms(per_image: PerImage) -> list[Histogram]:
+    rows = (("PSNR", "dB", per_image.psnr_db), ("Image given codes", "bits/dim", per_image.nll_bits_per_dim))
+    return [_histogram(title, unit, values) for title, unit, values in rows if len(values) > 1]
+
+
+def _histogram(title: str, unit: str, values: Sequence[float]) -> Histogram:
+    counts, edges = np.histogram(values, bins=min(BARS, len(values)))
+    return Histogram(
+        title, unit, (counts / counts.max()).tolist(), float(edges[0]), float(np.median(values)), float(edges[-1])
+    )
+
+
+def _patch_rows(model: DQAE, images: Tensor) -> list[PatchRow]:
     return [
-        Pair(picture_url(original), picture_url(made), _psnr_db(made[None], original[None]))
-        for original, made in zip(images, ours, strict=True)
+        PatchRow(f"{row.level}.{row.codebook} code {row.code}", row.share, [picture_url(each) for each in row.patches])
+        for row in patches_of_codes(model, images)
     ]
 
 
@@ -278,9 +340,9 @@ def _health(model: DQAE, codes: CodeSummary) -> list[CodebookRow]:
 
 
 def picture_url(image: Tensor) -> str:
-    """An image uint8 (C, H, W) as a data URL."""
+    """An image uint8 (C, H, W) as a data URL; of a large one a smaller copy."""
     file = io.BytesIO()
-    to_picture(image).save(file, "PNG", optimize=True)
+    reduced(to_picture(image), LONGEST_SIDE).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

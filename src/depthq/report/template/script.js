@@ -15,6 +15,7 @@ document.querySelectorAll(".choices input").forEach((choice, index) => {
       shown.src = choice.parentElement.querySelector(`.${side}`).src;
       shown.alt = shown.alt.replace(/\d+/, index + 1);
     }
+    document.querySelector(".stage").style.aspectRatio = choice.dataset.ratio;
     document.querySelector(".psnr").textContent = choice.dataset.psnr;
   });
 });
