@@ -54,6 +54,13 @@ def folder_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def readable(path: Path) -> None:
+    """Give a file that a library has kept for its owner the mode that any new file has here."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def check_is_new(path: Path) -> None:
     """Raise ValueError if there is anything at `path`: what a command is told to write never replaces a user's file."""
     if path.exists():

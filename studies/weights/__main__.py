@@ -23,6 +23,7 @@ from studies.weights.recipes import BUNDLED, RECIPES, Recipe
 
 assert RECIPES.keys() == SHIPPED.keys()
 
+_ANY_NAME = "this folder, or the name of its repository"
 FIGURES = {
     "psnr_db": "PSNR, dB",
     "code_bits_per_pixel": "codes, uniform prior, bits/pixel",
@@ -55,6 +56,8 @@ def main() -> None:
     shutil.rmtree(target, ignore_errors=True)
     with new_folder(target) as folder:
         DQAE.from_pretrained(run).save_pretrained(folder, _notes(options.name, recipe, figures))
+        card = (folder / "README.md").read_text().replace("# A depth-quantized auto-encoder", f"# {options.name}")
+        (folder / "README.md").write_text(card.replace(_ANY_NAME, options.name))
         if recipe.prior is not None:
             CodePrior.from_pretrained(run).save_pretrained(folder / "prior")
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
@@ -104,7 +107,8 @@ def _notes(name: str, recipe: Recipe, figures: dict[str, dict]) -> str:
     lines += [f"On the training images of {' and '.join(recipe.data)}. One command of a checkout makes it again:", ""]
     lines += ["```", f"python -m studies.weights {name} {places} --runs runs/", "```", "", "which runs", ""]
     lines += ["```", *commands, "```", "", "## Figures", ""]
-    lines += ["Test images, which it has not seen; the bundled photos are whole.", ""]
+    whole = "; the bundled photos are whole" if BUNDLED in recipe.data else ""
+    lines += [f"Test images, which it has not seen{whole}.", ""]
     lines += [f"| | {' | '.join(figures)} |", f"| --- {'| --- ' * len(figures)}|"]
     lines += [f"| images | {' | '.join(str(measured['images']) for measured in figures.values())} |"]
     for key, label in FIGURES.items():

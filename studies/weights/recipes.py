@@ -34,10 +34,11 @@ _CIFAR10_LICENCE = (
 RECIPES = {
     "photos-small": Recipe(
         about=(
-            "A tokenizer for photos of any size: lossy by its codes, lossless by its causal head. It has seen 50,000 "
-            "pictures of 32x32 and a few photos, on a CPU, in an hour: an example that works, no rival of a codec. Its "
+            "A tokenizer for photos of any size. It has seen 50,000 pictures of 32x32 and a few photos, on a CPU, in "
+            "an hour: an example that works, no rival of a codec, as JPEG takes half the bits at equal PSNR. Its "
             "decoder has seen codes with levels and codebooks left out, so any prefix of them decodes. Its prior has "
-            "seen 32x32 alone: larger images are priced tile by tile, and samples are such small pictures."
+            "seen 32x32 alone: larger images are priced tile by tile, and samples are such small pictures. Its causal "
+            "head makes it lossless too, at the price of its codes: cifar10-lossless makes smaller files."
         ),
         data=(BUNDLED, "cifar10"),
         licence=(
@@ -53,12 +54,12 @@ RECIPES = {
             "--codebook-dropout=0.1",
             "--steps=15000",
         ),
-        prior=("--steps=6000", "--warmup-steps=200", "--validate-every=1000", "--log-every=100"),
+        prior=("--steps=3000", "--warmup-steps=200", "--validate-every=500", "--log-every=100"),
     ),
     "cifar10-lossless": Recipe(
         about=(
-            "A lossless codec for pictures of 32x32, the one of the table in docs/results.md: nearly all of it is the "
-            "causal head, and its codes say little. Its reconstructions from codes alone are blurs."
+            "A lossless codec, the one of the table in docs/results.md: nearly all of it is the causal head, and its "
+            "codes say little. Its reconstructions from codes alone are blurs. It takes larger images too."
         ),
         data=("cifar10",),
         licence="MIT, as the package. " + _CIFAR10_LICENCE,

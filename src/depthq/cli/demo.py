@@ -9,7 +9,7 @@ follows it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,14 @@ from jsonargparse import ArgumentParser
 from depthq.files import check_is_new
 from depthq.models import DQAEConfig
 from depthq.training import DataConfig, RunConfig, TrainingConfig
-from depthq.weights import shipped_folder
 
 if TYPE_CHECKING:
-    from depthq.report.demo import DemoPage
+    from torch import Tensor
 
-MODEL = "photos-small"
+    from depthq.models import DQAE
+    from depthq.report.demo import DemoPage, File
+
+MODEL, LOSSLESS_MODEL = "photos-small", "cifar10-lossless"
 PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png")
 """Those of the bundled photos that are for testing; prefixes, and the file without loss, are of the first."""
 SAMPLES = 48
@@ -57,15 +59,26 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 
 
 def run(settings: Settings) -> None:
+    start = time.perf_counter()
+
+    import torch
+
     from depthq.cli.show import show_measurement  # here, with the rest that --help need not wait for
-    from depthq.report.demo import show_run, write_demo
+    from depthq.coding import compress, decompress
+    from depthq.report.demo import show_files, show_run, write_demo
     from depthq.training import train
 
     check_is_new(settings.out)
     path, folder = settings.out / "index.html", settings.out / "run"
-    page = _first_page()
+    lossless, image = _pretrained(LOSSLESS_MODEL), _photos()[PHOTOS[0]]
+    data = compress(lossless, image[None], lossless=True)
+    page = _first_page(show_files(image, data), start)
     write_demo(path, page)
-    print(f"{path.resolve()}: open it in a browser; a run of your own begins", flush=True)
+    print(f"{path.resolve()}: open it in a browser", flush=True)
+    if not torch.equal(decompress(lossless, data)[0], image):
+        raise ValueError("a file without loss must give every pixel back; it did not; please report it")
+    page = replace(page, is_compared=True)
+    print("the file without loss was decoded and compared; a run of your own begins", flush=True)
     with _followed(path, page, folder):
         measured = train(RUN, folder)
     write_demo(path, replace(page, run=show_run(folder, RUN.training.steps, measured)))
@@ -73,29 +86,32 @@ def run(settings: Settings) -> None:
     print(path.resolve())
 
 
-def _first_page() -> "DemoPage":
+def _first_page(files: "Sequence[File]", start: float) -> "DemoPage":
+    from depthq.priors import CodePrior
+    from depthq.report.demo import DemoPage, sample_urls, show_photo
+
+    model, prior = _pretrained(MODEL), CodePrior.from_pretrained(MODEL)
+    photos = _photos()
+    shown = [show_photo(name, photos[name], model, prior, in_stages=name == PHOTOS[0]) for name in PHOTOS]
+    samples = sample_urls(model.decode(prior.sample(SAMPLES)))
+    return DemoPage(shown, samples, files, is_compared=False, seconds=time.perf_counter() - start, run=None)
+
+
+def _pretrained(name: str) -> "DQAE":
+    from depthq.models import DQAE
+
+    return DQAE.from_pretrained(name)
+
+
+def _photos() -> "dict[str, Tensor]":
+    """uint8 (3, H, W) by name."""
     import torch
 
-    from depthq.coding import compress, decompress
     from depthq.data import open_whole_images
-    from depthq.models import DQAE
-    from depthq.priors import CodePrior
-    from depthq.report.demo import DemoPage, sample_urls, show_files, show_photo
 
-    start = time.perf_counter()
-    folder = shipped_folder(MODEL)
-    assert folder is not None
-    model, prior = DQAE.from_pretrained(folder), CodePrior.from_pretrained(folder)
     photos = open_whole_images("bundled", "test")
-    by_name = {origin.id: index for index, origin in enumerate(photos.origins(range(len(photos))))}
-    images = [torch.from_numpy(photos[by_name[name]]) for name in PHOTOS]
-    shown = [show_photo(name, image, model, prior) for name, image in zip(PHOTOS, images, strict=True)]
-    samples = model.decode(prior.sample(SAMPLES))
-    data = compress(model, images[0][None], prior, lossless=True)
-    if not torch.equal(decompress(model, data, prior)[0], images[0]):
-        raise ValueError("a file without loss must give every pixel back; it did not; please report it")
-    files = show_files(images[0], data)
-    return DemoPage(shown, sample_urls(samples), files, time.perf_counter() - start, run=None)
+    names = [origin.id for origin in photos.origins(range(len(photos)))]
+    return {name: torch.tensor(photos[index]) for index, name in enumerate(names)}
 
 
 @contextmanager

@@ -303,6 +303,7 @@ def _load_parquet(files: list[Path]) -> "Dataset":
         import datasets
         from datasets.exceptions import DatasetsError
 
+    datasets.disable_progress_bars()  # of its own copy of the table, which would stand between results
     patterns = [glob.escape(str(file.absolute())) for file in files]  # [ and * in a path are meant literally
     try:
         return datasets.load_dataset("parquet", data_files=patterns, split="train")

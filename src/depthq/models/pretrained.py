@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from depthq.files import readable
 from depthq.models.card import model_card
 from depthq.models.config import DQAEConfig
 from depthq.weights import SHIPPED, shipped_folder
@@ -37,6 +38,7 @@ class Pretrained(nn.Module):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
+        readable(folder / SAFETENSORS_SINGLE_FILE)
         (folder / CONFIG_NAME).write_text(json.dumps(asdict(self.config), sort_keys=True, indent=2))
         if not (folder / "README.md").exists():
             num_parameters = sum(weight.numel() for weight in self.parameters())

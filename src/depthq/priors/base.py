@@ -16,6 +16,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from depthq.codes import Codes
+from depthq.files import readable
 from depthq.weights import shipped_folder
 
 Grid = tuple[int, int]
@@ -131,6 +132,7 @@ class CodePrior(nn.Module, ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
+        readable(folder / SAFETENSORS_SINGLE_FILE)
         made_of = {"kind": self.kind, "codebook_sizes": self.codebook_sizes, "grids": self.grids, **self.options}
         (folder / CONFIG_NAME).write_text(json.dumps(made_of, indent=2))
 

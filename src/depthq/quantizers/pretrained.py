@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from depthq.files import readable
+
 
 class PretrainedQuantizer(nn.Module):
     """Remembers the arguments it was made with, so that it can be made again."""
@@ -35,6 +37,7 @@ class PretrainedQuantizer(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
+        readable(folder / SAFETENSORS_SINGLE_FILE)
         made_of = {"class": type(self).__name__, "arguments": self._arguments}
         (folder / CONFIG_NAME).write_text(json.dumps(made_of, sort_keys=True, indent=2, default=operator.index))
 

@@ -77,6 +77,8 @@ class DemoPage:
     photos: Sequence[PhotoShown]
     samples: Sequence[str]
     files: Sequence[File]
+    is_compared: bool
+    """Whether our file was decoded, and gave every pixel back."""
     seconds: float
     """From the start to the first page."""
     run: RunShown | None
@@ -90,12 +92,12 @@ def write_demo(path: Path, page: DemoPage) -> None:
 
 
 @torch.no_grad()
-def show_photo(name: str, image: Tensor, model: DQAE, prior: CodePrior | None) -> PhotoShown:
-    """What the page tells of a photo uint8 (3, H, W) of any size."""
+def show_photo(name: str, image: Tensor, model: DQAE, prior: CodePrior | None, *, in_stages: bool = True) -> PhotoShown:
+    """What the page tells of a photo uint8 (3, H, W) of any size: `in_stages` of its codes, or with all of them."""
     _, height, width = image.shape
     codes = model.encode(pad_to_multiple(image[None], model.config.image_multiple))
     stages = []
-    for prefix in prefixes_of(model):
+    for prefix in prefixes_of(model) if in_stages else prefixes_of(model)[-1:]:
         made = decode(model, codes, prefix)[:, :, :height, :width]
         bits = keep(codes, prefix).num_bits() / (height * width)
         stages.append(Stage(prefix.name, picture_url(made[0]), bits, _psnr_db(made[0], image)))

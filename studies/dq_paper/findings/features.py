@@ -46,6 +46,8 @@ def _by_channel(results: RowResults, metric: str, sign: int, claim: str, what: s
             verdict(signs),
             f"By channel against by row ({what}, held-out maps). {means}. It is {count_signs(signs, *words)}. {CAVEAT}",
             COMMAND,
+            paper=words[0],
+            ours=count_signs(signs, *words),
         )
 
 
@@ -66,6 +68,8 @@ def error_grows(results: RowResults) -> Iterator[Finding]:
             "that it was trained on, a converged quantizer of more codes cannot err more: the paper's were not "
             f"converged, or its two errors are on different scales. {CAVEAT}",
             COMMAND,
+            paper=f"{few.paper['mse']} to {many.paper['mse']}",
+            ours=_in_numbers(on_held_out),
         )
 
 

@@ -20,6 +20,10 @@ class Finding:
     evidence: str
     command: str = ""
     """What measures it, behind "python -m studies.dq_paper"; "" where the paper's own figures are all it takes."""
+    paper: str = ""
+    """In a few words what the paper says, for the table on top of the page."""
+    ours: str = ""
+    """The same of our runs; "" keeps the finding out of that table."""
 
 
 Test = Callable[[RowResults], Iterator[Finding]]

@@ -18,6 +18,13 @@ HEADINGS = {
     "new": "Past the paper",
 }
 """By verdict, in the order of the page."""
+VERDICTS = {"held": "held", "partly": "in part", "undecided": "cannot tell", "failed": "**not held**"}
+"""In the table on top."""
+ROW_NAMES = (
+    "A row's name says what was trained. M5-K128-l2-depthwise has five depthwise codebooks of 128 codes and squared "
+    "error as its loss; ce is the categorical likelihood, mix the mixture of logistics. K256x128 has two levels, the "
+    "coarse one first. Shared is the paper's VQ: all codebooks see the same vector."
+)
 AT_EACH_SCALE: tuple[Test, ...] = (*CLAIMS, *BEYOND)
 ONCE: tuple[Test, ...] = (*FEATURES, *OMISSIONS)
 """The same at every scale."""
@@ -29,34 +36,53 @@ def findings(results_by_scale: Sequence[RowResults]) -> str:
     Args:
         results_by_scale: In the order to show. What has no scale is shown with the first.
     """
-    lines = [
-        "# Findings",
-        "",
-        "Written by `python -m studies.dq_paper --render` from the files in `studies/dq_paper/results/`, verdicts "
-        "included; not to be edited. All rows are in [reproduction.md](reproduction.md), which also says when a "
-        "difference counts as clear; how to read the figures is in [metrics.md](metrics.md).",
-    ]
+    lines = ["# Findings"]
     for number, results in enumerate(results_by_scale):
         tests = (*AT_EACH_SCALE, *ONCE) if number == 0 else AT_EACH_SCALE
         suffix = "" if len(results_by_scale) == 1 else f", scale {results.scale_name}"
-        lines += _at_scale(results, tests, suffix)
+        lines += _at_scale(results, [finding for test in tests for finding in test(results)], suffix)
+    lines += ["", "## Where the figures come from", ""]
+    lines += [
+        "Written by `python -m studies.dq_paper --render` from the files in `studies/dq_paper/results/`, verdicts "
+        "included; not to be edited. All rows are in [reproduction.md](reproduction.md), which also says when a "
+        "difference counts as clear. How to read the figures is in [metrics.md](metrics.md).",
+        "",
+        ROW_NAMES,
+    ]
+    for results in results_by_scale:
+        scale = results.scale
+        lines += [
+            "",
+            f"Scale `{results.scale_name}`: {scale.protocol}. A claim about many rows holds if it clearly does in "
+            f"every row that was run. {scale.caveat}".strip(),
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _at_scale(results: RowResults, tests: Sequence[Test], suffix: str) -> list[str]:
-    found = [finding for test in tests for finding in test(results)]
-    scale = results.scale
-    lines = [
-        "",
-        f"Scale `{results.scale_name}`: {scale.protocol}. A claim about many rows holds if it clearly does in every "
-        f"row that was run. {scale.caveat}".strip(),
-    ]
+def _at_scale(results: RowResults, found: Sequence[Finding], suffix: str) -> list[str]:
+    lines = _verdicts(found)
     for verdict, heading in HEADINGS.items():
         of_this_kind = [finding for finding in found if finding.verdict == verdict]
         lines += ["", f"## {heading}{suffix}"] if of_this_kind else []
         for finding in of_this_kind:
             lines += _section(finding, results.scale_name)
     return lines
+
+
+def _verdicts(found: Sequence[Finding]) -> list[str]:
+    """The table on top, and the plot that tells most."""
+    told = [finding for verdict in VERDICTS for finding in found if finding.verdict == verdict and finding.ours]
+    if not told:
+        return []
+    lines = [
+        "",
+        "What the paper claims, and what came of it here. Sections below give the numbers; the last one the terms.",
+    ]
+    lines += ["", "| claim | paper | ours | |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {finding.claim} | {finding.paper} | {finding.ours} | {VERDICTS[finding.verdict]} |" for finding in told
+    ]
+    return [*lines, "", "![loss against the number of codebooks](img/reproduction-figure5-cpu.png)"]
 
 
 def _section(finding: Finding, scale_name: str) -> list[str]:
