@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from jsonargparse import ArgumentParser
 
-from depthq.cli.model_and_data import MODEL_HELP, add_model
+from depthq.cli.model_and_data import add_model, is_shipped
 from depthq.files import check_is_new, replacing
 from depthq.runs import load_model, load_prior
 
@@ -44,7 +44,7 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model(parser, help=MODEL_HELP)
+    add_model(parser)
     parser.add_argument("images", type=Path, nargs="+", help="image files, folders or parquet files")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     parser.add_argument("--lossless", action="store_true", help="keep every pixel; else the codes alone")
@@ -59,7 +59,7 @@ def run(settings: Settings) -> None:
     check_is_new(settings.out)
     model = load_model(settings.model).to(settings.device)
     prior = load_prior(settings.model)
-    if prior is None:
+    if prior is None and not is_shipped(settings.model):
         warnings.warn(
             f"{settings.model} has no prior: its codes cost what all alike do; "
             f"train one with: depthq prior {settings.model}",

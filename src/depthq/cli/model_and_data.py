@@ -55,9 +55,14 @@ def model_folder(name: str) -> Path:
     return Path(name) if Path(name).exists() else shipped_folder(name) or Path(name)
 
 
+def is_shipped(model: Path) -> bool:
+    """Whether it is a folder inside the package."""
+    return model in [shipped_folder(name) for name in SHIPPED]
+
+
 def check_is_no_shipped_model(model: Path) -> None:
     """Raise ValueError for a model inside the package, whose folder is not to be written into."""
-    if model in [shipped_folder(name) for name in SHIPPED]:
+    if is_shipped(model):
         raise ValueError(
             f"the model must be one of your own, into whose folder this command writes; got the shipped {model.name}; "
             f"copy it first: cp -r {model} my-{model.name}"
