@@ -59,7 +59,7 @@ def main() -> None:
         card = (folder / "README.md").read_text().replace("# A depth-quantized auto-encoder", f"# {options.name}")
         (folder / "README.md").write_text(card.replace(_ANY_NAME, options.name))
         if recipe.prior is not None:
-            CodePrior.from_pretrained(run).save_pretrained(folder / "prior")
+            CodePrior.from_pretrained(run).half().save_pretrained(folder / "prior")  # loads as float32 again
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"{target}: {size / 2**20:.2f} MiB")
 

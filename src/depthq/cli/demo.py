@@ -33,18 +33,13 @@ PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png")
 """Those of the bundled photos that are for testing; prefixes, and the file without loss, are of the first."""
 SAMPLES = 48
 SECONDS_BETWEEN_PAGES = 5
+TRAINING_SECONDS = 100
+"""As many steps are trained as take about so long on this machine: between 100 and 1,000."""
+_TIMED_STEPS = 10
 RUN = RunConfig(
     data=DataConfig(data="bundled"),
     model=DQAEConfig(likelihood="logistic_mixture", channels=(32, 64), codebook_size=256),
-    training=TrainingConfig(
-        steps=400,
-        batch_size=32,
-        warmup_steps=50,
-        validate_every=100,
-        validation_images=128,
-        checkpoint_every=400,
-        log_every=10,
-    ),
+    training=TrainingConfig(batch_size=32, warmup_steps=50, validation_images=128, checkpoint_every=1000, log_every=10),
 )
 
 
@@ -79,9 +74,11 @@ def run(settings: Settings) -> None:
         raise ValueError("a file without loss must give every pixel back; it did not; please report it")
     page = replace(page, is_compared=True)
     print("the file without loss was decoded and compared; a run of your own begins", flush=True)
-    with _followed(path, page, folder):
-        measured = train(RUN, folder)
-    write_demo(path, replace(page, run=show_run(folder, RUN.training.steps, measured)))
+    steps = _steps_in(TRAINING_SECONDS)
+    training = replace(RUN.training, steps=steps, validate_every=-(-steps // 6))
+    with _followed(path, page, folder, steps):
+        measured = train(replace(RUN, training=training), folder)
+    write_demo(path, replace(page, run=show_run(folder, steps, measured)))
     show_measurement(measured)
     print(path.resolve())
 
@@ -114,8 +111,28 @@ def _photos() -> "dict[str, Tensor]":
     return {name: torch.tensor(photos[index]) for index, name in enumerate(names)}
 
 
+def _steps_in(seconds: float) -> int:
+    """How many training steps take about so long, by a few steps of such a model on noise."""
+    import torch
+
+    from depthq.models import DQAE
+    from depthq.training import paper_objective
+    from depthq.training.fitting import default_precision
+
+    model, uses_bfloat16 = DQAE(RUN.model), default_precision() == "bf16-mixed"
+    images = torch.randint(256, (RUN.training.batch_size, 3, 32, 32), dtype=torch.uint8)
+    for step in range(_TIMED_STEPS):
+        if step == 2:  # the first ones are slow
+            start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=uses_bfloat16):
+            loss = paper_objective(model, images, model(images)).loss
+        loss.backward()
+    per_step = (time.perf_counter() - start) / (_TIMED_STEPS - 2)
+    return int(min(1000, max(100, seconds / per_step)) // 10 * 10)
+
+
 @contextmanager
-def _followed(path: Path, page: "DemoPage", run: Path) -> Iterator[None]:
+def _followed(path: Path, page: "DemoPage", run: Path, steps: int) -> Iterator[None]:
     """Within the block the page is written anew every few seconds, with what the run has left behind by then."""
     from depthq.report.demo import show_run, write_demo
 
@@ -123,7 +140,7 @@ def _followed(path: Path, page: "DemoPage", run: Path) -> Iterator[None]:
 
     def follow() -> None:
         while not ended.wait(SECONDS_BETWEEN_PAGES):
-            write_demo(path, replace(page, run=show_run(run, RUN.training.steps, None)))
+            write_demo(path, replace(page, run=show_run(run, steps, None)))
 
     thread = Thread(target=follow, daemon=True)
     thread.start()
