@@ -1,5 +1,6 @@
 """The command line as a whole: verbs, help, exit codes, and what reaches the terminal."""
 
+import re
 import subprocess
 import sys
 
@@ -35,7 +36,7 @@ def test_version_is_printed(capsys):
 
 def test_unknown_verb_lists_the_verbs(capsys):
     assert main(["trian"]) == 2
-    assert "verb must be one of train, evaluate, " in capsys.readouterr().err
+    assert "verb must be one of demo, train, evaluate, " in capsys.readouterr().err
 
 
 def test_errors_are_one_message_without_usage_or_traceback(capsys):
@@ -59,3 +60,48 @@ def test_module_runs_as_a_program_and_says_nothing_but_results(trained_run):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("parameters ")
     assert done.stderr == ""
+
+
+def test_help_shows_defaults_and_one_spelling(capsys):
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"--num-codebooks\b.*?\(default:\s+5\)", text, re.DOTALL)
+    assert not re.search(r"--[a-z]+_[a-z]+", text)
+    assert re.search(r"preset +small +paper +tiny\n", text)
+    assert re.search(r"--codebook-size +128 +\[256, 128\] +8\n", text)
+
+
+def test_wrong_options_are_told_as_they_are_typed(capsys):
+    assert main(["train", "--data", "bundled", "--out", "x", "--num_codebook", "3"]) == 2
+    assert "unrecognized arguments: --num-codebook" in capsys.readouterr().err
+
+
+def test_quiet_shows_results_alone(photos, tmp_path, capsys):
+    options = ["--data", str(photos), "--out", str(tmp_path / "run"), "--preset", "tiny", "--steps", "1"]
+    assert main(["train", *options, "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "trained 1 steps" in told.out
+
+
+def test_remedies_are_options_of_the_command_line(photos, tmp_path, trained_run, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.png").write_bytes(b"")
+    assert main(["evaluate", str(trained_run), "--data", str(data), "--split", "all"]) == 1
+    assert "or pass --on-bad-image skip\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_are_told_verbs_and_options(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("reconstruct", "--num-codebooks", "--lossless", "--quiet"):
+        assert word in script
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    command = f"{sys.executable} -m depthq completion bash | head -n 1"
+    result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.stdout.startswith("#")

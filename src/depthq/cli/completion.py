@@ -30,12 +30,13 @@ def run(shell: Shell) -> None:
 
 
 def _all_verbs() -> argparse.ArgumentParser:
-    from depthq.cli.main import VERBS
+    from depthq.cli.main import QUIET, VERBS
 
     root = argparse.ArgumentParser(prog="depthq")
     verbs = root.add_subparsers()
     for verb, what in VERBS.items():
         parser = verbs.add_parser(verb, help=what)
+        parser.add_argument(QUIET, help="show no progress")
         for option, help in _options(verb):
             parser.add_argument(option, help=help)
     return root

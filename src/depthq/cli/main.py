@@ -42,7 +42,8 @@ MORE_EXTRAS = {
     "decompress": ["coding"],
 }
 """What verbs want beside [train]."""
-_QUIET = "--quiet"
+QUIET = "--quiet"
+"""An option of every verb."""
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
 
 
@@ -100,7 +101,7 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
     Raises:
         MissingExtraError: If a package of these extras is missing.
     """
-    is_quiet, arguments = _QUIET in arguments, [argument for argument in arguments if argument != _QUIET]
+    is_quiet, arguments = QUIET in arguments, [argument for argument in arguments if argument != QUIET]
     try:
         settings = command.parse(_parser(command, name), [with_underscores(argument) for argument in arguments])
     except SystemExit as stop:  # --help has been printed
@@ -137,7 +138,7 @@ def _parser(command: ModuleType, name: str) -> "ArgumentParser":
         exit_on_error=False,
         allow_abbrev=False,  # the preset is read ahead of the parser, which knows no abbreviations
     )
-    parser.add_argument(_QUIET, action="store_true", help="show no progress; errors, warnings and results are shown")
+    parser.add_argument(QUIET, action="store_true", help="show no progress; errors, warnings and results are shown")
     return parser
 
 
