@@ -58,7 +58,7 @@ def beside_codecs(pairs: Iterable[tuple[Tensor, Tensor]]) -> BesideCodecs:
         for original, reconstruction in zip(_files(originals), _files(reconstructions), strict=True):
             quality_db = float(psnr_db(reconstruction[None].float(), original[None].float()))
             size, reached = jpeg_bytes_at(original, quality_db)
-            png_bytes += encoded_bytes(original, format="PNG", optimize=True)
+            png_bytes += encoded_bytes(original, format="PNG")
             jpeg_bytes += size
             qualities_db.append(quality_db)
             reaches &= reached

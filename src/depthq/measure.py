@@ -10,7 +10,7 @@ from depthq.analysis import CodeCounts
 from depthq.codes import CodebookUsage
 from depthq.extras import explain_missing
 from depthq.models import DQAE, DQAEOutput
-from depthq.pixels import denormalize, pad_to_multiple, psnr_db
+from depthq.pixels import denormalize, pad_to_multiple, psnr_db, stripes
 from depthq.priors import CodePrior, nll_nats_of_tiles, uniform_nll_nats
 from depthq.units import nats_to_bits
 
@@ -167,7 +167,11 @@ class Measuring:
         """
         rows, columns = images.shape[2:]
         parameters = output.parameters[:, :, :rows, :columns]
-        nll_nats = -self.likelihood.log_prob(parameters, images).sum((1, 2, 3))
+        nll_nats = sum(
+            -self.likelihood.log_prob(parameters[:, :, part], images[:, :, part]).sum((1, 2, 3))
+            for part in stripes(images.shape)
+        )
+        assert isinstance(nll_nats, Tensor)
         is_finite, image_nats = nll_nats.isfinite(), nll_nats
         if self.causal_head is not None:
             assert output.features is not None
@@ -185,7 +189,8 @@ class Measuring:
         self.dims.update(images.numel())
         self.nll_nats.update(nll_nats)
         with torch.autocast(images.device.type, enabled=False):  # SSIM's convolutions would lose it in bfloat16
-            quality_db = self._update_reconstruction(images, self.likelihood.mean(parameters))
+            means = [self.likelihood.mean(parameters[:, :, part]) for part in stripes(images.shape)]
+            quality_db = self._update_reconstruction(images, torch.cat(means, dim=2))
         if self.per_image is not None:
             self.per_image.update(images, quality_db, image_nats if self.likelihood.is_discrete else None)
         if output.codes is not None:

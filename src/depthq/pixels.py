@@ -18,6 +18,7 @@ from depthq.extras import explain_missing
 if TYPE_CHECKING:  # pictures want Pillow, the rest does not
     from PIL import Image
 
+_STRIPE_PIXELS = 2**20
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -85,6 +86,16 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     # need not wait until the device's queue has run dry.
     mean, std = values[:, None, :, None, None].to(images.device, non_blocking=True)
     return mean, std
+
+
+def stripes(image_shape: Sequence[int]) -> list[slice]:
+    """Rows of images (B, C, H, W) that are dealt with at once: all, unless they are larger than a million pixels.
+
+    A mixture has a hundred numbers per pixel: those of a photo of a telephone would take gigabytes.
+    """
+    batch, _, height, width = image_shape
+    rows = height if batch * height * width <= _STRIPE_PIXELS else max(1, _STRIPE_PIXELS // (batch * width))
+    return [slice(top, top + rows) for top in range(0, height, rows)]
 
 
 def psnr_db(approximations: Tensor, originals: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ SAMPLES, COLUMNS = 48, 16
 _GAP, _TEXT_HEIGHT = 6, 26
 
 
+@torch.no_grad()
 def main() -> None:
     model, prior = DQAE.from_pretrained(MODEL), CodePrior.from_pretrained(MODEL)
     _save(draw_photo(model, prior), "photo.png")

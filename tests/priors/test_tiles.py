@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from depthq.codes import Codes
-from depthq.priors import TransformerPrior, UniformPrior, cut, grids_of, nll_nats_of_tiles, tiles_of
+from depthq.priors import TransformerPrior, UniformPrior, cut, grids_of, nll_nats_of_tiles, tiles, tiles_of
 
 SIZES = ((5, 3), (7, 7))
 
@@ -27,7 +27,7 @@ def prior():
 
 
 @pytest.mark.parametrize(
-    ("grid", "tiles"),
+    ("grid", "expected"),
     [
         ((2, 3), [(0, 0, 2, 3, 1, 1)]),
         ((4, 3), [(0, 0, 2, 3, 2, 1)]),
@@ -35,19 +35,31 @@ def prior():
         ((1, 2), [(0, 0, 1, 2, 1, 1)]),
     ],
 )
-def test_a_grid_is_covered_by_whole_tiles_and_what_is_left(prior, grid, tiles):
+def test_a_grid_is_covered_by_whole_tiles_and_what_is_left(prior, grid, expected):
     found = tiles_of(prior, [grid, (2 * grid[0], 2 * grid[1])])
-    assert [(t.top, t.left, t.height, t.width, t.down, t.across) for t in found] == tiles
+    assert [(t.top, t.left, t.height, t.width, t.down, t.across) for t in found] == expected
 
 
-def test_what_is_cut_can_be_pasted_back(prior):
+def test_few_tiles_are_dealt_with_at_once(prior, monkeypatch):
+    monkeypatch.setattr(tiles, "TILES_AT_ONCE", 5)
+    found = tiles_of(prior, [(9, 6), (18, 12)])
+    assert [(t.top, t.height, t.down, t.across) for t in found] == [(0, 2, 2, 2), (4, 2, 2, 2), (8, 1, 1, 2)]
+    codes = codes_on(9, 6)
+    expected = nll_nats_of_tiles(prior, codes)
+    monkeypatch.setattr(tiles, "TILES_AT_ONCE", 512)
+    torch.testing.assert_close(nll_nats_of_tiles(prior, codes), expected)
+
+
+@pytest.mark.parametrize("at_once", [1, 512])
+def test_what_is_cut_can_be_pasted_back(prior, monkeypatch, at_once):
+    monkeypatch.setattr(tiles, "TILES_AT_ONCE", at_once)
     codes = codes_on(5, 7)
     levels = [torch.full_like(level, -1) for level in codes.levels]
-    for tiles in tiles_of(prior, grids_of(codes)):
-        part = cut(codes, tiles)
-        assert grids_of(part) == tiles.grids
-        for level, of_part, scale in zip(levels, part.levels, tiles.scales, strict=True):
-            tiles.paste(of_part, level, scale)
+    for group in tiles_of(prior, grids_of(codes)):
+        part = cut(codes, group)
+        assert grids_of(part) == group.grids
+        for level, of_part, scale in zip(levels, part.levels, group.scales, strict=True):
+            group.paste(of_part, level, scale)
     assert all(map(torch.equal, levels, codes.levels))
 
 

@@ -17,7 +17,7 @@ from depthq.models.config import DQAEConfig
 from depthq.models.level import Level
 from depthq.models.pretrained import Pretrained
 from depthq.models.quantizer import QUANTIZERS
-from depthq.pixels import normalize
+from depthq.pixels import normalize, stripes
 from depthq.quantizers import CodebookOptions, QuantizerOutput
 from depthq.quantizers.base import draw_num_kept
 
@@ -138,11 +138,11 @@ class DQAE(Pretrained):
         Raises:
             ValueError: If the codes are another model's, or a level or so many codebooks do not exist.
         """
-        return (
-            self.likelihood.mean(self._likelihood_parameters(self.hidden(codes, levels, num_codebooks)))
-            .round()
-            .to(torch.uint8)
+        hidden = self.hidden(codes, levels, num_codebooks)
+        means = (
+            self.likelihood.mean(self._likelihood_parameters(hidden[:, :, rows])) for rows in stripes(hidden.shape)
         )
+        return torch.cat([mean.round().to(torch.uint8) for mean in means], dim=2)
 
     @torch.no_grad()
     def sample(self, codes: Codes, generator: torch.Generator | None = None) -> Tensor:

@@ -14,6 +14,9 @@ from torch import Tensor
 from depthq.codes import Codes
 from depthq.priors.base import CodePrior, Grid, grids_of
 
+TILES_AT_ONCE = 512
+"""Of an image, for the memory of attention."""
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -53,16 +56,19 @@ class Tiles:
 
 
 def tiles_of(prior: CodePrior, grids: Sequence[Grid]) -> list[Tiles]:
-    """How codes on these grids (H, W) per level are cut: tiles of the trained grid, then what is left over to the
-    right, below, and in the corner. None where the prior suits any grid, or levels are no multiples of the coarsest.
+    """How codes on these grids (H, W) per level are cut: some rows of tiles of the trained grid at a time, and what is
+    left over to the right, below, and in the corner. None where the prior suits any grid, or levels are no multiples of
+    the coarsest.
     """
     (height, width), scales = grids[0], _scales(grids)
     if prior.suits_any_grid or scales is None or scales != _scales(prior.grids):
         return []
     return [
-        Tiles(top, left, tall, wide, down, across, scales)
+        Tiles(top + start * tall, left, tall, wide, min(rows, down - start), across, scales)
         for top, tall, down in _parts(height, prior.grids[0][0])
         for left, wide, across in _parts(width, prior.grids[0][1])
+        for rows in [max(1, TILES_AT_ONCE // across)]
+        for start in range(0, down, rows)
     ]
 
 

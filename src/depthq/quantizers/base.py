@@ -5,13 +5,14 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Self, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from depthq.codes import check_codes
 from depthq.quantizers.health import CodebookHealth
+from depthq.quantizers.kept_state import KeptState
 from depthq.quantizers.output import QuantizedRows, QuantizerOutput
 from depthq.quantizers.pretrained import PretrainedQuantizer
 from depthq.quantizers.processes import GlobalRows
@@ -100,7 +101,7 @@ class Quantizer(PretrainedQuantizer, ABC):
         self._check_input(x)
         with torch.autocast(x.device.type, enabled=False):
             rows = self._rows(x, mask)
-            global_rows = self._begin_step(rows) if self.training else None
+            global_rows = self._begin_step(rows) if self.training and not self.is_frozen else None
             found = self._quantize(rows, global_rows)
             quantized = found.quantized
             if self.training and self.codebook_dropout:
@@ -158,6 +159,32 @@ class Quantizer(PretrainedQuantizer, ABC):
         rows = self._rows_of(num_kept, quantized, None)
         kept = self._keep(last.flatten(0, -2), codes.movedim(1, -1).flatten(0, -2), rows)
         return kept.unflatten(0, last.shape[:-1]).movedim(-1, self.axis)
+
+    def freeze(self) -> Self:
+        """Learn and count nothing any more, in training too: codewords stay as they are, and take no gradient.
+
+        Gradients still pass straight through to the latents, and the commitment loss is there. It outlasts `train()`,
+        a parent's `requires_grad_`, copies, and a state_dict, where it travels along.
+        """
+        self._freezing_state().is_frozen = True
+        return self
+
+    def unfreeze(self) -> Self:
+        """Learn again in training, from where the codebooks stand."""
+        self._freezing_state().is_frozen = False
+        return self
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether `freeze` holds."""
+        state = getattr(self, "state", None)
+        return isinstance(state, KeptState) and state.is_frozen
+
+    def _freezing_state(self) -> KeptState:
+        state = getattr(self, "state", None)
+        if not isinstance(state, KeptState):
+            raise ValueError(f"the quantizer must have a state to be frozen; got {type(self).__name__}, which has none")
+        return state
 
     def health(self) -> CodebookHealth | None:
         """How the codebooks have been used of late in training; None of a quantizer that does not keep count."""

@@ -15,6 +15,8 @@ from depthq.quantizers.processes import GlobalRows
 
 CodebookUpdate = Literal["ema", "gradient"]
 ALL = slice(None)
+GIVEN = -1.0
+"""The count of a code whose codeword came from elsewhere, until the first training step."""
 RECENT_STEPS = 100
 NUM_TRIALS = 8  # candidates per codeword of k-means++
 FIRST_ROWS = 8192  # of the first batch, among which k-means++ chooses: what a codebook of 512 needs, in a second
@@ -78,7 +80,7 @@ class CodebookState(KeptState):
         self.rare_code_threshold = rare_code_threshold
         self.backend = backend
         self.fitting = False  # `fit` asks for all codebooks in every step
-        self._may_be_first, self._is_first_step = True, False
+        self._may_be_first, self._is_first_step, self._may_be_given = True, False, True
 
         num_codebooks, size, dim = shape = (len(codebook_sizes), max(codebook_sizes), max(codebook_dims))
         is_code, is_column = _is_real(codebook_sizes, size), _is_real(codebook_dims, dim)
@@ -112,7 +114,7 @@ class CodebookState(KeptState):
 
     def lookup(self, codes: Tensor, which: slice = ALL) -> Tensor:
         """Codewords (N, M, D) of codes (N, M)."""
-        weight = self.weight[which]
+        weight = (self.weight.detach() if self.is_frozen else self.weight)[which]
         offsets = torch.arange(weight.shape[0], device=codes.device) * weight.shape[1]
         return nn.functional.embedding(codes + offsets, weight.flatten(0, 1))
 
@@ -129,10 +131,15 @@ class CodebookState(KeptState):
     @torch.no_grad()
     def refresh(self, latents: Tensor, rows: GlobalRows, which: slice = ALL) -> None:
         """Move the codebooks to their EMA, then re-draw rare codes from these latents."""
+        if self._may_be_given:  # a few operations, in the first step of a process alone
+            self.restart(self.ema_count[which] == GIVEN, self.weight[which], rows.total, which)
+            self._may_be_given = which.stop is not None and which.stop < len(self.weight)
         self.move_to_ema(which)
         count, is_code = self.ema_count[which], self.is_code[which]
         mean_count = count.sum(1, keepdim=True) / is_code.sum(1, keepdim=True)
         rare = (count <= self.rare_code_threshold * mean_count) & is_code
+        if self.update == "gradient" and not self.weight.requires_grad:
+            rare = torch.zeros_like(rare)  # who takes the gradient away wants the codewords kept
         self.restart(rare, rows.gather(latents, self._draw(latents, rows, which)), rows.total, which)
         self.recently_redrawn[0, which] = rare.sum(1)
 
@@ -144,6 +151,17 @@ class CodebookState(KeptState):
             smoothed = _laplace_smoothed(count, self.is_code[which], self.epsilon)
             means = self.ema_sum[which] / smoothed[..., None]
             self.weight[which] = torch.where((count > 0)[..., None], means, self.weight[which])
+
+    @torch.no_grad()
+    def give(self, codebooks: Sequence[Tensor]) -> None:
+        """Set codewords (K_m, D_m) that were learned elsewhere: the first step gives each a fair share of the counts,
+        so that none is re-drawn for being new, and averages move on from there."""
+        self.reset()
+        for weight, codewords in zip(self.weight, codebooks, strict=True):
+            weight[: codewords.shape[0], : codewords.shape[1]] = codewords
+        self.ema_count.copy_(torch.where(self.is_code, GIVEN, 0.0))
+        self.num_updates += 1  # there has been a first step, elsewhere
+        self._may_be_given = True
 
     @torch.no_grad()
     def restart(self, where: Tensor, codewords: Tensor, num_rows: int, which: slice = ALL) -> None:

@@ -1,7 +1,7 @@
 """Depthwise quantization (Sec. 4): each slice of the feature axis has its own codebook."""
 
 from collections.abc import Iterable, Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -49,6 +49,13 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         super().__init__(dim, dim, codebook_size, dims, **options)
         overhang = sum(dims) - dim
         self._widths = (*dims[:-1], dims[-1] - overhang)  # columns of x in each slice
+
+    @classmethod
+    def _sizes_of(cls, shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """Each codebook has a slice of its own."""
+        dims = [dim for _, dim in shapes]
+        sizes = [size for size, _ in shapes]
+        return {"dim": sum(dims), "num_codebooks": len(shapes), "codebook_size": sizes, "codebook_dim": dims}
 
     def to_faiss(self):
         """A trained, empty `faiss.IndexPQ` on the CPU with these codebooks, whose codes equal those of `encode`.

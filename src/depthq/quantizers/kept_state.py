@@ -5,6 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+_FROZEN = "is_frozen"
+
 
 class StateMismatchError(ValueError, RuntimeError):
     """The state to load is that of other codebooks; also a RuntimeError, as all that `load_state_dict` raises."""
@@ -20,6 +22,9 @@ class KeptState(nn.Module):
     """Which of these values go without saying: they are not saved, and a state that lacks them is taken to have them.
     A fingerprint is made of all that is saved, so that it does not change with what a state may say besides."""
 
+    is_frozen = False
+    """Whether nothing is learned or counted any more, whatever the mode."""
+
     def _apply(self, fn, recurse=True):
         """Codebooks follow their module to any device, but keep their dtype."""
 
@@ -34,6 +39,8 @@ class KeptState(nn.Module):
         for name in self.MUST_MATCH:
             if getattr(self, name) != self.UNSAID.get(name):
                 destination[prefix + name] = torch.tensor(getattr(self, name))
+        if self.is_frozen:
+            destination[prefix + _FROZEN] = torch.tensor(True)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Refuse the state of other codebooks; the shapes alone do not tell them apart."""
@@ -46,4 +53,6 @@ class KeptState(nn.Module):
                     f"{argument} must be that of the state to load, {saved}; got {ours}; "
                     "construct the quantizer as the one that was saved"
                 )
+        if is_there:
+            self.is_frozen = bool(state_dict.pop(prefix + _FROZEN, False))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Self, TypedDict
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -103,6 +103,40 @@ class LearnedQuantizer(Quantizer):
     def codebooks(self) -> Tensor | list[Tensor]:
         """(M, K, D), or a list of (K_m, D_m) where sizes differ."""
         return self.state.codewords
+
+    @classmethod
+    def from_codebooks(cls, codebooks: Tensor | Sequence[Tensor], **options: Any) -> Self:
+        """A quantizer with codebooks that were learned elsewhere: nothing is re-drawn by the first training step.
+
+        Args:
+            codebooks: (M, K, D), or a list of (K_m, D_m) where sizes differ; floating point, finite.
+            options: As for the class, but `dim`, `num_codebooks`, `codebook_size` and `codebook_dim`, which follow.
+
+        Raises:
+            ValueError: If the codebooks are of another rank, empty, not finite, or of dimensions that the class cannot
+                have.
+
+        Example:
+            >>> DepthwiseQuantizer.from_codebooks(torch.randn(4, 256, 16)).dim
+            64
+        """
+        books = [torch.as_tensor(codebook).detach().float() for codebook in codebooks]
+        if not books or any(book.dim() != 2 or not book.numel() for book in books):
+            shapes = [tuple(book.shape) for book in books]
+            raise ValueError(f"codebooks must be (M, K, D), or a list of (K_m, D_m), none of them 0; got {shapes}")
+        if not all(book.isfinite().all() for book in books):
+            raise ValueError("codebooks must be finite; got NaN or infinity; leave such codewords out")
+        quantizer = cls(**cls._sizes_of([(len(book), book.shape[1]) for book in books]), **options)
+        quantizer.state.give(books)
+        return quantizer
+
+    @classmethod
+    def _sizes_of(cls, shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """The arguments that follow from codebooks (K_m, D_m) that each see the whole of the axis."""
+        dims = {dim for _, dim in shapes}
+        if len(dims) != 1:
+            raise ValueError(f"codebooks must have one dimension for a {cls.__name__}; got {sorted(dims)}")
+        return {"dim": dims.pop(), "num_codebooks": len(shapes), "codebook_size": [size for size, _ in shapes]}
 
     def fit(
         self, features: Features, *, steps: int, batch_size: int = 8192, seed: int = 0, progress: bool = True
