@@ -69,6 +69,10 @@ def depthwise(*widths: int, sizes=8, **options) -> Row:
     return Row(make, slices(*widths), concat, is_learned=True)
 
 
+def cosine(**options) -> Row:
+    return Row(partial(DepthwiseQuantizer, 9, 3, 8, distance="cosine", **options), directions, concat, is_learned=True)
+
+
 def shared(join, **options) -> Row:
     return Row(partial(SharedQuantizer, 5, 3, **options), copies, join, is_learned=True)
 
@@ -84,6 +88,8 @@ TABLE = {
     "depthwise-uneven-dims": depthwise(3, 4, 5, codebook_dim=[3, 4, 5]),
     "depthwise-uneven-sizes": depthwise(4, 4, 4, sizes=[4, 8, 6]),
     "depthwise-gradient": depthwise(4, 4, 4, codebook_update="gradient"),
+    "depthwise-cosine": cosine(),
+    "depthwise-cosine-gradient": cosine(codebook_update="gradient"),
     "shared-concat": shared(concat, codebook_size=8),
     "shared-sum": shared(sum, codebook_size=[4, 8, 6], combine="sum"),
     "residual": residual(codebook_size=[4, 8, 6]),

@@ -12,6 +12,7 @@ from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.kept_state import KeptState
 from depthq.quantizers.kmeans_plus_plus import kmeans_plus_plus
 from depthq.quantizers.processes import GlobalRows
+from depthq.quantizers.sphere import on_sphere
 
 CodebookUpdate = Literal["ema", "gradient"]
 ALL = slice(None)
@@ -48,9 +49,16 @@ class CodebookState(KeptState):
         rare_code_threshold: A code is re-drawn when its EMA count is at most this share of its codebook's mean count
             (Sec. 4.2, "Uniform Prior"); in [0, 1). 0 re-draws only codes that were never set.
         backend: Of `depthq.ops.nearest_code`; None takes the fastest that runs.
+        is_cosine: Whether codewords have length 1. Latents are to be brought to it by the caller (`on_sphere`): then
+            the nearest codeword is the one at the smallest angle. A codeword whose average has no direction stays.
     """
 
-    MUST_MATCH: ClassVar = {"codebook_sizes": "codebook_size", "codebook_dims": "codebook_dim"}
+    MUST_MATCH: ClassVar = {
+        "codebook_sizes": "codebook_size",
+        "codebook_dims": "codebook_dim",
+        "is_cosine": 'whether distance is "cosine"',
+    }
+    UNSAID: ClassVar = {"is_cosine": False}
 
     weight: Tensor
     ema_count: Tensor
@@ -69,6 +77,7 @@ class CodebookState(KeptState):
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
         backend: str | None = None,
+        is_cosine: bool = False,
     ):
         super().__init__()
         _check_settings(codebook_sizes, codebook_dims, update, decay, epsilon, rare_code_threshold)
@@ -79,12 +88,14 @@ class CodebookState(KeptState):
         self.epsilon = epsilon
         self.rare_code_threshold = rare_code_threshold
         self.backend = backend
+        self.is_cosine = is_cosine
         self.fitting = False  # `fit` asks for all codebooks in every step
         self._may_be_first, self._is_first_step, self._may_be_given = True, False, True
 
         num_codebooks, size, dim = shape = (len(codebook_sizes), max(codebook_sizes), max(codebook_dims))
         is_code, is_column = _is_real(codebook_sizes, size), _is_real(codebook_dims, dim)
         weight = torch.randn(shape) * (is_code[:, :, None] & is_column[:, None])
+        weight = on_sphere(weight) if is_cosine else weight
         if update == "gradient":
             self.weight = nn.Parameter(weight)
         else:
@@ -104,19 +115,30 @@ class CodebookState(KeptState):
     def codewords(self) -> Tensor | list[Tensor]:
         """(M, K, D), or a list of (K_m, D_m) where sizes differ."""
         if len(set(self.codebook_sizes)) == 1 and len(set(self.codebook_dims)) == 1:
-            return self.weight
-        return [w[:k, :d] for w, k, d in zip(self.weight, self.codebook_sizes, self.codebook_dims, strict=True)]
+            return self._directed(self.weight)
+        return [
+            w[:k, :d]
+            for w, k, d in zip(self._directed(self.weight), self.codebook_sizes, self.codebook_dims, strict=True)
+        ]
 
     def search(self, latents: Tensor, which: slice = ALL) -> Tensor:
         """Nearest codes, int64 (M, N), of latents (M, N, D) float32, in the codebooks `which`."""
-        codebooks, sizes = self.weight.detach()[which], self.codebook_sizes[which]
-        return nearest_code(latents.detach(), codebooks, codebook_sizes=sizes, backend=self.backend)
+        codebooks, sizes = self._directed(self.weight.detach()[which]), self.codebook_sizes[which]
+        codes = nearest_code(latents.detach(), codebooks, codebook_sizes=sizes, backend=self.backend)
+        # A latent of length 0 is as near to all; rounding is not to decide.
+        return codes.where(latents.any(-1), 0) if self.is_cosine else codes
 
     def lookup(self, codes: Tensor, which: slice = ALL) -> Tensor:
         """Codewords (N, M, D) of codes (N, M)."""
-        weight = (self.weight.detach() if self.is_frozen else self.weight)[which]
+        weight = self._directed((self.weight.detach() if self.is_frozen else self.weight)[which])
         offsets = torch.arange(weight.shape[0], device=codes.device) * weight.shape[1]
         return nn.functional.embedding(codes + offsets, weight.flatten(0, 1))
+
+    def _directed(self, weight: Tensor) -> Tensor:
+        """Codewords as they are searched: those that take gradient leave the sphere with each step of the optimizer."""
+        if not self.is_cosine or self.update != "gradient":
+            return weight
+        return on_sphere(weight.clone())  # of its own, as later stages of a residual quantizer re-draw codes in place
 
     @torch.no_grad()
     def begin_step(self) -> None:
@@ -150,7 +172,11 @@ class CodebookState(KeptState):
             count = self.ema_count[which]
             smoothed = _laplace_smoothed(count, self.is_code[which], self.epsilon)
             means = self.ema_sum[which] / smoothed[..., None]
-            self.weight[which] = torch.where((count > 0)[..., None], means, self.weight[which])
+            has_mean = (count > 0)[..., None]
+            if self.is_cosine:
+                means = on_sphere(means)
+                has_mean &= means.any(-1, keepdim=True)
+            self.weight[which] = torch.where(has_mean, means, self.weight[which])
 
     @torch.no_grad()
     def give(self, codebooks: Sequence[Tensor]) -> None:
@@ -158,7 +184,7 @@ class CodebookState(KeptState):
         so that none is re-drawn for being new, and averages move on from there."""
         self.reset()
         for weight, codewords in zip(self.weight, codebooks, strict=True):
-            weight[: codewords.shape[0], : codewords.shape[1]] = codewords
+            weight[: codewords.shape[0], : codewords.shape[1]] = on_sphere(codewords) if self.is_cosine else codewords
         self.ema_count.copy_(torch.where(self.is_code, GIVEN, 0.0))
         self.num_updates += 1  # there has been a first step, elsewhere
         self._may_be_given = True
@@ -166,6 +192,8 @@ class CodebookState(KeptState):
     @torch.no_grad()
     def restart(self, where: Tensor, codewords: Tensor, num_rows: int, which: slice = ALL) -> None:
         """Set codes anew `where` (M, K) is True: codeword (M, K, D), and as EMA count a fair share of `num_rows`."""
+        if self.is_cosine:  # a latent of length 0 is no direction
+            where = where & codewords.any(-1)
         fair_share = num_rows / self.is_code[which].sum(1, keepdim=True)  # (M, 1)
         self.weight[which] = torch.where(where[..., None], codewords, self.weight[which])
         self.ema_count[which] = torch.where(where, fair_share, self.ema_count[which])

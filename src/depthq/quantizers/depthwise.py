@@ -74,6 +74,10 @@ class DepthwiseQuantizer(SingleStageQuantizer):
                 f"dim must be num_codebooks equal slices for faiss; got dim={self.dim} and "
                 f"codebook_dim={one_or_all(self.state.codebook_dims)} for {self.num_codebooks} codebooks"
             )
+        if self.state.is_cosine:
+            raise ValueError(
+                "distance must be 'euclidean' for faiss, whose product quantizer knows no other; got 'cosine'"
+            )
         try:
             import faiss
         except ImportError as error:

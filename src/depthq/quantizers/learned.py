@@ -13,6 +13,7 @@ from depthq.quantizers.fitting import Features, fit
 from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.output import QuantizedRows, QuantizerOutput
 from depthq.quantizers.processes import GlobalRows
+from depthq.quantizers.sphere import Distance, on_sphere
 from depthq.quantizers.straight_through import straight_through
 
 
@@ -31,6 +32,9 @@ class CodebookOptions(TypedDict, total=False):
     """Laplace smoothing of the EMA counts (App. A.4), positive."""
     rare_code_threshold: float
     """Codes used at most this share of their codebook's mean are re-drawn from the batch (Sec. 4.2); in [0, 1)."""
+    distance: Distance
+    """"euclidean"; or "cosine": latents and codewords on the unit sphere, so that directions alone count. A latent of
+    length 0, which has none, gets the code that ties go to, the lowest."""
     codebook_dropout: float
     """Share, in [0, 1), of a training step's entries of the batch that are quantized by their first codebooks alone."""
     check_finite: bool
@@ -75,10 +79,13 @@ class LearnedQuantizer(Quantizer):
         decay: float = 0.99,
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
+        distance: Distance = "euclidean",
         codebook_dropout: float = 0.0,
         check_finite: bool = True,
         backend: str | None = None,
     ):
+        if distance not in ("euclidean", "cosine"):
+            raise ValueError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}")
         state = CodebookState(
             per_codebook("codebook_size", codebook_size, len(codebook_dims)),
             codebook_dims,
@@ -87,6 +94,7 @@ class LearnedQuantizer(Quantizer):
             epsilon=epsilon,
             rare_code_threshold=rare_code_threshold,
             backend=backend,
+            is_cosine=distance == "cosine",
         )
         super().__init__(
             dim,
@@ -98,6 +106,15 @@ class LearnedQuantizer(Quantizer):
             codebook_dropout=codebook_dropout,
         )
         self.state = state
+
+    @property
+    def distance(self) -> Distance:
+        """What nearest means."""
+        return "cosine" if self.state.is_cosine else "euclidean"
+
+    def _directed(self, latents: Tensor) -> Tensor:
+        """Latents (..., D) as they are compared with codewords."""
+        return on_sphere(latents) if self.state.is_cosine else latents
 
     @property
     def codebooks(self) -> Tensor | list[Tensor]:
@@ -158,7 +175,8 @@ class LearnedQuantizer(Quantizer):
         return self.state.health()
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, codebook_dim={one_or_all(self.state.codebook_dims)}"
+        cosine = ", distance='cosine'" if self.state.is_cosine else ""
+        return f"{super().extra_repr()}, codebook_dim={one_or_all(self.state.codebook_dims)}{cosine}"
 
     def _mean_squared_error(self, x: Tensor, out: QuantizerOutput) -> Tensor:
         """Scalar: of the latents that the codebooks saw against their codewords; what `fit` shows."""
@@ -177,7 +195,7 @@ class SingleStageQuantizer(LearnedQuantizer):
         """Quantized slots (N, M, D) to (N, out_dim)."""
 
     def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
-        slots = self._slots(rows)
+        slots = self._directed(self._slots(rows))
         latents = slots.detach().transpose(0, 1)  # (M, N, D), a view
         if global_rows is not None:
             self.state.begin_step()
@@ -190,7 +208,7 @@ class SingleStageQuantizer(LearnedQuantizer):
         return QuantizedRows(self._join(quantized), codes.t(), commitment_loss, codebook_loss, rows.new_zeros(()))
 
     def _search(self, rows: Tensor) -> Tensor:
-        return self.state.search(self._slots(rows).transpose(0, 1)).t()
+        return self.state.search(self._directed(self._slots(rows)).transpose(0, 1)).t()
 
     def _lookup(self, codes: Tensor) -> Tensor:
         return self._join(self.state.lookup(codes))

@@ -11,6 +11,7 @@ from depthq.quantizers.counter_random import random_uniform
 from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, sum_in_order, sum_of_first
 from depthq.quantizers.output import QuantizedRows
 from depthq.quantizers.processes import GlobalRows
+from depthq.quantizers.sphere import on_sphere
 from depthq.quantizers.straight_through import (
     StraightThrough,
     codebook_loss,
@@ -60,6 +61,8 @@ class ResidualQuantizer(LearnedQuantizer):
         if global_rows is not None:
             self.state.begin_step()
             num_kept = self._num_kept()
+        if self.state.is_cosine:
+            return self._quantize_directions(rows, num_kept, global_rows)
         latents = rows.unsqueeze(1)  # (N, 1, D)
         weights = column_weights(latents, (self.dim,))
         quantized, differences = torch.zeros_like(latents), torch.zeros_like(latents)
@@ -76,6 +79,22 @@ class ResidualQuantizer(LearnedQuantizer):
         quantized, commitment = StraightThrough.apply(latents, quantized, commitment, differences, weights)
         return QuantizedRows(quantized.squeeze(1), torch.stack(codes, 1), commitment, codebook, rows.new_zeros(()))
 
+    def _quantize_directions(self, rows: Tensor, num_kept: int, global_rows: GlobalRows | None) -> QuantizedRows:
+        """Each stage compares the direction of what is left, and takes its codeword, of length 1, off that."""
+        residual, codes = rows.unsqueeze(1), []
+        weights = column_weights(residual, (self.dim,))
+        commitment, codebook = rows.new_zeros(()), rows.new_zeros(())
+        quantized = torch.zeros_like(residual)
+        for found, seen, codewords in self._stages(rows, num_kept, global_rows):
+            codes.append(found)
+            codebook = codebook + codebook_loss(seen, codewords, weights)
+            codewords = codewords.detach()
+            direction = on_sphere(residual - quantized)
+            commitment = commitment + (weights * (direction - codewords).square()).sum()
+            quantized = quantized + codewords
+        passed = pass_gradient(residual, quantized)
+        return QuantizedRows(passed.squeeze(1), torch.stack(codes, 1), commitment, codebook, rows.new_zeros(()))
+
     def _search(self, rows):
         return torch.stack([found for found, _, _ in self._stages(rows, self.num_codebooks)], 1)
 
@@ -89,18 +108,20 @@ class ResidualQuantizer(LearnedQuantizer):
     def _stages(
         self, rows: Tensor, num_stages: int, global_rows: GlobalRows | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Per stage its codes (N,), the residual that it saw and the codewords that it chose, both (N, 1, D)."""
+        """Per stage its codes (N,), the residual, or direction, that it saw and the codewords that it chose, both
+        (N, 1, D)."""
         residual = rows.detach().unsqueeze(1)
         for stage in range(num_stages):
             which = slice(stage, stage + 1)
-            latents = residual.transpose(0, 1)  # (1, N, D)
+            seen = self._directed(residual)
+            latents = seen.transpose(0, 1)  # (1, N, D)
             if global_rows is not None:
                 self.state.refresh(latents, global_rows, which)
             codes = self.state.search(latents, which).t()  # (N, 1)
             if global_rows is not None:
                 self.state.accumulate(latents, codes.t(), global_rows, which)
             codewords = self.state.lookup(codes, which)
-            yield codes[:, 0], residual, codewords
+            yield codes[:, 0], seen, codewords
             residual = residual - codewords.detach()
 
     def _num_kept(self) -> int:
