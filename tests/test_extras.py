@@ -51,7 +51,7 @@ def test_verb_without_its_extra_says_in_one_line_what_to_install(verb, lacking, 
     lacking("jsonargparse", "lightning", "matplotlib", "PIL")
     assert main([verb, "--help"]) == 1
     captured = capsys.readouterr()
-    wanted = "train,report" if verb in ("analyze", "report") else "train"
+    wanted = "train,report" if verb in ("analyze", "demo", "report") else "train"
     assert captured.out == ""
     assert re.fullmatch(
         rf"depthq {verb}: error: jsonargparse, lightning[^\n]* must be installed for this; got none; "

@@ -46,7 +46,7 @@ def documented_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", documented_commands())
 def test_documented_command_is_understood(command):
-    _, verb, *arguments = shlex.split(command, comments=True)
+    _, verb, *arguments = shlex.split(command.partition(" > ")[0], comments=True)
     module = importlib.import_module(f"depthq.cli.{verb}")
     module.parse(ArgumentParser(), [with_underscores(argument) for argument in arguments])
 

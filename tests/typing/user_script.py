@@ -11,7 +11,7 @@ from torch import Tensor
 import depthq
 from depthq.analysis.bootstrap import Interval, bootstrap_interval
 from depthq.analysis.mutual_information import mutual_information_nats
-from depthq.data import ImageBatch, ImageDataset, encoding_loader, evaluation_loader, open_images, training_loader
+from depthq.data import ImageBatch, ImageBatches, ImageDataset, evaluation_loader, open_images, training_loader
 from depthq.measure import Measurement, measure
 from depthq.training import DataConfig, ObjectiveTerms, RunConfig, TrainingConfig, paper_objective, train
 
@@ -85,7 +85,7 @@ def data(folder: Path, model: depthq.DQAE) -> None:
         assert_type(terms, ObjectiveTerms)
     for batch in evaluation_loader(images, batch_size=8):
         assert_type(batch, Tensor)
-    for batch in encoding_loader(images, batch_size=8):
+    for batch in ImageBatches(images, batch_size=8):
         assert_type(batch, ImageBatch)
         assert_type(batch.images, Tensor)
     measured = measure(model, evaluation_loader(images, batch_size=8))
