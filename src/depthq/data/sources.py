@@ -91,10 +91,10 @@ class EncodedImages:
 
     def names(self) -> list[str]:
         """What tells the images apart without opening them, also in another folder: of a file its name and bytes, of a
-        row its file's name and its place there."""
+        row those of its file and its place there."""
         if self.files:
-            places = map(self._place, self.rows.tolist())
-            return [f"{Path(self.files[file]).name}:{place}" for file, place in places]
+            files = [f"{Path(file).name}:{_num_bytes(file)}" for file in self.files]
+            return [f"{files[file]}:{place}" for file, place in map(self._place, self.rows.tolist())]
         paths = [cell["path"] for cell in self.table[self.rows.tolist()]["image"]]
         return [f"{os.path.basename(path)}:{_num_bytes(path)}" for path in paths]
 
