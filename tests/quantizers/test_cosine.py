@@ -42,11 +42,11 @@ def test_code_is_the_one_at_the_smallest_angle():
 
 
 def test_length_of_latents_does_not_matter(trained):
-    if isinstance(trained, depthq.ResidualQuantizer):
-        pytest.skip("what a stage leaves depends on the length")
+    """Of a residual quantizer to the first stage alone: what it leaves depends on the length."""
     trained.eval()
     x = torch.randn(2, 8, 50)
-    assert torch.equal(trained.encode(4 * x), trained.encode(x))
+    stages = 1 if isinstance(trained, depthq.ResidualQuantizer) else 2
+    assert torch.equal(trained.encode(4 * x)[:, :stages], trained.encode(x)[:, :stages])
 
 
 def test_a_latent_of_length_zero_gets_the_lowest_code_and_no_nan(trained):

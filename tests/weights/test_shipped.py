@@ -93,3 +93,9 @@ def test_they_are_listed(capsys):
 def test_a_shipped_model_is_not_trained_on(capsys):
     assert main(["prior", "mnist-tiny", "--data", "bundled"]) == 1
     assert "cp -r" in capsys.readouterr().err
+
+
+def test_whole_bundled_photos_are_counted_as_such(tmp_path, capsys):
+    options = ["--data", "bundled", "--split", "test", "--limit", "1", "--out", str(tmp_path / "codes.parquet")]
+    assert main(["encode", "photos-small", *options, "--quiet"]) == 0
+    assert "codes of 1 of 9 images (--split test)" in capsys.readouterr().out

@@ -173,7 +173,7 @@ def count_all_images(settings: ModelAndData) -> int:
     from depthq.data import count_images
 
     source, crop, _ = _source(settings)
-    return count_images(source, image_size=crop)
+    return count_images(source, image_size=crop, whole=settings.whole and crop is None)
 
 
 def _source(settings: ModelAndData) -> tuple[str, int | None, Literal["raise", "skip"]]:

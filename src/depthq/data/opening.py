@@ -93,18 +93,19 @@ def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
     return len(encoded), (max(channels for channels, _, _ in shapes.values()), size, size)
 
 
-def count_images(source: str | Path, *, image_size: int | None = None) -> int:
+def count_images(source: str | Path, *, image_size: int | None = None, whole: bool = False) -> int:
     """How many images a source has in all, whatever their split, found without opening any.
 
     Args:
         source: As `open_images` takes it.
         image_size: Of which there are as many as fit into the bundled photos; of no matter elsewhere.
+        whole: Whether to count the bundled photos themselves; of no matter elsewhere.
 
     Raises:
         DataError: If there are no images.
     """
     if str(source) == "bundled":
-        return len(open_images(source, "all", image_size=image_size))
+        return len(bundled_photos("all") if whole else open_images(source, "all", image_size=image_size))
     return count_encoded_images(str(source))
 
 

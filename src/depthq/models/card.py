@@ -10,6 +10,9 @@ _LIKELIHOODS = {
     "logistic_mixture": "mixture of 10 discretized logistics",
 }
 
+_WITHOUT_D = ("scalar", "binary", "none")
+"""Quantizers that take as many dimensions as K needs, or none."""
+
 
 def model_card(config: DQAEConfig, num_parameters: int, notes: str = "") -> str:
     """Markdown, with the header that the hub reads.
@@ -25,7 +28,7 @@ def model_card(config: DQAEConfig, num_parameters: int, notes: str = "") -> str:
     rows = [
         ("images", "gray" if config.image_channels == 1 else "RGB"),
         ("sides", f"multiples of {config.image_multiple} pixels; pad others with `depthq.pixels.pad_to_multiple`"),
-        ("quantizer", f"{config.quantizer}, D = {config.codebook_dim}"),
+        ("quantizer", config.quantizer + ("" if config.quantizer in _WITHOUT_D else f", D = {config.codebook_dim}")),
         *_levels(config),
         ("p(image given codes)", likelihood),
         ("parameters", f"{num_parameters:,}"),
