@@ -27,6 +27,7 @@ ITEMS = (
     "mnist",
     "progressive",
     "equal_bits",
+    "which_quantizer",
     "rate_distortion",
     "figure1",
     "figure3",

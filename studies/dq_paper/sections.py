@@ -285,6 +285,7 @@ _SECTIONS: dict[str, Callable[[Item, RowResults], Lines]] = {
     "convergence": _convergence,
     "progressive": _progressive,
     "equal_bits": _side_by_side,
+    "which_quantizer": _side_by_side,
     "rate_distortion": _rate_distortion,
     "figure1": _pictures_only,
     "figure3": _pictures_only,

@@ -84,7 +84,7 @@ def test_uneven_slices_behave_as_quantizers_of_their_own():
             r"dim must fill num_codebooks slices .* got dim=4, num_codebooks=5, .* use at most 4 codebooks",
         ),
         ((9, 6, 8), None, r"dim must fill num_codebooks slices .* got dim=9, num_codebooks=6, codebook_dim=2"),
-        ((12, 3, 8), 3, r"dim must fill num_codebooks slices of codebook_dim, .* codebook_dim=3"),
+        ((12, 3, 8), 7, r"dim must fill num_codebooks slices of codebook_dim, .* codebook_dim=7"),
         ((12, 3, 8), [4, 4, 5], r"codebook_dim must sum to dim=12; got \[4, 4, 5\] with sum 13"),
         ((12, 3, 8), [4, 8], r"codebook_dim must be an int or have one entry for each of 3 codebooks; got \[4, 8\]"),
         ((12, 3, 8), [12, 0, 0], r"codebook_dim must be at least 1; got 0"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from depthq.models.quantizer import QUANTIZERS
+from depthq.quantizers import Distance
 
 LikelihoodName = Literal["l2", "categorical", "logistic_mixture"]
 
@@ -37,6 +38,11 @@ class DQAEConfig:
     """beta of Eq. 5."""
     codebook_update: Literal["ema", "gradient"] = "ema"
     """How codebooks learn: moving averages (App. A.4), or the second term of Eq. 5."""
+    distance: Distance = "euclidean"
+    """Of latents and codewords: euclidean, or cosine, where both lie on the unit sphere."""
+    rotation_trick: bool = False
+    """Whether the gradient reaches the latents through the rotation that takes each to its codeword, not straight
+    through."""
     decay: float = 0.9
     """EMA decay of the codebooks (gamma of App. A.4): short runs need codebooks that keep up with the encoder."""
     horizon: int = 0
@@ -79,6 +85,8 @@ class DQAEConfig:
             "likelihood": ("l2", "categorical", "logistic_mixture"),
             "quantizer": tuple(QUANTIZERS),
             "codebook_update": ("ema", "gradient"),
+            "distance": ("euclidean", "cosine"),
+            "rotation_trick": (False, True),
         }
         for name, valid in choices.items():
             if getattr(self, name) not in valid:

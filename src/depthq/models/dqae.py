@@ -278,6 +278,8 @@ def _level(config: DQAEConfig, level: int) -> Level:
     options: CodebookOptions = {
         "commitment_weight": config.commitment_weight,
         "codebook_update": config.codebook_update,
+        "distance": config.distance,
+        "rotation_trick": config.rotation_trick,
         "decay": config.decay,
         "rare_code_threshold": config.rare_code_threshold,
     }

@@ -60,6 +60,6 @@ QUANTIZERS: dict[str, MakeQuantizer] = {
 
 Add your own under a new name: a function of plain values (num_codebooks, codebook_size of the level, codebook_dim,
 options) that returns a `depthq.quantizers.Quantizer`, of whatever `dim` it likes. `options` holds what the
-configuration says on learned codebooks (`commitment_weight`, `codebook_update`, `decay`, `rare_code_threshold`); take
-from it what applies.
+configuration says on learned codebooks (`commitment_weight`, `codebook_update`, `distance`, `rotation_trick`, `decay`,
+`rare_code_threshold`); take from it what applies.
 """

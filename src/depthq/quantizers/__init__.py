@@ -6,17 +6,20 @@ from depthq.quantizers.depthwise import DepthwiseQuantizer
 from depthq.quantizers.grid import GridQuantizer
 from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, SingleStageQuantizer
+from depthq.quantizers.micro_batches import micro_batch
 from depthq.quantizers.none import NoQuantizer
 from depthq.quantizers.output import QuantizedRows, QuantizerOutput
 from depthq.quantizers.residual import ResidualQuantizer
 from depthq.quantizers.scalar import ScalarQuantizer
 from depthq.quantizers.shared import SharedQuantizer
+from depthq.quantizers.sphere import Distance
 
 __all__ = [
     "BinaryQuantizer",
     "CodebookHealth",
     "CodebookOptions",
     "DepthwiseQuantizer",
+    "Distance",
     "GridQuantizer",
     "LearnedQuantizer",
     "NoQuantizer",
@@ -28,4 +31,5 @@ __all__ = [
     "ScalarQuantizer",
     "SharedQuantizer",
     "SingleStageQuantizer",
+    "micro_batch",
 ]

@@ -100,13 +100,14 @@ class Quantizer(PretrainedQuantizer, ABC):
         """
         self._check_input(x)
         with torch.autocast(x.device.type, enabled=False):
-            rows = self._rows(x, mask)
+            rows = self._enter(self._rows(x, mask))
             global_rows = self._begin_step(rows) if self.training and not self.is_frozen else None
             found = self._quantize(rows, global_rows)
             quantized = found.quantized
             if self.training and self.codebook_dropout:
                 num_kept = draw_num_kept(len(x), self.num_codebooks, self.codebook_dropout).to(x.device)
                 quantized = self._keep(quantized, found.codes, self._rows_of(num_kept, x, mask))
+            quantized = self._leave(quantized)
         return QuantizerOutput(
             quantized=self._positions(quantized, x, mask, fill=0.0).movedim(-1, self.axis).to(x.dtype),
             codes=self._positions(found.codes, x, mask, fill=-1).movedim(-1, 1),
@@ -122,7 +123,7 @@ class Quantizer(PretrainedQuantizer, ABC):
         """Codes, int64 (B, M, *positions), of x; arguments and errors as `forward`, but nothing is learned."""
         self._check_input(x)
         with torch.autocast(x.device.type, enabled=False):
-            codes = self._search(self._rows(x, mask))
+            codes = self._search(self._enter(self._rows(x, mask)))
         return self._positions(codes, x, mask, fill=-1).movedim(-1, 1)
 
     def decode(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -142,7 +143,8 @@ class Quantizer(PretrainedQuantizer, ABC):
             codes = codes.where(mask.unsqueeze(1), 0)
         self._check_codes(codes)
         codes = codes.movedim(1, -1)  # (B, *positions, M or fewer)
-        quantized = self._lookup_prefix(codes.flatten(0, -2)).unflatten(0, codes.shape[:-1])  # (B, *positions, out_dim)
+        rows = self._leave(self._lookup_prefix(codes.flatten(0, -2)))  # (N, out_dim)
+        quantized = rows.unflatten(0, codes.shape[:-1])
         if mask is not None:
             quantized = quantized.where(mask.unsqueeze(-1), 0)
         return quantized.movedim(-1, self.axis)
@@ -193,6 +195,14 @@ class Quantizer(PretrainedQuantizer, ABC):
     def extra_repr(self) -> str:
         size = one_or_all(self.codebook_sizes)
         return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={size}"
+
+    def _enter(self, rows: Tensor) -> Tensor:
+        """Rows as the codebooks see them; where they do not see `dim` entries, it says what they see."""
+        return rows
+
+    def _leave(self, quantized: Tensor) -> Tensor:
+        """What the codebooks made of rows, as it goes out: (N, out_dim)."""
+        return quantized
 
     @abstractmethod
     def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:

@@ -1,12 +1,12 @@
 """Binary quantization without codebooks: lookup-free (Yu et al. 2023) and on the sphere (Zhao et al. 2024)."""
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from depthq.quantizers.base import as_size
+from depthq.quantizers.code_entropy import check_entropy_options
 from depthq.quantizers.grid import GridQuantizer, GridState, check_codebook_size
 from depthq.quantizers.straight_through import straight_through
 
@@ -86,10 +86,7 @@ class BinaryQuantizer(GridQuantizer):
                 f"dim must be num_codebooks * log2(codebook_size) = {num_codebooks * num_bits}; got {dim}; "
                 "project to that size first"
             )
-        if not 0 <= entropy_weight < math.inf:
-            raise ValueError(f"entropy_weight must be finite and at least 0; got {entropy_weight}")
-        if not 0 < inverse_temperature < math.inf:
-            raise ValueError(f"inverse_temperature must be finite and positive; got {inverse_temperature}")
+        check_entropy_options(entropy_weight, inverse_temperature)
         state = BinaryState(num_codebooks, num_bits, bool(on_sphere))
         super().__init__(state, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite)
         self.on_sphere = state.on_sphere

@@ -94,15 +94,15 @@ class CodebookState(KeptState):
 
         num_codebooks, size, dim = shape = (len(codebook_sizes), max(codebook_sizes), max(codebook_dims))
         is_code, is_column = _is_real(codebook_sizes, size), _is_real(codebook_dims, dim)
-        weight = torch.randn(shape) * (is_code[:, :, None] & is_column[:, None])
+        weight = torch.randn(shape, dtype=torch.float32) * (is_code[:, :, None] & is_column[:, None])
         weight = on_sphere(weight) if is_cosine else weight
         if update == "gradient":
             self.weight = nn.Parameter(weight)
         else:
             self.register_buffer("weight", weight)
-            self.register_buffer("ema_sum", torch.zeros(shape))
-        self.register_buffer("ema_count", torch.zeros(shape[:2]))
-        self.register_buffer("recent_count", torch.zeros(shape[:2]))
+            self.register_buffer("ema_sum", torch.zeros(shape, dtype=torch.float32))
+        self.register_buffer("ema_count", torch.zeros(shape[:2], dtype=torch.float32))
+        self.register_buffer("recent_count", torch.zeros(shape[:2], dtype=torch.float32))
         self.register_buffer("recently_redrawn", torch.zeros(RECENT_STEPS, num_codebooks, dtype=torch.int64))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
 
@@ -123,14 +123,18 @@ class CodebookState(KeptState):
 
     def search(self, latents: Tensor, which: slice = ALL) -> Tensor:
         """Nearest codes, int64 (M, N), of latents (M, N, D) float32, in the codebooks `which`."""
-        codebooks, sizes = self._directed(self.weight.detach()[which]), self.codebook_sizes[which]
+        codebooks, sizes = self.searched(which).detach(), self.codebook_sizes[which]
         codes = nearest_code(latents.detach(), codebooks, codebook_sizes=sizes, backend=self.backend)
         # A latent of length 0 is as near to all; rounding is not to decide.
         return codes.where(latents.any(-1), 0) if self.is_cosine else codes
 
+    def searched(self, which: slice = ALL) -> Tensor:
+        """Codewords (M, K, D) as they are searched, zero-padded; with gradient if they are learned by it."""
+        return self._directed((self.weight.detach() if self.is_frozen else self.weight)[which])
+
     def lookup(self, codes: Tensor, which: slice = ALL) -> Tensor:
         """Codewords (N, M, D) of codes (N, M)."""
-        weight = self._directed((self.weight.detach() if self.is_frozen else self.weight)[which])
+        weight = self.searched(which)
         offsets = torch.arange(weight.shape[0], device=codes.device) * weight.shape[1]
         return nn.functional.embedding(codes + offsets, weight.flatten(0, 1))
 
@@ -143,6 +147,8 @@ class CodebookState(KeptState):
     @torch.no_grad()
     def begin_step(self) -> None:
         """Start of a training step, once for all codebooks."""
+        if self.micro_batch.index:
+            return
         self.num_updates += 1
         # Asked once, since a GPU has to be waited for; and not within a graph, where it would be asked in every step.
         self._is_first_step = self._may_be_first and not torch.compiler.is_compiling() and bool(self.num_updates == 1)
@@ -153,6 +159,8 @@ class CodebookState(KeptState):
     @torch.no_grad()
     def refresh(self, latents: Tensor, rows: GlobalRows, which: slice = ALL) -> None:
         """Move the codebooks to their EMA, then re-draw rare codes from these latents."""
+        if self.micro_batch.index:
+            return
         if self._may_be_given:  # a few operations, in the first step of a process alone
             self.restart(self.ema_count[which] == GIVEN, self.weight[which], rows.total, which)
             self._may_be_given = which.stop is not None and which.stop < len(self.weight)
@@ -194,7 +202,7 @@ class CodebookState(KeptState):
         """Set codes anew `where` (M, K) is True: codeword (M, K, D), and as EMA count a fair share of `num_rows`."""
         if self.is_cosine:  # a latent of length 0 is no direction
             where = where & codewords.any(-1)
-        fair_share = num_rows / self.is_code[which].sum(1, keepdim=True)  # (M, 1)
+        fair_share = num_rows * self.micro_batch.count / self.is_code[which].sum(1, keepdim=True)  # (M, 1)
         self.weight[which] = torch.where(where[..., None], codewords, self.weight[which])
         self.ema_count[which] = torch.where(where, fair_share, self.ema_count[which])
         if self.update == "ema":
@@ -206,10 +214,10 @@ class CodebookState(KeptState):
         """Fold this batch's counts and sums into the EMA; the codebooks themselves move in the next `refresh`."""
         counts, sums = segment_sums(latents, codes, self.weight.shape[1])
         rows.sum_over_processes(counts, sums)
-        self.ema_count[which].lerp_(counts, 1 - self.decay)
-        self.recent_count[which].lerp_(counts, 1 - self.decay)
+        self.fold(self.ema_count[which], counts, self.decay)
+        self.fold(self.recent_count[which], counts, self.decay)
         if self.update == "ema":
-            self.ema_sum[which].lerp_(sums, 1 - self.decay)
+            self.fold(self.ema_sum[which], sums, self.decay)
 
     @torch.no_grad()
     def reset(self) -> None:

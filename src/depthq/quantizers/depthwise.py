@@ -21,7 +21,8 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         num_codebooks: M, the number of slices; at most `dim`.
         codebook_size: K, an int or one per codebook; at least 1.
         codebook_dim: D, an int or one per codebook; by default ceil(dim / M). An int may leave padding; the entries of
-            a sequence must sum to `dim`.
+            a sequence must sum to `dim`. If M of them are fewer than `dim`, linear layers lead from `dim` to M * D
+            entries and back (`project_in`, `project_out`): the factorised codes of ViT-VQGAN (Yu et al. 2021).
         options: The others are those of `CodebookOptions`.
 
     Raises:
@@ -45,9 +46,11 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         **options: Unpack[CodebookOptions],
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
-        dims = _slice_dims(dim, num_codebooks, codebook_dim)
-        super().__init__(dim, dim, codebook_size, dims, **options)
-        overhang = sum(dims) - dim
+        inner = inner_dim(dim, num_codebooks, codebook_dim)
+        dims = _slice_dims(inner, num_codebooks, codebook_dim)
+        projected = (inner, inner) if inner < dim else None
+        super().__init__(dim, dim, codebook_size, dims, projected=projected, **options)
+        overhang = sum(dims) - inner
         self._widths = (*dims[:-1], dims[-1] - overhang)  # columns of x in each slice
 
     @classmethod
@@ -73,6 +76,11 @@ class DepthwiseQuantizer(SingleStageQuantizer):
             raise ValueError(
                 f"dim must be num_codebooks equal slices for faiss; got dim={self.dim} and "
                 f"codebook_dim={one_or_all(self.state.codebook_dims)} for {self.num_codebooks} codebooks"
+            )
+        if self.project_in is not None:
+            raise ValueError(
+                f"codebook_dim must be the slice's width for faiss; got {self.state.codebook_dims[0]} behind a "
+                "projection; project before the index, and build a quantizer of the projected size"
             )
         if self.state.is_cosine:
             raise ValueError(
@@ -106,6 +114,13 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         return torch.cat([slots[:, m, :width] for m, width in enumerate(self._widths)], 1)
 
 
+def inner_dim(dim: int, num_codebooks: int, codebook_dim: int | Sequence[int] | None) -> int:
+    """Entries of a row that slices are cut from: `dim`, or fewer behind a projection."""
+    if codebook_dim is None or isinstance(codebook_dim, Iterable):
+        return dim
+    return min(dim, num_codebooks * as_size("codebook_dim", codebook_dim))
+
+
 def _slice_dims(dim: int, num_codebooks: int, codebook_dim: int | Sequence[int] | None) -> tuple[int, ...]:
     """Width of each slice; equal slices may overhang `dim` by zero padding, but none may be padding alone."""
     dims = per_codebook(
@@ -116,8 +131,8 @@ def _slice_dims(dim: int, num_codebooks: int, codebook_dim: int | Sequence[int] 
         if not (num_codebooks - 1) * codebook_dim < dim <= num_codebooks * codebook_dim:
             raise ValueError(
                 f"dim must fill num_codebooks slices of codebook_dim, padding less than one slice; got dim={dim}, "
-                f"num_codebooks={num_codebooks}, codebook_dim={codebook_dim}; use at most {dim} codebooks, or give "
-                "codebook_dim as one width per codebook"
+                f"num_codebooks={num_codebooks}, codebook_dim={codebook_dim}; use at most {dim} codebooks, give "
+                "codebook_dim as one width per codebook, or a smaller one, which projects"
             )
     elif sum(dims) != dim:
         raise ValueError(f"codebook_dim must sum to dim={dim}; got {list(dims)} with sum {sum(dims)}")

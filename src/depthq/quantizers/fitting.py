@@ -79,6 +79,11 @@ def _check(quantizer: "LearnedQuantizer", steps: int, batch_size: int) -> None:
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
+    if quantizer.project_in is not None:
+        raise ValueError(
+            "codebook_dim must be the slice's width for fit, which learns codebooks alone; got a projection in front "
+            "of them; project the features first"
+        )
     if quantizer.state.update != "ema":
         raise ValueError(f"codebook_update must be 'ema' for fit; got {quantizer.state.update!r}")
 

@@ -36,7 +36,7 @@ class GridState(KeptState):
         super().__init__()
         self.values_per_dim = tuple(values_per_dim)
         self.codebook_sizes = (math.prod(values_per_dim),) * num_codebooks
-        self.register_buffer("recent_count", torch.zeros(num_codebooks, self.codebook_sizes[0]))
+        self.register_buffer("recent_count", torch.zeros(num_codebooks, self.codebook_sizes[0], dtype=torch.float32))
 
     @torch.no_grad()
     def accumulate(self, codes: Tensor, rows: GlobalRows) -> None:
@@ -44,7 +44,7 @@ class GridState(KeptState):
         counts = torch.zeros_like(self.recent_count)
         counts.scatter_add_(1, codes.t(), torch.ones_like(codes.t(), dtype=counts.dtype))
         rows.sum_over_processes(counts)
-        self.recent_count.lerp_(counts, 1 - DECAY)
+        self.fold(self.recent_count, counts, DECAY)
 
 
 def check_codebook_size(codebook_size: int) -> None:

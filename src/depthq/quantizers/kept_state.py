@@ -1,6 +1,6 @@
 """What a quantizer remembers between steps, and how it travels: between devices, dtypes and files."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,13 @@ _FROZEN = "is_frozen"
 
 class StateMismatchError(ValueError, RuntimeError):
     """The state to load is that of other codebooks; also a RuntimeError, as all that `load_state_dict` raises."""
+
+
+class MicroBatch(NamedTuple):
+    """Which of how many forward passes of one training step; see `depthq.quantizers.micro_batch`."""
+
+    index: int
+    count: int
 
 
 class KeptState(nn.Module):
@@ -24,6 +31,16 @@ class KeptState(nn.Module):
 
     is_frozen = False
     """Whether nothing is learned or counted any more, whatever the mode."""
+
+    micro_batch = MicroBatch(0, 1)
+    """Which part of a training step the next forward pass is."""
+
+    def fold(self, average: Tensor, new: Tensor, decay: float) -> None:
+        """Fold what this pass counted into a moving average, in place: one step, in as many parts as it has."""
+        if self.micro_batch.index:
+            average.add_(new, alpha=1 - decay)
+        else:
+            average.lerp_(new, 1 - decay)
 
     def _apply(self, fn, recurse=True):
         """Codebooks follow their module to any device, but keep their dtype."""

@@ -5,16 +5,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from depthq.quantizers.base import Quantizer, as_size, one_or_all
-from depthq.quantizers.codebooks import CodebookState, CodebookUpdate
+from depthq.quantizers.code_entropy import check_entropy_options, code_entropy_loss
+from depthq.quantizers.codebooks import ALL, CodebookState, CodebookUpdate
 from depthq.quantizers.fitting import Features, fit
 from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.output import QuantizedRows, QuantizerOutput
 from depthq.quantizers.processes import GlobalRows
 from depthq.quantizers.sphere import Distance, on_sphere
-from depthq.quantizers.straight_through import straight_through
+from depthq.quantizers.straight_through import rotate, straight_through
 
 
 class CodebookOptions(TypedDict, total=False):
@@ -35,6 +36,14 @@ class CodebookOptions(TypedDict, total=False):
     distance: Distance
     """"euclidean"; or "cosine": latents and codewords on the unit sphere, so that directions alone count. A latent of
     length 0, which has none, gets the code that ties go to, the lowest."""
+    rotation_trick: bool
+    """Whether the gradient reaches the latents through the rotation and scaling that takes each to its codeword (Fifty
+    et al. 2024), not straight through."""
+    entropy_weight: float
+    """Of (mean entropy of a vector's code - entropy of the batch's mean), nats, summed over codebooks, which keeps
+    codes certain and evenly used; finite and at least 0. It costs about as much as three searches."""
+    inverse_temperature: float
+    """t of that entropy's softmax(-t |latent - codeword|^2), positive."""
     codebook_dropout: float
     """Share, in [0, 1), of a training step's entries of the batch that are quantized by their first codebooks alone."""
     check_finite: bool
@@ -59,6 +68,8 @@ class LearnedQuantizer(Quantizer):
         out_dim: Size of `axis` in the output.
         codebook_size: K, an int or one per codebook; at least 1.
         codebook_dims: D_m of each of the M codebooks, at least 1.
+        projected: (entries in, entries out) of a row as the codebooks see it, where a linear layer on each side leads
+            there from `dim` and back; None: they see the row itself, and give `out_dim` entries.
         options: The others are those of `CodebookOptions`.
 
     Raises:
@@ -73,6 +84,7 @@ class LearnedQuantizer(Quantizer):
         codebook_size: int | Sequence[int],
         codebook_dims: Sequence[int],
         *,
+        projected: tuple[int, int] | None = None,
         axis: int = 1,
         commitment_weight: float = 0.25,
         codebook_update: CodebookUpdate = "ema",
@@ -80,12 +92,16 @@ class LearnedQuantizer(Quantizer):
         epsilon: float = 1e-5,
         rare_code_threshold: float = 0.1,
         distance: Distance = "euclidean",
+        rotation_trick: bool = False,
+        entropy_weight: float = 0.0,
+        inverse_temperature: float = 1.0,
         codebook_dropout: float = 0.0,
         check_finite: bool = True,
         backend: str | None = None,
     ):
         if distance not in ("euclidean", "cosine"):
             raise ValueError(f"distance must be 'euclidean' or 'cosine'; got {distance!r}")
+        check_entropy_options(entropy_weight, inverse_temperature)
         state = CodebookState(
             per_codebook("codebook_size", codebook_size, len(codebook_dims)),
             codebook_dims,
@@ -106,15 +122,41 @@ class LearnedQuantizer(Quantizer):
             codebook_dropout=codebook_dropout,
         )
         self.state = state
+        self.project_in = nn.Linear(dim, projected[0]) if projected else None
+        self.project_out = nn.Linear(projected[1], out_dim) if projected else None
+        self.rotation_trick = bool(rotation_trick)
+        self.entropy_weight = entropy_weight
+        self.inverse_temperature = inverse_temperature
 
     @property
     def distance(self) -> Distance:
         """What nearest means."""
         return "cosine" if self.state.is_cosine else "euclidean"
 
+    def _enter(self, rows: Tensor) -> Tensor:
+        return _linear(self.project_in, rows)
+
+    def _leave(self, quantized: Tensor) -> Tensor:
+        return _linear(self.project_out, quantized)
+
+    def keep(self, quantized: Tensor, codes: Tensor, num_kept: Tensor) -> Tensor:
+        if self.project_out is not None:
+            raise ValueError(
+                "codebook_dim must be the slice's width for keep, which takes codebooks off what came out; got a "
+                "projection behind them; use codebook_dropout"
+            )
+        return super().keep(quantized, codes, num_kept)
+
     def _directed(self, latents: Tensor) -> Tensor:
         """Latents (..., D) as they are compared with codewords."""
         return on_sphere(latents) if self.state.is_cosine else latents
+
+    def _entropy_loss(self, latents: Tensor, global_rows: GlobalRows | None, which: slice = ALL) -> Tensor:
+        """Weighted, of latents (M, N, D) with gradient, as they are compared with the codewords of `which`."""
+        if not self.entropy_weight:
+            return latents.new_zeros(())
+        codewords, sizes = self.state.searched(which), self.state.codebook_sizes[which]
+        return self.entropy_weight * code_entropy_loss(latents, codewords, sizes, self.inverse_temperature, global_rows)
 
     @property
     def codebooks(self) -> Tensor | list[Tensor]:
@@ -205,13 +247,23 @@ class SingleStageQuantizer(LearnedQuantizer):
             self.state.accumulate(latents, codes, global_rows)
         codewords = self.state.lookup(codes.t())  # (N, M, D)
         quantized, commitment_loss, codebook_loss = straight_through(slots, codewords, self.state.codebook_dims)
-        return QuantizedRows(self._join(quantized), codes.t(), commitment_loss, codebook_loss, rows.new_zeros(()))
+        if self.rotation_trick:
+            quantized = rotate(slots, codewords.detach())
+        entropy_loss = self._entropy_loss(slots.transpose(0, 1), global_rows)
+        return QuantizedRows(self._join(quantized), codes.t(), commitment_loss, codebook_loss, entropy_loss)
 
     def _search(self, rows: Tensor) -> Tensor:
         return self.state.search(self._directed(self._slots(rows)).transpose(0, 1)).t()
 
     def _lookup(self, codes: Tensor) -> Tensor:
         return self._join(self.state.lookup(codes))
+
+
+def _linear(layer: nn.Linear | None, rows: Tensor) -> Tensor:
+    """In float32, whatever dtype the module was cast to."""
+    if layer is None:
+        return rows
+    return nn.functional.linear(rows, layer.weight.float(), layer.bias.float())
 
 
 def sum_in_order(codewords: Tensor) -> Tensor:
@@ -226,6 +278,16 @@ def sum_of_first(codewords: Tensor, num_kept: Tensor) -> Tensor:
     """`sum_in_order` of the first `num_kept` (N,) codewords of each row."""
     is_kept = torch.arange(codewords.shape[1], device=codewords.device) < num_kept[:, None]
     return sum_in_order(codewords.where(is_kept[..., None], 0.0))
+
+
+def codeword_dim(dim: int, codebook_dim: int | None) -> int:
+    """Of codebooks that each see the whole row: `dim`, unless a smaller one is asked for."""
+    if codebook_dim is None:
+        return dim
+    inner = as_size("codebook_dim", codebook_dim)
+    if inner > dim:
+        raise ValueError(f"codebook_dim must be at most dim={dim}; got {inner}")
+    return inner
 
 
 def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:

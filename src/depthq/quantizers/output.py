@@ -37,7 +37,7 @@ class QuantizerOutput:
     codebook_loss: Tensor
     """Scalar: the same with the stop-gradient on the latent; 0 for codebooks that take no gradient."""
     entropy_loss: Tensor
-    """Scalar, weighted: what keeps codes certain and evenly used where no codebook is learned; 0 elsewhere."""
+    """Scalar, weighted: what keeps codes certain and evenly used; 0 where `entropy_weight` is."""
     loss: Tensor
     """Scalar to add to the network's own loss: codebook_loss + commitment_weight * commitment_loss (Eq. 5) +
     entropy_loss."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from depthq.quantizers.base import as_size
 from depthq.quantizers.counter_random import random_uniform
-from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, sum_in_order, sum_of_first
+from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, codeword_dim, sum_in_order, sum_of_first
 from depthq.quantizers.output import QuantizedRows
 from depthq.quantizers.processes import GlobalRows
 from depthq.quantizers.sphere import on_sphere
@@ -17,6 +17,7 @@ from depthq.quantizers.straight_through import (
     codebook_loss,
     column_weights,
     pass_gradient,
+    rotate,
     squared_distance,
 )
 
@@ -31,6 +32,8 @@ class ResidualQuantizer(LearnedQuantizer):
         dim: D, the size of `axis` and of every codeword.
         num_codebooks: M, the number of stages.
         codebook_size: K, an int or one per codebook; at least 1.
+        codebook_dim: Of the codewords, by default and at most `dim`. If smaller, linear layers lead from `dim` there
+            and back to `dim` (`project_in`, `project_out`).
         quantizer_dropout: Probability, 0..1, that a training step uses the first n codebooks alone, n uniform in 1..M:
             for decoding at several rates (SoundStream, Sec. III-C). Its codes are (B, n, *positions), and the codebooks
             left out do not learn: cheaper than `codebook_dropout`, which draws anew for each entry of the batch.
@@ -47,13 +50,16 @@ class ResidualQuantizer(LearnedQuantizer):
         num_codebooks: int,
         codebook_size: int | Sequence[int],
         *,
+        codebook_dim: int | None = None,
         quantizer_dropout: float = 0.0,
         **options: Unpack[CodebookOptions],
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         if not 0 <= quantizer_dropout <= 1:
             raise ValueError(f"quantizer_dropout must lie in [0, 1]; got {quantizer_dropout}")
-        super().__init__(dim, dim, codebook_size, (dim,) * num_codebooks, **options)
+        inner = codeword_dim(dim, codebook_dim)
+        projected = (inner, inner) if inner < dim else None
+        super().__init__(dim, dim, codebook_size, (inner,) * num_codebooks, projected=projected, **options)
         self.quantizer_dropout = quantizer_dropout
 
     def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
@@ -64,26 +70,30 @@ class ResidualQuantizer(LearnedQuantizer):
         if self.state.is_cosine:
             return self._quantize_directions(rows, num_kept, global_rows)
         latents = rows.unsqueeze(1)  # (N, 1, D)
-        weights = column_weights(latents, (self.dim,))
+        weights = column_weights(latents, self.state.codebook_dims)
         quantized, differences = torch.zeros_like(latents), torch.zeros_like(latents)
         codes, commitment, codebook = [], latents.new_zeros(()), latents.new_zeros(())
+        entropy = latents.new_zeros(())
         for found, residual, codewords in self._stages(rows, num_kept, global_rows):
             codes.append(found)
             codebook = codebook + codebook_loss(residual, codewords, weights)
             codewords = codewords.detach()
+            entropy = entropy + self._stage_entropy_loss(latents - quantized, global_rows, len(codes) - 1)
             quantized = quantized + codewords
             difference = residual - codewords
             commitment = commitment + squared_distance(difference, weights)
             # Each stage's residual is the latent less constants, so their gradients add up in the latent.
             differences = differences + difference
-        quantized, commitment = StraightThrough.apply(latents, quantized, commitment, differences, weights)
-        return QuantizedRows(quantized.squeeze(1), torch.stack(codes, 1), commitment, codebook, rows.new_zeros(()))
+        passed, commitment = StraightThrough.apply(latents, quantized, commitment, differences, weights)
+        if self.rotation_trick:
+            passed = rotate(latents, quantized)
+        return QuantizedRows(passed.squeeze(1), torch.stack(codes, 1), commitment, codebook, entropy)
 
     def _quantize_directions(self, rows: Tensor, num_kept: int, global_rows: GlobalRows | None) -> QuantizedRows:
         """Each stage compares the direction of what is left, and takes its codeword, of length 1, off that."""
         residual, codes = rows.unsqueeze(1), []
-        weights = column_weights(residual, (self.dim,))
-        commitment, codebook = rows.new_zeros(()), rows.new_zeros(())
+        weights = column_weights(residual, self.state.codebook_dims)
+        commitment, codebook, entropy = rows.new_zeros(()), rows.new_zeros(()), rows.new_zeros(())
         quantized = torch.zeros_like(residual)
         for found, seen, codewords in self._stages(rows, num_kept, global_rows):
             codes.append(found)
@@ -91,9 +101,13 @@ class ResidualQuantizer(LearnedQuantizer):
             codewords = codewords.detach()
             direction = on_sphere(residual - quantized)
             commitment = commitment + (weights * (direction - codewords).square()).sum()
+            entropy = entropy + self._stage_entropy_loss(direction, global_rows, len(codes) - 1)
             quantized = quantized + codewords
-        passed = pass_gradient(residual, quantized)
-        return QuantizedRows(passed.squeeze(1), torch.stack(codes, 1), commitment, codebook, rows.new_zeros(()))
+        passed = rotate(residual, quantized) if self.rotation_trick else pass_gradient(residual, quantized)
+        return QuantizedRows(passed.squeeze(1), torch.stack(codes, 1), commitment, codebook, entropy)
+
+    def _stage_entropy_loss(self, seen: Tensor, global_rows: GlobalRows | None, stage: int) -> Tensor:
+        return self._entropy_loss(seen.transpose(0, 1), global_rows, slice(stage, stage + 1))
 
     def _search(self, rows):
         return torch.stack([found for found, _, _ in self._stages(rows, self.num_codebooks)], 1)

@@ -1,10 +1,13 @@
-"""Codewords forward, gradients straight through, and the two losses of Eq. 5."""
+"""Codewords forward, gradients past them to the latents, and the two losses of Eq. 5."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+SMALLEST_SQUARE = 1e-6
+"""Of the sum of two directions: below it they are as good as opposite, and no plane is theirs."""
 
 
 def straight_through(latents: Tensor, codewords: Tensor, codebook_dims: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,6 +30,45 @@ def straight_through(latents: Tensor, codewords: Tensor, codebook_dims: Sequence
         latents, codewords.detach(), squared_distance(difference, weights), difference, weights
     )
     return quantized, commitment_loss, codebook_loss(latents, codewords, weights)
+
+
+def rotate(latents: Tensor, codewords: Tensor) -> Tensor:
+    """`codewords`, bit for bit, whose gradient reaches the latents as through the rotation and scaling between the two.
+
+    The rotation trick (Fifty et al., "Restructuring Vector Quantization with the Rotation Trick", 2024, Sec. 4): with
+    e a latent and q its codeword, q = s R e, where s = |q| / |e| and R turns e towards q in the plane of the two; s and
+    R count as constants. The angle between gradient and codeword is then that between its gradient and the latent.
+    Where e or q has length 0, or they are opposite, there is no such rotation, and the gradient passes as it is.
+
+    Args:
+        latents: float32 (..., D).
+        codewords: float32 (..., D), without gradient.
+    """
+    return Rotation.apply(latents, codewords)
+
+
+class Rotation(torch.autograd.Function):
+    """(latents, codewords) -> codewords, differentiable in the latents alone: see `rotate`."""
+
+    @staticmethod
+    def forward(ctx, latents: Tensor, codewords: Tensor) -> Tensor:
+        ctx.save_for_backward(latents, codewords)
+        return codewords.view_as(codewords)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
+        latents, codewords = ctx.saved_tensors
+        (grad,) = grads
+        lengths = [torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) for vectors in (latents, codewords)]
+        e, q = (x / length.where(length > 0, 1) for x, length in zip((latents, codewords), lengths, strict=True))
+        middle = e + q
+        squared = middle.square().sum(-1, keepdim=True)
+        # R = I - 2 r r' + 2 q e' with r = (e + q) / |e + q|; its transpose brings the gradient back.
+        reflected = middle * ((middle * grad).sum(-1, keepdim=True) / squared)
+        turned = grad - 2 * reflected + 2 * e * (q * grad).sum(-1, keepdim=True)
+        has_rotation = (lengths[0] > 0) & (lengths[1] > 0) & (squared > SMALLEST_SQUARE)
+        return torch.where(has_rotation, turned * (lengths[1] / lengths[0]), grad), None
 
 
 def column_weights(latents: Tensor, codebook_dims: Sequence[int]) -> Tensor:

@@ -237,6 +237,8 @@ def test_digits_are_never_mirrored():
 
 
 def test_other_quantizers_have_as_many_bits_per_position():
-    models = [row.experiment(CPU, seed=0).model for row in find_item("equal_bits").rows]
-    assert {(model.num_codebooks, model.level_sizes) for model in models} == {(5, (128,))}
-    assert {model.quantizer for model in models} == {"depthwise", "residual", "scalar", "shared"}
+    names = {"equal_bits": set(), "which_quantizer": {"binary"}}
+    for item, others in names.items():
+        models = [row.experiment(CPU, seed=0).model for row in find_item(item).rows]
+        assert {(model.num_codebooks, model.level_sizes) for model in models} == {(5, (128,))}
+        assert {model.quantizer for model in models} == {"depthwise", "residual", "scalar", "shared"} | others
