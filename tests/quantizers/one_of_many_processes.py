@@ -58,6 +58,24 @@ def counts_of_fixed_codebooks(rank: int, world_size: int) -> torch.Tensor:
     return quantizer.state.recent_count
 
 
+def entropy_quantizer() -> DepthwiseQuantizer:
+    torch.manual_seed(0)
+    quantizer = DepthwiseQuantizer(6, 2, 8, axis=-1, codebook_update="gradient", entropy_weight=0.7)
+    quantizer(joined_batch(0))
+    return quantizer
+
+
+def entropy_gradient(rank: int, world_size: int) -> torch.Tensor:
+    """Of the entropy loss in the codebooks, as DistributedDataParallel averages it over equal parts of a batch."""
+    torch.manual_seed(0)
+    quantizer = DepthwiseQuantizer(6, 2, 8, axis=-1, codebook_update="gradient", entropy_weight=0.7)
+    quantizer.load_state_dict(torch.load(Path(sys.argv[3]) / "entropy.pt", weights_only=True))
+    quantizer(joined_batch(1)[:48].chunk(world_size)[rank]).entropy_loss.backward()
+    grad = quantizer.state.weight.grad
+    dist.all_reduce(grad)
+    return grad / world_size
+
+
 def raises_everywhere(rank: int) -> bool:
     """NaN in the last process alone: does this one raise, with its codebooks untouched?"""
     quantizer = make("depthwise")
@@ -106,6 +124,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     results = {
         "states": {kind: states(kind, rank, world_size) for kind in KINDS},
         "counts": counts_of_fixed_codebooks(rank, world_size),
+        "entropy_gradient": entropy_gradient(rank, world_size),
         "raises": raises_everywhere(rank),
         "network": train_network(rank),
     }

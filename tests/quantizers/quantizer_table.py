@@ -1,7 +1,8 @@
 """The table of all quantizers, which every law runs through."""
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,8 +21,9 @@ class Row:
     seen: Callable[[Quantizer, Tensor, list[Tensor]], list[Tensor]]
     """What each codebook compares with its codewords, (N, D_m) with gradient, from the quantizer, rows (N, dim) and the
     codewords chosen, (N, D_m) each."""
-    join: Callable[[list[Tensor]], Tensor]
-    """Quantized rows (N, out_dim) from what each codebook saw, as if there were no rounding: their gradient is ours."""
+    join: Callable[[Quantizer, Tensor, list[Tensor]], Tensor]
+    """Quantized rows (N, out_dim) from the quantizer, rows (N, dim) and what each codebook saw, as if there were no
+    rounding: their gradient is ours."""
     codebooks: Callable[[Quantizer], list[Tensor]] = lambda quantizer: list(quantizer.codebooks)
     """(K_m, D_m) each."""
     has_codes: bool = True
@@ -57,11 +59,36 @@ def bounded(quantizer, rows, codewords):
 
 
 def directions(quantizer, rows, codewords):
-    return [x / x.norm(dim=1, keepdim=True) for x in rows.split(3, dim=1)]
+    return [on_sphere(x) for x in rows.split(3, dim=1)]
 
 
-def concat(seen):
+def residual_directions(quantizer, rows, codewords):
+    return [on_sphere(x) for x in residuals(quantizer, rows, codewords)]
+
+
+def projected_slices(quantizer, rows, codewords):
+    return list(quantizer.project_in(rows).split(2, dim=1))
+
+
+def on_sphere(rows):
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def concat(quantizer, rows, seen):
     return torch.cat(seen, dim=1)
+
+
+def total(quantizer, rows, seen):
+    return sum(seen)
+
+
+def whole(quantizer, rows, seen):
+    """The stages refine one vector, to which the gradient passes once."""
+    return rows
+
+
+def project_out(quantizer, rows, seen):
+    return quantizer.project_out(torch.cat(seen, dim=1))
 
 
 def depthwise(*widths: int, sizes=8, **options) -> Row:
@@ -69,31 +96,58 @@ def depthwise(*widths: int, sizes=8, **options) -> Row:
     return Row(make, slices(*widths), concat, is_learned=True)
 
 
-def cosine(**options) -> Row:
-    return Row(partial(DepthwiseQuantizer, 9, 3, 8, distance="cosine", **options), directions, concat, is_learned=True)
-
-
 def shared(join, **options) -> Row:
     return Row(partial(SharedQuantizer, 5, 3, **options), copies, join, is_learned=True)
 
 
 def residual(**options) -> Row:
-    # The stages refine one vector, to which the gradient passes once.
-    return Row(partial(ResidualQuantizer, 5, 3, **options), residuals, lambda seen: seen[0], is_learned=True)
+    return Row(partial(ResidualQuantizer, 5, 3, **options), residuals, whole, is_learned=True)
+
+
+def frozen(row: Row) -> Row:
+    """It learns nothing; its codebooks come from elsewhere."""
+    return replace(row, make=lambda **options: row.make(**options).freeze(), is_learned=False)
+
+
+LEARNED = {
+    "depthwise": (partial(DepthwiseQuantizer, 9, 3, 8), {"euclidean": slices(3, 3, 3), "cosine": directions}, concat),
+    "shared": (
+        partial(SharedQuantizer, 3, 3, 8),
+        {"euclidean": copies, "cosine": lambda quantizer, rows, codewords: [on_sphere(rows)] * 3},
+        concat,
+    ),
+    "residual": (
+        partial(ResidualQuantizer, 5, 3, 8),
+        {"euclidean": residuals, "cosine": residual_directions},
+        whole,
+    ),
+}
+"""Each kind of learned codebooks: how it is made, what it sees by distance, how that is joined."""
+
+
+def combinations() -> dict[str, Row]:
+    """All kinds of learned codebooks x distance x update, each also frozen."""
+    rows = {}
+    for name, (make, seen, join) in LEARNED.items():
+        for distance, update in itertools.product(("euclidean", "cosine"), ("ema", "gradient")):
+            options = {"distance": distance, "codebook_update": update}
+            row = Row(partial(make, **options), seen[distance], join, is_learned=True)
+            rows[f"{name}-{distance}-{update}"] = row
+            rows[f"{name}-{distance}-{update}-frozen"] = frozen(row)
+    return rows
 
 
 TABLE = {
-    "depthwise": depthwise(4, 4, 4),
+    **combinations(),
     "depthwise-padded": depthwise(4, 4, 2),
     "depthwise-uneven-dims": depthwise(3, 4, 5, codebook_dim=[3, 4, 5]),
     "depthwise-uneven-sizes": depthwise(4, 4, 4, sizes=[4, 8, 6]),
-    "depthwise-gradient": depthwise(4, 4, 4, codebook_update="gradient"),
-    "depthwise-cosine": cosine(),
-    "depthwise-cosine-gradient": cosine(codebook_update="gradient"),
-    "shared-concat": shared(concat, codebook_size=8),
-    "shared-sum": shared(sum, codebook_size=[4, 8, 6], combine="sum"),
-    "residual": residual(codebook_size=[4, 8, 6]),
-    "residual-gradient": residual(codebook_size=8, codebook_update="gradient"),
+    "shared-sum": shared(total, codebook_size=[4, 8, 6], combine="sum"),
+    "residual-uneven-sizes": residual(codebook_size=[4, 8, 6]),
+    "projected": Row(
+        partial(DepthwiseQuantizer, 9, 3, 8, codebook_dim=2), projected_slices, project_out, is_learned=True
+    ),
+    "entropy": depthwise(4, 4, 4, entropy_weight=0.1),
     "residual-dropout": residual(codebook_size=8, quantizer_dropout=1.0),
     "scalar": Row(partial(ScalarQuantizer, 6, 3, 12), bounded, concat, commits=False),
     "binary": Row(partial(BinaryQuantizer, 9, 3, 8), directions, concat),

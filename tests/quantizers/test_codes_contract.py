@@ -85,7 +85,11 @@ def test_empty_batch_decodes(trained, latents, positions):
 def test_masked_positions_decode_to_zero(trained, latents):
     x, mask = latents(trained, 7), torch.rand(4, 7, generator=torch.Generator().manual_seed(0)) < 0.5
     out = trained(x, mask=mask)
-    assert torch.equal(trained.decode(out.codes, mask=mask), out.quantized)
+    decoded = trained.decode(out.codes, mask=mask)
+    if getattr(trained, "project_out", None) is None:
+        assert torch.equal(decoded, out.quantized)
+    else:  # a matrix product rounds as its size has it
+        torch.testing.assert_close(decoded, out.quantized)
     assert (out.quantized.movedim(1, -1)[~mask] == 0).all()
 
 

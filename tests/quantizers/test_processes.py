@@ -9,7 +9,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from one_of_many_processes import KINDS, NUM_STEPS, fixed_codebooks, joined_batch, make
+from one_of_many_processes import KINDS, NUM_STEPS, entropy_quantizer, fixed_codebooks, joined_batch, make
 
 SCRIPT = Path(__file__).parent / "one_of_many_processes.py"
 
@@ -18,6 +18,7 @@ SCRIPT = Path(__file__).parent / "one_of_many_processes.py"
 def results(request, tmp_path_factory):
     """What each of 2 or 3 processes found."""
     folder = tmp_path_factory.mktemp("processes")
+    torch.save(entropy_quantizer().state_dict(), folder / "entropy.pt")
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         subprocess.Popen([sys.executable, SCRIPT, str(rank), str(request.param), folder], env=environment)
@@ -56,6 +57,13 @@ def test_fixed_codebooks_count_the_codes_of_all_processes(results):
     for step in range(NUM_STEPS):
         quantizer(joined_batch(step))
     assert all(torch.equal(result["counts"], quantizer.state.recent_count) for result in results)
+
+
+def test_entropy_is_that_of_the_joined_batch(results):
+    quantizer = entropy_quantizer()
+    quantizer(joined_batch(1)[:48]).entropy_loss.backward()
+    for result in results:
+        torch.testing.assert_close(result["entropy_gradient"], quantizer.state.weight.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_non_finite_latents_in_one_process_raise_in_all(results):

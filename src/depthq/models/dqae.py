@@ -121,7 +121,7 @@ class DQAE(Pretrained):
         decoding, codes = None, []
         for level, feature in zip(self.levels, self._features(images), strict=True):
             codes.append(level.quantizer.encode(level.latents(feature, decoding)))
-            decoding = level.next_decoding(level.quantizer.decode(codes[-1]), decoding)
+            decoding = level.next_decoding(level.quantizer.decode(codes[-1]).to(self.head.weight.dtype), decoding)
         return self._codes(codes)
 
     @torch.no_grad()
@@ -184,7 +184,7 @@ class DQAE(Pretrained):
     def _features(self, images: Tensor) -> list[Tensor]:
         """One map per level, coarse to fine."""
         self._check_images(images)
-        x = normalize(images.contiguous(memory_format=torch.channels_last))
+        x = normalize(images.contiguous(memory_format=torch.channels_last)).to(self.head.weight.dtype)
         features = []
         for level in reversed(self.levels):
             x = level.encoder(x)

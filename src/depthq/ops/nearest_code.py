@@ -80,7 +80,7 @@ def nearest_code(
     if is_traced():
         return nearest_code_reference(latents.detach(), codebooks.detach(), sizes)
     backend = which_backend(latents.device) if backend is None else _check_backend(backend, latents.device)
-    search = _compiled_search if torch.compiler.is_compiling() else _search
+    search = _compiled_search if torch.compiler.is_compiling() else Search.apply
     return search(latents.detach(), codebooks.detach(), sizes, backend, score_precision)
 
 
@@ -105,6 +105,31 @@ _compiled_search = torch.library.custom_op("depthq::nearest_code", _search, muta
 @_compiled_search.register_fake
 def _(latents: Tensor, codebooks: Tensor, codebook_sizes: list[int], backend: str, score_precision: str) -> Tensor:
     return latents.new_empty(latents.shape[:2], dtype=torch.int64)
+
+
+class Search(torch.autograd.Function):
+    """`_search`, of which `torch.func` knows how it goes over a batch: N B latents are searched at once."""
+
+    @staticmethod
+    def forward(latents, codebooks, codebook_sizes, backend, score_precision) -> Tensor:
+        return _search(latents, codebooks, codebook_sizes, backend, score_precision)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info, in_dims, latents, codebooks, *settings) -> tuple[Tensor, int]:
+        of_latents, of_codebooks = in_dims[:2]
+        if of_codebooks is None:
+            many = latents.movedim(of_latents, 1)  # (M, B, N, D)
+            return Search.apply(many.flatten(1, 2), codebooks, *settings).unflatten(1, many.shape[1:3]), 1
+        each = range(info.batch_size)
+        pairs = (
+            [t if dim is None else t.select(dim, i) for t, dim in ((latents, of_latents), (codebooks, of_codebooks))]
+            for i in each
+        )
+        return torch.stack([Search.apply(*pair, *settings) for pair in pairs]), 0
 
 
 def _triton_runs_on(device: torch.device) -> bool:

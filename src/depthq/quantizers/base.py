@@ -30,7 +30,8 @@ class Quantizer(PretrainedQuantizer, ABC):
     and `_lookup`. Ranks, axes, masks, autocast, checks and the finiteness of latents are dealt with here.
 
     Laws: `decode(out.codes)` is `out.quantized` bit for bit, in training as in eval, once it is rounded to the dtype of
-    x, but for codebooks that `codebook_dropout` leaves out; ties go to the lowest code; all arithmetic is float32
+    x, but for codebooks that `codebook_dropout` leaves out, and for the rounding of a projection behind the codebooks
+    where `decode` gets another number of positions; ties go to the lowest code; all arithmetic is float32
     whatever autocast says; nothing changes in eval.
 
     Args:
@@ -101,7 +102,7 @@ class Quantizer(PretrainedQuantizer, ABC):
         self._check_input(x)
         with torch.autocast(x.device.type, enabled=False):
             rows = self._enter(self._rows(x, mask))
-            global_rows = self._begin_step(rows) if self.training and not self.is_frozen else None
+            global_rows = self._begin_step(rows) if self.training else None
             found = self._quantize(rows, global_rows)
             quantized = found.quantized
             if self.training and self.codebook_dropout:
@@ -143,7 +144,8 @@ class Quantizer(PretrainedQuantizer, ABC):
             codes = codes.where(mask.unsqueeze(1), 0)
         self._check_codes(codes)
         codes = codes.movedim(1, -1)  # (B, *positions, M or fewer)
-        rows = self._leave(self._lookup_prefix(codes.flatten(0, -2)))  # (N, out_dim)
+        with torch.autocast(codes.device.type, enabled=False):
+            rows = self._leave(self._lookup_prefix(codes.flatten(0, -2)))  # (N, out_dim)
         quantized = rows.unflatten(0, codes.shape[:-1])
         if mask is not None:
             quantized = quantized.where(mask.unsqueeze(-1), 0)
@@ -208,7 +210,8 @@ class Quantizer(PretrainedQuantizer, ABC):
     def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
         """Quantize rows, float32 (N, dim), with gradient.
 
-        `global_rows` is given in training: the rows of all processes, for those that keep statistics or learn.
+        `global_rows` is given in training: the rows of all processes, for those that keep statistics or learn; the
+        state of one that is frozen does neither.
         """
 
     @abstractmethod

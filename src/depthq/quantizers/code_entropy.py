@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from depthq.quantizers.processes import GlobalRows
 
@@ -34,18 +33,21 @@ def code_entropy_loss(
         global_rows: The rows of all processes: the batch's mean is then over all of them, and the mean of all
             processes' gradients that of the joined batch, as long as each has as many rows. None: these rows alone.
     """
-    return CodeEntropy.apply(latents, codebooks, codebook_sizes, inverse_temperature, global_rows)
+    return CodeEntropy.apply(latents, codebooks, codebook_sizes, inverse_temperature, global_rows)[0]
 
 
 class CodeEntropy(torch.autograd.Function):
-    """See `code_entropy_loss`. With p_nk a vector's probabilities and p_k their mean, the way back to the scores is
-    p_nk (g_nk - sum_j p_nj g_nj) / N with g_nk = log p_k - log p_nk."""
+    """The loss of `code_entropy_loss`, and the logarithm of the batch's mean probabilities (M, K).
+
+    With p_nk a vector's probabilities and p_k their mean, the way back to the scores is
+    p_nk (g_nk - sum_j p_nj g_nj) / N with g_nk = log p_k - log p_nk.
+    """
 
     @staticmethod
-    def forward(ctx, latents, codebooks, codebook_sizes, inverse_temperature, global_rows) -> Tensor:
+    def forward(latents, codebooks, codebook_sizes, inverse_temperature, global_rows) -> tuple[Tensor, Tensor]:
         num_rows = latents.shape[1]
-        sums = torch.zeros(codebooks.shape[:2], device=latents.device)
-        per_vector = torch.zeros((), device=latents.device)
+        sums = latents.new_zeros(codebooks.shape[:2])
+        per_vector = latents.new_zeros(())
         for codebook, size in enumerate(codebook_sizes):
             codewords = codebooks[codebook, :size]
             for _, log_p in _blocks(latents[codebook], codewords, inverse_temperature):
@@ -57,12 +59,15 @@ class CodeEntropy(torch.autograd.Function):
             global_rows.sum_over_processes(sums)
         mean = sums / max(total, 1)
         log_mean = mean.clamp(min=TINY).log()
-        ctx.save_for_backward(latents, codebooks, log_mean)
-        ctx.codebook_sizes, ctx.inverse_temperature = codebook_sizes, inverse_temperature
-        return per_vector / max(num_rows, 1) + (mean * log_mean).sum()
+        return per_vector / max(num_rows, 1) + (mean * log_mean).sum(), log_mean
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx, inputs, output) -> None:
+        latents, codebooks, ctx.codebook_sizes, ctx.inverse_temperature, _ = inputs
+        ctx.save_for_backward(latents, codebooks, output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
     def backward(ctx, *grads: Tensor):
         latents, codebooks, log_mean = ctx.saved_tensors
         scale = grads[0] * 2 * ctx.inverse_temperature / max(latents.shape[1], 1)
@@ -77,7 +82,25 @@ class CodeEntropy(torch.autograd.Function):
                 if grad_codebooks is not None:
                     pull = scores.T @ latents[codebook, part] - scores.sum(0)[:, None] * codewords
                     grad_codebooks[codebook, :size] += pull * scale
-        return grad_latents, grad_codebooks, None, None, None
+        return Once.apply(grad_latents, latents), grad_codebooks, None, None, None
+
+
+class Once(torch.autograd.Function):
+    """(gradient, latents) -> gradient, which refuses to be differentiated by the latents: it would be 0, wrongly."""
+
+    @staticmethod
+    def forward(gradient: Tensor, latents: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        raise RuntimeError(
+            "the entropy loss cannot be differentiated twice; set entropy_weight to 0 where a gradient is penalised"
+        )
 
 
 def check_entropy_options(entropy_weight: float, inverse_temperature: float) -> None:

@@ -147,7 +147,7 @@ class CodebookState(KeptState):
     @torch.no_grad()
     def begin_step(self) -> None:
         """Start of a training step, once for all codebooks."""
-        if self.micro_batch.index:
+        if self.micro_batch.index or self.is_frozen:
             return
         self.num_updates += 1
         # Asked once, since a GPU has to be waited for; and not within a graph, where it would be asked in every step.
@@ -159,7 +159,7 @@ class CodebookState(KeptState):
     @torch.no_grad()
     def refresh(self, latents: Tensor, rows: GlobalRows, which: slice = ALL) -> None:
         """Move the codebooks to their EMA, then re-draw rare codes from these latents."""
-        if self.micro_batch.index:
+        if self.micro_batch.index or self.is_frozen:
             return
         if self._may_be_given:  # a few operations, in the first step of a process alone
             self.restart(self.ema_count[which] == GIVEN, self.weight[which], rows.total, which)
@@ -212,6 +212,8 @@ class CodebookState(KeptState):
     @torch.no_grad()
     def accumulate(self, latents: Tensor, codes: Tensor, rows: GlobalRows, which: slice = ALL) -> None:
         """Fold this batch's counts and sums into the EMA; the codebooks themselves move in the next `refresh`."""
+        if self.is_frozen:
+            return
         counts, sums = segment_sums(latents, codes, self.weight.shape[1])
         rows.sum_over_processes(counts, sums)
         self.fold(self.ema_count[which], counts, self.decay)

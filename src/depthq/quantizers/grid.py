@@ -41,6 +41,8 @@ class GridState(KeptState):
     @torch.no_grad()
     def accumulate(self, codes: Tensor, rows: GlobalRows) -> None:
         """Fold the codes (N, M) of a step into the moving average, those of all processes."""
+        if self.is_frozen:
+            return
         counts = torch.zeros_like(self.recent_count)
         counts.scatter_add_(1, codes.t(), torch.ones_like(codes.t(), dtype=counts.dtype))
         rows.sum_over_processes(counts)

@@ -19,8 +19,28 @@ class MicroBatch(NamedTuple):
     count: int
 
 
-class KeptState(nn.Module):
-    """Tensors that stay float32 through .half() and .bfloat16(), and load only where they fit."""
+class Float32Module(nn.Module):
+    """A module whose tensors keep their dtype through .half(), .bfloat16() and .double(), and follow it elsewhere."""
+
+    def _apply(self, fn, recurse=True):
+        """Codebooks follow their module to any device, but keep their dtype."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+
+class Float32Linear(Float32Module, nn.Linear):
+    """A linear layer in float32, whatever the default dtype and the module around it."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features, dtype=torch.float32)
+
+
+class KeptState(Float32Module):
+    """What of a quantizer's state stays float32, and loads only where it fits."""
 
     MUST_MATCH: ClassVar[dict[str, str]]
     """What is saved besides tensors, each a bool or a tuple of ints, and must be the same where it is loaded: the
@@ -41,15 +61,6 @@ class KeptState(nn.Module):
             average.add_(new, alpha=1 - decay)
         else:
             average.lerp_(new, 1 - decay)
-
-    def _apply(self, fn, recurse=True):
-        """Codebooks follow their module to any device, but keep their dtype."""
-
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_dtype, recurse)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from depthq.quantizers.base import Quantizer, as_size, one_or_all
 from depthq.quantizers.code_entropy import check_entropy_options, code_entropy_loss
 from depthq.quantizers.codebooks import ALL, CodebookState, CodebookUpdate
 from depthq.quantizers.fitting import Features, fit
 from depthq.quantizers.health import CodebookHealth
+from depthq.quantizers.kept_state import Float32Linear
 from depthq.quantizers.output import QuantizedRows, QuantizerOutput
 from depthq.quantizers.processes import GlobalRows
 from depthq.quantizers.sphere import Distance, on_sphere
@@ -122,8 +123,8 @@ class LearnedQuantizer(Quantizer):
             codebook_dropout=codebook_dropout,
         )
         self.state = state
-        self.project_in = nn.Linear(dim, projected[0]) if projected else None
-        self.project_out = nn.Linear(projected[1], out_dim) if projected else None
+        self.project_in = Float32Linear(dim, projected[0]) if projected else None
+        self.project_out = Float32Linear(projected[1], out_dim) if projected else None
         self.rotation_trick = bool(rotation_trick)
         self.entropy_weight = entropy_weight
         self.inverse_temperature = inverse_temperature
@@ -134,10 +135,10 @@ class LearnedQuantizer(Quantizer):
         return "cosine" if self.state.is_cosine else "euclidean"
 
     def _enter(self, rows: Tensor) -> Tensor:
-        return _linear(self.project_in, rows)
+        return rows if self.project_in is None else self.project_in(rows)
 
     def _leave(self, quantized: Tensor) -> Tensor:
-        return _linear(self.project_out, quantized)
+        return quantized if self.project_out is None else self.project_out(quantized)
 
     def keep(self, quantized: Tensor, codes: Tensor, num_kept: Tensor) -> Tensor:
         if self.project_out is not None:
@@ -155,7 +156,8 @@ class LearnedQuantizer(Quantizer):
         """Weighted, of latents (M, N, D) with gradient, as they are compared with the codewords of `which`."""
         if not self.entropy_weight:
             return latents.new_zeros(())
-        codewords, sizes = self.state.searched(which), self.state.codebook_sizes[which]
+        # A copy, since later stages of a residual quantizer move their codewords before the gradient comes back.
+        codewords, sizes = self.state.searched(which).clone(), self.state.codebook_sizes[which]
         return self.entropy_weight * code_entropy_loss(latents, codewords, sizes, self.inverse_temperature, global_rows)
 
     @property
@@ -257,13 +259,6 @@ class SingleStageQuantizer(LearnedQuantizer):
 
     def _lookup(self, codes: Tensor) -> Tensor:
         return self._join(self.state.lookup(codes))
-
-
-def _linear(layer: nn.Linear | None, rows: Tensor) -> Tensor:
-    """In float32, whatever dtype the module was cast to."""
-    if layer is None:
-        return rows
-    return nn.functional.linear(rows, layer.weight.float(), layer.bias.float())
 
 
 def sum_in_order(codewords: Tensor) -> Tensor:

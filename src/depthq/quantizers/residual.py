@@ -84,7 +84,7 @@ class ResidualQuantizer(LearnedQuantizer):
             commitment = commitment + squared_distance(difference, weights)
             # Each stage's residual is the latent less constants, so their gradients add up in the latent.
             differences = differences + difference
-        passed, commitment = StraightThrough.apply(latents, quantized, commitment, differences, weights)
+        passed, commitment = StraightThrough.apply(latents, quantized, commitment, differences, weights, num_kept)
         if self.rotation_trick:
             passed = rotate(latents, quantized)
         return QuantizedRows(passed.squeeze(1), torch.stack(codes, 1), commitment, codebook, entropy)
@@ -140,7 +140,7 @@ class ResidualQuantizer(LearnedQuantizer):
 
     def _num_kept(self) -> int:
         """How many codebooks this training step uses: a function of the step, hence the same in all processes."""
-        if self.quantizer_dropout == 0 or self.state.fitting:
+        if self.quantizer_dropout == 0 or self.state.fitting or self.state.is_frozen:
             return self.num_codebooks
         draw = float(random_uniform(~self.state.num_updates)) / self.quantizer_dropout
         return 1 + int(draw * self.num_codebooks) if draw < 1 else self.num_codebooks

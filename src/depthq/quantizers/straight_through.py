@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 SMALLEST_SQUARE = 1e-6
 """Of the sum of two directions: below it they are as good as opposite, and no plane is theirs."""
@@ -27,7 +26,7 @@ def straight_through(latents: Tensor, codewords: Tensor, codebook_dims: Sequence
     weights = column_weights(latents, codebook_dims)
     difference = latents.detach() - codewords.detach()
     quantized, commitment_loss = StraightThrough.apply(
-        latents, codewords.detach(), squared_distance(difference, weights), difference, weights
+        latents, codewords.detach(), squared_distance(difference, weights), difference, weights, 1
     )
     return quantized, commitment_loss, codebook_loss(latents, codewords, weights)
 
@@ -50,15 +49,19 @@ def rotate(latents: Tensor, codewords: Tensor) -> Tensor:
 class Rotation(torch.autograd.Function):
     """(latents, codewords) -> codewords, differentiable in the latents alone: see `rotate`."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, latents: Tensor, codewords: Tensor) -> Tensor:
-        ctx.save_for_backward(latents, codewords)
+    def forward(latents: Tensor, codewords: Tensor) -> Tensor:
         return codewords.view_as(codewords)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
-        latents, codewords = ctx.saved_tensors
+        latents, codewords = (saved.detach() for saved in ctx.saved_tensors)  # s and R are constants
         (grad,) = grads
         lengths = [torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) for vectors in (latents, codewords)]
         e, q = (x / length.where(length > 0, 1) for x, length in zip((latents, codewords), lengths, strict=True))
@@ -92,24 +95,34 @@ def codebook_loss(latents: Tensor, codewords: Tensor, weights: Tensor) -> Tensor
 
 
 class StraightThrough(torch.autograd.Function):
-    """(latents, quantized, loss, difference, weights) -> (quantized, loss), both differentiable in the latents alone.
+    """(latents, quantized, loss, difference, weights, num_terms) -> (quantized, loss), differentiable in the latents.
 
     `loss` is the commitment loss and 2 * weights * difference its gradient, so that the way back is one fused pass.
+    `num_terms` is how many squares a latent has in the loss, for who differentiates twice.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        ctx, latents: Tensor, quantized: Tensor, loss: Tensor, difference: Tensor, weights: Tensor
+        latents: Tensor, quantized: Tensor, loss: Tensor, difference: Tensor, weights: Tensor, num_terms: int
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(difference, weights)
         return quantized.view_as(quantized), loss.view_as(loss)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def setup_context(ctx, inputs, output) -> None:
+        latents, _, _, difference, weights, ctx.num_terms = inputs
+        ctx.save_for_backward(latents, difference, weights)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         grad_quantized, grad_loss = grads
-        difference, weights = ctx.saved_tensors
-        return torch.addcmul(grad_quantized, difference, 2 * weights * grad_loss), None, None, None, None
+        latents, difference, weights = ctx.saved_tensors
+        if (
+            torch.is_grad_enabled()
+        ):  # a second derivative is asked for, and each term's difference moves with its latent
+            difference = difference + ctx.num_terms * (latents - latents.detach())
+        return torch.addcmul(grad_quantized, difference, 2 * weights * grad_loss), None, None, None, None, None
 
 
 def pass_gradient(latents: Tensor, values: Tensor) -> Tensor:
@@ -120,11 +133,16 @@ def pass_gradient(latents: Tensor, values: Tensor) -> Tensor:
 class PassGradient(torch.autograd.Function):
     """(latents, values) -> values, differentiable in the latents alone, as if it gave them back."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, latents: Tensor, values: Tensor) -> Tensor:
+    def forward(latents: Tensor, values: Tensor) -> Tensor:
         return values.view_as(values)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0], None
