@@ -18,9 +18,11 @@ PACKAGES = {
         "tqdm",
         "yaml",
     ),
+    "diffusers": ("diffusers",),
     "report": ("jinja2", "matplotlib", "skimage"),
     "tensorboard": ("tensorboard",),
     "timm": ("timm",),
+    "transformers": ("transformers",),
     "vision": ("torchvision",),
 }
 """By extra, the packages that it brings, as they are imported."""

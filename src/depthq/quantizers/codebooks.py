@@ -187,14 +187,24 @@ class CodebookState(KeptState):
             self.weight[which] = torch.where(has_mean, means, self.weight[which])
 
     @torch.no_grad()
-    def give(self, codebooks: Sequence[Tensor]) -> None:
-        """Set codewords (K_m, D_m) that were learned elsewhere: the first step gives each a fair share of the counts,
-        so that none is re-drawn for being new, and averages move on from there."""
+    def give(
+        self, codebooks: Sequence[Tensor] | Tensor, counts: Tensor | None = None, sums: Tensor | None = None
+    ) -> None:
+        """Set codewords (K_m, D_m) that were learned elsewhere, by EMA counts (M, K) and sums (M, K, D) if there are.
+
+        Without them the first step gives each code a fair share of the counts, so that none is re-drawn for being new,
+        and averages move on from there.
+        """
         self.reset()
         for weight, codewords in zip(self.weight, codebooks, strict=True):
             weight[: codewords.shape[0], : codewords.shape[1]] = on_sphere(codewords) if self.is_cosine else codewords
-        self.ema_count.copy_(torch.where(self.is_code, GIVEN, 0.0))
         self.num_updates += 1  # there has been a first step, elsewhere
+        if counts is not None and sums is not None and counts.sum(1).all():
+            self.ema_count.copy_(counts)
+            if self.update == "ema":
+                self.ema_sum.copy_(sums)
+            return
+        self.ema_count.copy_(torch.where(self.is_code, GIVEN, 0.0))
         self._may_be_given = True
 
     @torch.no_grad()

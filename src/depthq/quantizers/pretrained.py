@@ -32,14 +32,30 @@ class PretrainedQuantizer(nn.Module):
             object.__setattr__(new, "_arguments", arguments | arguments.pop("options", {}))
         return new
 
+    def to_config(self) -> dict[str, Any]:
+        """Its class and the arguments that it was made with, as plain data."""
+        plain = json.dumps({"class": type(self).__name__, "arguments": self._arguments}, default=operator.index)
+        return json.loads(plain)
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> Any:
+        """A new quantizer, without what it had learned, of what `to_config` gave.
+
+        Raises:
+            ValueError: If it is no such configuration.
+        """
+        try:
+            return PretrainedQuantizer._classes[config["class"]](**config["arguments"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"config must be what to_config gave of a quantizer; got {config!r}: {error}") from error
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the quantizer into a folder, made if need be."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
         readable(folder / SAFETENSORS_SINGLE_FILE)
-        made_of = {"class": type(self).__name__, "arguments": self._arguments}
-        (folder / CONFIG_NAME).write_text(json.dumps(made_of, sort_keys=True, indent=2, default=operator.index))
+        (folder / CONFIG_NAME).write_text(json.dumps(self.to_config(), sort_keys=True, indent=2))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -57,13 +73,11 @@ class PretrainedQuantizer(nn.Module):
                 f"{folder} must hold {CONFIG_NAME} and {weights.name} of a quantizer; save one there first"
             )
         try:
-            made_of = json.loads(config.read_text())
-            kind = cls._classes[made_of["class"]]
-            quantizer = kind(**made_of["arguments"])
+            quantizer = cls.from_config(json.loads(config.read_text()))
             load_model(quantizer, weights)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder} must hold a whole quantizer; got: {error!r}; save it again") from error
         if not isinstance(quantizer, cls):
-            name = kind.__name__
+            name = type(quantizer).__name__
             raise ValueError(f"{folder} must hold a {cls.__name__}; got a {name}; load it with {name}.from_pretrained")
         return quantizer.eval()
