@@ -31,6 +31,7 @@ VERBS = {
     "compress": "turn images into one small file, without loss if wanted",
     "decompress": "turn such a file back into images",
     "density": "describe features of any network by trained codebooks",
+    "fit": "learn codebooks of embeddings, without a network",
     "info": "show levels, code shapes, bits and parameters of a model; the shipped ones with --list",
     "completion": "print what makes a shell complete verbs and options",
 }

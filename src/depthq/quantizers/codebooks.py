@@ -249,15 +249,16 @@ class CodebookState(KeptState):
     def _draw(self, latents: Tensor, rows: GlobalRows, which: slice) -> Tensor:
         """A global row for each code, int64 (M, K): code k draws from the k-th of K equal strata of the rows.
 
-        The first draw is that of k-means++ instead, among `FIRST_ROWS` of the rows.
+        The first draw is that of k-means++ instead, among `FIRST_ROWS` of the rows, where these are at least two for
+        each code: one after the other would take long for many codes, and gain nothing for scarce rows.
         """
         num_codebooks, size, _ = self.weight.shape
         code = torch.arange(size, device=self.weight.device)
         codebook = torch.arange(num_codebooks, device=self.weight.device)[which, None]
         counter = (self.num_updates * num_codebooks + codebook) * size + code  # (M, K)
-        if self._is_first_step:
+        num_rows = min(rows.total, FIRST_ROWS)
+        if self._is_first_step and 2 * size <= num_rows:
             trials = torch.arange(NUM_TRIALS, device=self.weight.device)
-            num_rows = min(rows.total, FIRST_ROWS)
             candidates = torch.arange(num_rows, device=self.weight.device) * rows.total // num_rows
             among = rows.gather(latents, candidates.expand(len(latents), -1))
             return candidates[kmeans_plus_plus(among, random_uniform(counter[..., None] * NUM_TRIALS + trials))]

@@ -1,7 +1,7 @@
 """Depthwise quantization (Sec. 4): each slice of the feature axis has its own codebook."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from torch import nn
@@ -94,6 +94,25 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         faiss.copy_array_to_vector(self.state.weight.detach().cpu().numpy().ravel(), index.pq.centroids)
         index.is_trained = True
         return index
+
+    @classmethod
+    def from_faiss(cls, index: Any, **options: Any) -> Self:
+        """Ours with the codebooks of a trained `faiss.IndexPQ`: the codes of `encode` equal those of the index.
+
+        Args:
+            index: What faiss has in memory; `faiss.read_index` reads a file.
+            options: As for the class, but for sizes.
+
+        Raises:
+            ValueError: If it is another kind of index, or not trained.
+        """
+        pq = getattr(index, "pq", None)
+        if pq is None or not index.is_trained:
+            raise ValueError(f"index must be a trained faiss.IndexPQ; got {type(index).__name__}; train it first")
+        import faiss  # it is there, since the index is
+
+        centroids = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+        return cls.from_codebooks(torch.from_numpy(centroids), **options)
 
     @property
     def _is_padded(self) -> bool:

@@ -1,0 +1,158 @@
+"""depthq fit: embeddings from a file to codebooks, codes, figures and an index."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from depthq import DepthwiseQuantizer, ResidualQuantizer, read_codes
+from depthq.cli import main
+
+
+def vectors(count=3000, dim=16):
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((count, 4)) @ rng.standard_normal((4, dim))).astype(np.float32)
+
+
+@pytest.fixture
+def array(tmp_path):
+    path = tmp_path / "vectors.npy"
+    np.save(path, vectors())
+    return path
+
+
+def fit(source, out, *options):
+    return main(["fit", str(source), "--num-codebooks", "4", "--codebook-size", "16", "--out", str(out), *options])
+
+
+def codes_of(folder):
+    return torch.cat([batch.codes.levels[0] for batch in read_codes(folder / "codes.parquet")])
+
+
+def test_what_is_written_agrees(array, tmp_path):
+    out = tmp_path / "pq"
+    assert fit(array, out) == 0
+    quantizer, x, codes = DepthwiseQuantizer.from_pretrained(out), torch.from_numpy(vectors()), codes_of(out)
+    assert torch.equal(quantizer.encode(x), codes)
+    figures = json.loads((out / "figures.json").read_text())
+    error = (quantizer.decode(codes) - x).double().square().mean().item()
+    assert figures["mse"] == pytest.approx(error, rel=1e-5)
+    assert figures["mse_standardized"] == pytest.approx(error / x.double().var(0, correction=0).mean().item(), rel=1e-5)
+    assert figures["mse_standardized"] < 0.2
+    assert figures["bits_per_vector"] == 16
+    assert figures["vectors"] == 3000
+    _, repeats = codes.unique(dim=0, return_counts=True)
+    assert figures["colliding"] == repeats[repeats > 1].sum()
+    assert all(3 < entropy <= 4 for entropy in figures["entropy_bits"])
+    assert figures["mean_mutual_information_bits"] > 0.2
+
+
+def test_residual_stages_describe_more_of_the_same_bits(array, tmp_path):
+    errors = {}
+    for kind in ("depthwise", "residual"):
+        assert fit(array, tmp_path / kind, "--quantizer", kind) == 0
+        errors[kind] = json.loads((tmp_path / kind / "figures.json").read_text())["mse"]
+    assert errors["residual"] < errors["depthwise"]  # the slices of these vectors depend on each other
+    assert isinstance(ResidualQuantizer.from_pretrained(tmp_path / "residual"), ResidualQuantizer)
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "residual"])
+def test_balanced_codes_are_used_evenly(array, tmp_path, kind):
+    entropies = {}
+    for name, options in {"plain": [], "balanced": ["--balanced"]}.items():
+        assert fit(array, tmp_path / name, "--quantizer", kind, *options) == 0
+        entropies[name] = json.loads((tmp_path / name / "figures.json").read_text())["entropy_bits"]
+    assert all(entropy > 3.98 for entropy in entropies["balanced"])  # of 4
+    assert sum(entropies["balanced"]) > sum(entropies["plain"])
+
+
+def test_faiss_index_has_all_vectors_and_goes_back(array, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    out = tmp_path / "pq"
+    assert fit(array, out, "--index", "faiss") == 0
+    index = faiss.read_index(str(out / "index.faiss"))
+    assert index.ntotal == 3000
+    ours = DepthwiseQuantizer.from_faiss(index, axis=-1)
+    assert torch.equal(ours.encode(torch.from_numpy(vectors())), codes_of(out))
+
+
+@pytest.mark.parametrize("kind", ["list", "fixed"])
+def test_parquet_gives_the_same_as_the_array(array, tmp_path, kind):
+    rows = vectors()
+    column = pa.array(list(rows)) if kind == "list" else pa.FixedSizeListArray.from_arrays(rows.ravel(), rows.shape[1])
+    pq.write_table(pa.table({"name": pa.array(["x"] * len(rows)), "vector": column}), tmp_path / "vectors.parquet")
+    assert fit(array, tmp_path / "a") == 0
+    assert fit(tmp_path / "vectors.parquet", tmp_path / "b") == 0
+    assert torch.equal(codes_of(tmp_path / "a"), codes_of(tmp_path / "b"))
+
+
+def test_same_seed_same_codes(array, tmp_path):
+    for name in ("a", "b"):
+        assert fit(array, tmp_path / name, "--seed", "3", "--sample", "500") == 0
+    assert torch.equal(codes_of(tmp_path / "a"), codes_of(tmp_path / "b"))
+
+
+BAD = {
+    "rank 1": (lambda x: x[0], r"must hold numbers of shape \(N, D\); got float32 of shape \(16,\)"),
+    "rank 3": (lambda x: x[None], r"must hold numbers of shape \(N, D\)"),
+    "text": (lambda x: x.astype(str), r"must hold numbers of shape \(N, D\)"),
+    "empty": (lambda x: x[:0], "must hold at least one vector"),
+    "NaN": (
+        lambda x: np.where(np.arange(3000)[:, None] == 7, np.nan, x),
+        "must be finite; got NaN or infinity in row 7",
+    ),
+    "few": (lambda x: x[:15], "at least as many vectors as a codebook has codes, 16; got 15"),
+    "narrow": (lambda x: x[:, :3], "num_codebooks must be at most 3, the size of a vector; got 4"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arrays_get_one_line(tmp_path, capsys, case):
+    spoil, message = BAD[case]
+    np.save(tmp_path / "bad.npy", spoil(vectors()))
+    assert fit(tmp_path / "bad.npy", tmp_path / "out") in (1, 2)
+    error = capsys.readouterr().err
+    assert re.search(message, error.replace("\n", " "))
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_get_one_line(array, tmp_path, capsys):
+    (tmp_path / "cut.npy").write_bytes(array.read_bytes()[:40])
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    (tmp_path / "vectors.txt").write_text("1 2 3")
+    pq.write_table(pa.table({"a": [[1.0], [2.0]], "b": [[1.0], [2.0]]}), tmp_path / "two.parquet")
+    pq.write_table(pa.table({"a": [[1.0], [2.0, 3.0]]}), tmp_path / "ragged.parquet")
+    pq.write_table(pa.table({"a": pa.array([[1.0], None])}), tmp_path / "nulls.parquet")
+    for name, message in {
+        "absent.npy": "which is not there",
+        "cut.npy": "must be a whole .npy array",
+        "cut.parquet": "must be a whole parquet file",
+        "vectors.txt": "must be a .npy or .parquet file",
+        "two.parquet": "got a, b; name one with --column",
+        "ragged.parquet": "must hold vectors of one length in a",
+        "nulls.parquet": "must hold a vector in every row of a",
+    }.items():
+        assert fit(tmp_path / name, tmp_path / "out") in (1, 2), name
+        assert message in capsys.readouterr().err.replace("\n", " "), name
+    assert fit(tmp_path / "two.parquet", tmp_path / "out", "--column", "c") == 1
+    assert "column must be one of lists of numbers, a, b; got c" in capsys.readouterr().err
+
+
+def test_an_index_that_faiss_cannot_have_is_refused_first(array, tmp_path, capsys):
+    assert fit(array, tmp_path / "out", "--index", "faiss", "--quantizer", "residual") == 1
+    assert "index must be left out for residual or balanced codes" in capsys.readouterr().err
+    command = ["fit", str(array), "--codebook-size", "100", "--index", "faiss", "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "codebook_size must be one power of two for faiss; got 100" in capsys.readouterr().err
+
+
+def test_from_faiss_wants_a_trained_product_quantizer():
+    faiss = pytest.importorskip("faiss")
+    for index in (faiss.IndexFlatL2(8), faiss.IndexPQ(8, 2, 4)):
+        with pytest.raises(ValueError, match=r"index must be a trained faiss.IndexPQ; got Index"):
+            DepthwiseQuantizer.from_faiss(index)
