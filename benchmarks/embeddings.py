@@ -36,7 +36,8 @@ def main() -> None:
     _, neighbours = truth.search(queries, NEIGHBOURS)
     rows = np.random.default_rng(0).choice(len(x), min(SAMPLES_PER_CODE * 256, len(x)), replace=False)
     print(
-        f"{len(x)} vectors of {x.shape[1]} entries, {args.num_codebooks} codebooks of 256; {torch.get_num_threads()} threads"
+        f"{len(x)} vectors of {x.shape[1]} entries, {args.num_codebooks} codebooks of 256; "
+        f"{torch.get_num_threads()} threads"
     )
     print("             training (s)   encoding (s)   error per entry   recall@10")
     found = {"depthq": [], "faiss": []}

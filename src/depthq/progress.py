@@ -28,6 +28,12 @@ def quiet(is_quiet: bool = True) -> Iterator[None]:
         _is_quiet = before
 
 
+def note(text: str) -> None:
+    """A line on stderr that belongs to the progress, and is silent where that is."""
+    if not _is_quiet:
+        tqdm.write(text, file=sys.stderr)
+
+
 def progress(items: Iterable[Item], *, unit: str, what: str = "", total: int | None = None) -> "Iterable[Item]":
     """`items` as they are, with their progress on stderr once they take longer than two seconds."""
     return progress_bar(items, **of_a_pass(unit, what), total=total)

@@ -111,7 +111,7 @@ def test_ids_of_files_are_paths_relative_to_the_source_and_have_no_label(tmp_pat
 
 def test_several_splits_without_a_train_one_raise(tmp_path, write_images):
     write_images(tmp_path, ["test/1.png", "val/2.png"])
-    with pytest.raises(DataError, match="must have one called train; got test, val in"):
+    with pytest.raises(DataError, match="must have one called train; got test/, val/ in"):
         find_images(str(tmp_path), "train")
 
 
@@ -205,7 +205,7 @@ def test_empty_folder_raises(tmp_path):
 
 def test_folder_without_images_raises(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"got 1 other files, such as notes\.txt in .*image files end in \.bmp"):
+    with pytest.raises(DataError, match=r"got other files, 1 \.txt in .*image files end in .*\.bmp"):
         find_images(str(tmp_path), "train")
 
 

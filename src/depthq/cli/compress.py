@@ -129,10 +129,11 @@ def _read(sources: Sequence[Path], num_channels: int) -> "tuple[list[str], list[
 
 def _encoded(source: Path) -> "Iterator[tuple[str, EncodedImage]]":
     """Name and content of each image of a file, a folder or a parquet file."""
+    from depthq.data.listing import readable_suffixes
     from depthq.data.reading import EncodedImage
-    from depthq.data.sources import IMAGE_SUFFIXES, find_images
+    from depthq.data.sources import find_images
 
-    if source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES:
+    if source.is_file() and source.suffix.lower() in readable_suffixes():
         yield source.name, EncodedImage(str(source), str(source))
         return
     found = find_images(str(source), "all")

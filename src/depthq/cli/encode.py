@@ -45,7 +45,7 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    add_model_and_data(parser, split="all")
+    add_model_and_data(parser, split="all", labels=True)
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
     parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
     options = parser.parse_args(arguments)

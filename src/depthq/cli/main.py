@@ -167,8 +167,9 @@ def _overview() -> str:
 
 def _as_options(message: str) -> str:
     """The remedies of a message as one types them here: on_bad_image="skip" as --on-bad-image skip."""
-    message = re.sub(r'\b(on_bad_image)="(\w+)"', r"--\1 \2", message)
-    return _with_dashes(re.sub(r"\b(?<!--)(pass (?:a smaller |an )?)(image_size)\b", r"\1--\2", message))
+    message = re.sub(r'\b(on_bad_image|background)="(\w+)"', r"--\1 \2", message)
+    names = "image_size|image_column|label_column"
+    return _with_dashes(re.sub(rf"\b(?<!--)(pass (?:a smaller |an )?)({names})\b", r"\1--\2", message))
 
 
 def _with_dashes(message: str) -> str:

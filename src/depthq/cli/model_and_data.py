@@ -20,6 +20,7 @@ from depthq.weights import SHIPPED, shipped_folder
 
 if TYPE_CHECKING:
     from depthq.data import ImageBatch, ImageDataset
+    from depthq.data.opening import ReadingOptions
 
 # One batch size for all verbs: the last bit of a convolution may depend on it, and codes must decode to exactly
 # what reconstruct shows.
@@ -39,6 +40,9 @@ class ModelAndData:
     whole: bool
     """Whether images are whole where `crop` is not given."""
     on_bad_image: Literal["raise", "skip"] | None
+    background: str | None
+    image_column: str | None
+    label_column: str | None
     device: str
 
 
@@ -78,9 +82,14 @@ def device_name(name: str) -> str:
 
 
 def add_model_and_data(
-    parser: ArgumentParser, *, split: Split = "test", whole: bool = True, help: str = MODEL_HELP
+    parser: ArgumentParser,
+    *,
+    split: Split = "test",
+    whole: bool = True,
+    labels: bool = False,
+    help: str = MODEL_HELP,
 ) -> None:
-    """Options of a model and its images; `split` is taken unless the user names one."""
+    """Options of a model and its images; `split` is taken unless the user names one; `labels`: whether labels are."""
     add_model(parser, help=help)
     parser.add_argument("--data", type=str, help="as for train; by default what the run was trained on")
     parser.add_argument("--split", type=Split, default=split, help="which part of the data")
@@ -91,12 +100,25 @@ def add_model_and_data(
         type=Literal["raise", "skip"],
         help="stop, or leave it out and count it; by default as the run was trained",
     )
+    parser.add_argument("--background", help="the colour that transparent images are laid on, such as white")
+    parser.add_argument("--image_column", help="of a parquet file or hub data set, where several could be meant")
+    if labels:
+        parser.add_argument("--label_column", help="of whole numbers or strings; by default label, if there is one")
 
 
 def model_and_data(options, *, whole: bool = True) -> ModelAndData:
     """What the options of `add_model_and_data` say; `whole` as there."""
     return ModelAndData(
-        options.model, options.data, options.split, options.crop, whole, options.on_bad_image, options.device
+        model=options.model,
+        data=options.data,
+        split=options.split,
+        crop=options.crop,
+        whole=whole,
+        on_bad_image=options.on_bad_image,
+        background=options.background,
+        image_column=options.image_column,
+        label_column=getattr(options, "label_column", None),
+        device=options.device,
     )
 
 
@@ -129,15 +151,16 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
     Raises:
         ValueError: If there is no model, no data, or the one cannot take the other.
     """
-    from depthq.data import DataError, open_images, open_whole_images
+    from depthq.data import DataError, open_images, open_whole_images, what_was_taken
+    from depthq.progress import note
 
     model = load_model(settings.model).to(settings.device)
-    source, crop, on_bad_image = _source(settings)
+    source, crop, reading = _source(settings)
     if crop is None and settings.whole:
-        images = open_whole_images(source, settings.split, on_bad_image=on_bad_image)
+        images = open_whole_images(source, settings.split, **reading)
     else:
         try:
-            images = open_images(source, settings.split, image_size=crop, on_bad_image=on_bad_image)
+            images = open_images(source, settings.split, image_size=crop, **reading)
         except DataError as error:  # what Python calls image_size is an option of another name here
             raise DataError(str(error).replace("image_size", "--crop")) from error
         if images.image_size % model.config.image_multiple:
@@ -150,6 +173,7 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
             f"images in {source} must have {model.config.image_channels} channels, as the model has; "
             f"got {images.num_channels}; convert them, or train a model on such images"
         )
+    note(what_was_taken(settings.split, images))
     return model, images
 
 
@@ -176,13 +200,19 @@ def count_all_images(settings: ModelAndData) -> int:
     return count_images(source, image_size=crop, whole=settings.whole and crop is None)
 
 
-def _source(settings: ModelAndData) -> tuple[str, int | None, Literal["raise", "skip"]]:
-    """The data, the side of crops and what to do with bad images: as told, or else as the run was trained."""
+def _source(settings: ModelAndData) -> "tuple[str, int | None, ReadingOptions]":
+    """The data, the side of crops and how images are read: as told, or else as the run was trained."""
     trained = load_run_settings(settings.model) if is_run(settings.model) else {}
     source = settings.data or trained.get("data")
     if source is None:
         raise ValueError(f"--data must be given, as {settings.model} is not a run that knows its own")
-    crop = settings.crop
-    if crop is None and source == trained.get("data") and (not settings.whole or source == "bundled"):
+    crop, is_own = settings.crop, source == trained.get("data")
+    if crop is None and is_own and (not settings.whole or source == "bundled"):
         crop = trained.get("image_size")
-    return source, crop, settings.on_bad_image or trained.get("on_bad_image", "raise")
+    reading: ReadingOptions = {
+        "on_bad_image": settings.on_bad_image or trained.get("on_bad_image", "raise"),
+        "background": settings.background or trained.get("background"),
+        "image_column": settings.image_column or (trained.get("image_column") if is_own else None),
+        "label_column": settings.label_column,
+    }
+    return source, crop, reading

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from depthq.data.codes import code_evaluation_loader, code_training_loader
     from depthq.data.images import HeldImages, ImageDataset, LazyImages
     from depthq.data.loaders import evaluation_loader, training_loader
-    from depthq.data.opening import count_images, describe_images, open_images, open_whole_images
+    from depthq.data.opening import (
+        Reading,
+        count_images,
+        describe_images,
+        open_images,
+        open_whole_images,
+        what_was_taken,
+    )
     from depthq.data.whole import ImageBatch, ImageBatches
 else:  # a command line is parsed without reading images
     __getattr__, __dir__ = lazy_names(
@@ -19,7 +26,10 @@ else:  # a command line is parsed without reading images
         dict.fromkeys(["code_evaluation_loader", "code_training_loader"], "depthq.data.codes")
         | dict.fromkeys(["HeldImages", "ImageDataset", "LazyImages"], "depthq.data.images")
         | dict.fromkeys(["evaluation_loader", "training_loader"], "depthq.data.loaders")
-        | dict.fromkeys(["count_images", "describe_images", "open_images", "open_whole_images"], "depthq.data.opening")
+        | dict.fromkeys(
+            ["Reading", "count_images", "describe_images", "open_images", "open_whole_images", "what_was_taken"],
+            "depthq.data.opening",
+        )
         | dict.fromkeys(["ImageBatch", "ImageBatches"], "depthq.data.whole"),
     )
 
@@ -31,6 +41,7 @@ __all__ = [
     "ImageDataset",
     "LazyImages",
     "Origin",
+    "Reading",
     "Split",
     "code_evaluation_loader",
     "code_training_loader",
@@ -40,4 +51,5 @@ __all__ = [
     "open_images",
     "open_whole_images",
     "training_loader",
+    "what_was_taken",
 ]

@@ -32,6 +32,7 @@ PHOTOS = {
     "test": ("astronaut.png", "chelsea.png", "coffee.png"),
 }
 _LONGEST_SIDE_PX = 800
+_TAKEN_FROM = "the bundled photos"
 
 
 def bundled_patches(split: Split, image_size: int) -> HeldImages:
@@ -51,7 +52,9 @@ def bundled_patches(split: Split, image_size: int) -> HeldImages:
             for origin, patch in _cut(_read_photo(name), name, image_size, stride):
                 origins.append(origin)
                 patches.append(patch)
-    return HeldImages(torch.from_numpy(np.stack(patches)), origins=origins)
+    images = HeldImages(torch.from_numpy(np.stack(patches)), origins=origins)
+    images.taken_from = _TAKEN_FROM
+    return images
 
 
 def bundled_photos(split: Split) -> ImageDataset:
@@ -64,6 +67,7 @@ class _Photos(ImageDataset):
     def __init__(self, photos: dict[str, np.ndarray]):
         self.num_channels, self.image_size, self.label_type = 3, 1, None
         self.num_bytes = sum(photo.nbytes for photo in photos.values())
+        self.taken_from = _TAKEN_FROM
         self._names, self._photos = list(photos), list(photos.values())
 
     def __len__(self) -> int:

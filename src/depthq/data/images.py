@@ -31,6 +31,10 @@ class ImageDataset(ABC):
     """S, the side of the crops in pixels."""
     label_type: type[int] | type[str] | None
     """What the labels of the source are, though single images may lack theirs; None where it has no labels."""
+    taken_from: str = ""
+    """Where the images come from, in words."""
+    left_out: tuple[str, ...] = ()
+    """What of the source is in no split, and why, in words."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -116,6 +120,7 @@ class LazyImages(ImageDataset):
         image_size: Side of the crops; smaller images are bad.
         must_fit_exactly: Whether larger images are bad as well.
         on_bad_image: Whether to raise a `DataError` for a bad image, or to give None and count it.
+        background: See `read_pixels`.
         bytes_per_image: What the pixels of an image take decoded, on average.
     """
 
@@ -127,6 +132,7 @@ class LazyImages(ImageDataset):
         image_size: int,
         must_fit_exactly: bool,
         on_bad_image: OnBadImage,
+        background: str | None = None,
         bytes_per_image: float = 0.0,
     ):
         self.num_bytes = int(bytes_per_image * len(encoded))
@@ -136,6 +142,8 @@ class LazyImages(ImageDataset):
         self._encoded = encoded
         self._must_fit_exactly = must_fit_exactly
         self._on_bad_image = on_bad_image
+        self._background = background
+        self.taken_from, self.left_out = encoded.taken_from, encoded.left_out
         # In shared memory, so that the process that warns sees what its workers mark.
         self._is_bad = torch.zeros(len(encoded), dtype=torch.bool).share_memory_()
         self._num_told = 0
@@ -160,7 +168,7 @@ class LazyImages(ImageDataset):
 
     def _read_one(self, index: int, encoded: EncodedImage) -> np.ndarray | None:
         try:
-            pixels = read_pixels(encoded, self.num_channels)
+            pixels = read_pixels(encoded, self.num_channels, self._background)
             self._check_size(pixels, encoded.name)
         except DataError:
             if self._on_bad_image == "raise":

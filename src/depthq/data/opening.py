@@ -2,7 +2,9 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -10,8 +12,8 @@ import torch
 from depthq.data.bundled import bundled_patches, bundled_photos
 from depthq.data.errors import DataError
 from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
-from depthq.data.reading import read_shape
-from depthq.data.sources import EncodedImages, count_encoded_images, find_images
+from depthq.data.reading import check_background, read_shape
+from depthq.data.sources import Columns, EncodedImages, count_encoded_images, find_images
 from depthq.data.split import Split
 from depthq.progress import progress
 
@@ -23,8 +25,45 @@ _CHUNK_SIZE = 256
 Shape = tuple[int, int, int]  # (C, H, W)
 
 
+class ReadingOptions(TypedDict, total=False):
+    """The fields of `Reading`, by keyword."""
+
+    on_bad_image: OnBadImage
+    background: str | None
+    image_column: str | None
+    label_column: str | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read where there is a choice.
+
+    Raises:
+        ValueError: If `background` is no colour, or `on_bad_image` unknown.
+    """
+
+    on_bad_image: OnBadImage = "raise"
+    """What to do with an image that cannot be used (corrupt, cut off, transparent, too small, ...): "raise" an error
+    that names it, or "skip" it, count it in `num_skipped` and warn at the end."""
+    background: str | None = None
+    """The colour that transparent images are laid on, "white" or "#808080"; None: they cannot be used."""
+    image_column: str | None = None
+    """The column of images of a parquet file or hub data set; None: the only one, or the one called as images are."""
+    label_column: str | None = None
+    """The column of labels, whole numbers or strings; None: `label`, if there is one."""
+
+    def __post_init__(self):
+        if self.on_bad_image not in ("raise", "skip"):
+            raise ValueError(f'on_bad_image must be "raise" or "skip"; got {self.on_bad_image!r}')
+        check_background(self.background)
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.image_column, self.label_column)
+
+
 def open_images(
-    source: str | Path, split: Split, *, image_size: int | None = None, on_bad_image: OnBadImage = "raise"
+    source: str | Path, split: Split, *, image_size: int | None = None, **reading: Unpack[ReadingOptions]
 ) -> ImageDataset:
     """Open the images of one split, or all of a source.
 
@@ -39,8 +78,7 @@ def open_images(
         split: "train" or "test", which never share an image, or "all", in the order that `depthq.data.sources` tells.
         image_size: Side S of the square crops, in pixels; None: the one size that all images have, which must
             be square (bundled: 32).
-        on_bad_image: What to do with an image that cannot be used (corrupt, cut off, transparent, too small,
-            ...): "raise" an error that names it, or "skip" it, count it in `num_skipped` and warn at the end.
+        reading: As in `Reading`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -48,34 +86,34 @@ def open_images(
     """
     if split not in ("train", "test", "all"):
         raise ValueError(f'split must be "train", "test" or "all"; got {split!r}')
-    if on_bad_image not in ("raise", "skip"):
-        raise ValueError(f'on_bad_image must be "raise" or "skip"; got {on_bad_image!r}')
+    how = Reading(**reading)
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1; got {image_size}")
     if str(source) == "bundled":
         return bundled_patches(split, image_size or _BUNDLED_IMAGE_SIZE)
-    encoded = find_images(str(source), split)
-    shapes = _probe(encoded, on_bad_image)
+    encoded = find_images(str(source), split, how.columns)
+    shapes = _probe(encoded, how.on_bad_image)
     num_channels = max(channels for channels, _, _ in shapes.values())
     images = LazyImages(
         encoded,
         num_channels=num_channels,
         image_size=image_size or _common_size(shapes),
         must_fit_exactly=image_size is None,
-        on_bad_image=on_bad_image,
+        on_bad_image=how.on_bad_image,
+        background=how.background,
         bytes_per_image=num_channels * sum(height * width for _, height, width in shapes.values()) / len(shapes),
     )
     return _hold(images, shapes) if _is_small(images, shapes) else images
 
 
-def open_whole_images(source: str | Path, split: Split, *, on_bad_image: OnBadImage = "raise") -> ImageDataset:
+def open_whole_images(source: str | Path, split: Split, **reading: Unpack[ReadingOptions]) -> ImageDataset:
     """Open images of any size for `ImageBatches`, which gives them whole; arguments and errors as `open_images`.
 
     Of "bundled" the whole photos.
     """
     if str(source) == "bundled":
         return bundled_photos(split)
-    return open_images(source, split, image_size=1, on_bad_image=on_bad_image)
+    return open_images(source, split, image_size=1, **reading)
 
 
 def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
@@ -162,13 +200,15 @@ def _hold(images: LazyImages, shapes: dict[str, Shape]) -> ImageDataset:
         kept = kept[~images.skipped()]
         pixels = pixels[kept]
     names = images.names()
-    return HeldImages(
+    held = HeldImages(
         pixels,
         images.image_size,
         images.num_skipped,
         images.origins(kept.tolist()),
         [names[index] for index in kept.tolist()],
     )
+    held.taken_from, held.left_out = images.taken_from, images.left_out
+    return held
 
 
 def _read_into(pixels: np.ndarray, images: LazyImages) -> bool:
@@ -188,3 +228,9 @@ def _read_into(pixels: np.ndarray, images: LazyImages) -> bool:
         return all(progress(pool.map(fill, chunks), total=len(chunks), what="reading images", unit="batch"))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def what_was_taken(split: Split, images: ImageDataset) -> str:
+    """A sentence: how many images of a split there are, where they come from, and what was left out."""
+    left_out = f"; left out: {'; '.join(images.left_out)}" if images.left_out else ""
+    return f"{split}: {len(images)} images from {images.taken_from}{left_out}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ _GRAY_MODES = frozenset({"1", "L", "LA"})
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"RGBA", "LA", "PA"})
 _EXIF_ORIENTATION = 0x0112
+_MOST_TEXT_BYTES = 2**30
+"""Of text in a PNG, which Pillow reads before it comes to the pixels, and else refuses above 1 MiB."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,24 @@ def read_shape(encoded: EncodedImage) -> tuple[int, int, int]:
 
     with _opened(encoded) as picture:
         width, height = picture.size
-        exif = Image.Image.getexif(picture)  # that of the PNG reader would read the pixels
-        if exif.get(_EXIF_ORIENTATION, 1) >= 5:  # stored lying on its side
-            width, height = height, width
+        with suppress(Exception):  # damaged EXIF turns nothing
+            exif = Image.Image.getexif(picture)  # that of the PNG reader would read the pixels
+            if exif.get(_EXIF_ORIENTATION, 1) >= 5:  # stored lying on its side
+                width, height = height, width
         return _num_channels(picture, encoded.name), height, width
 
 
-def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
+def read_pixels(encoded: EncodedImage, num_channels: int, background: str | None = None) -> np.ndarray:
     """The pixels, upright as EXIF says; of an animation the first frame.
 
     Gray images are expanded where `num_channels` is 3; palette, CMYK and YCbCr become RGB; an alpha channel
-    that is opaque throughout is dropped.
+    that is opaque throughout is dropped. What else a file says besides its pixels is of no matter, damaged or not.
 
     Args:
         encoded: The image.
         num_channels: 1 or 3.
+        background: The colour that transparent images are laid on, as Pillow names it ("white", "#808080"); None:
+            they are refused.
 
     Returns:
         uint8 (C, H, W).
@@ -75,8 +81,9 @@ def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
                 f"images of a gray set must be gray; got {encoded.name} of mode {picture.mode}; "
                 "convert it to gray, or the set to RGB"
             )
-        ImageOps.exif_transpose(picture, in_place=True)
-        opaque = _drop_alpha(picture, encoded.name)
+        with suppress(Exception):  # damaged EXIF turns nothing
+            ImageOps.exif_transpose(picture, in_place=True)
+        opaque = _opaque(picture, encoded.name, background)
         if num_channels == 1:
             return np.asarray(opaque.convert("L"))[None]  # (1, H, W)
         return np.asarray(opaque.convert("RGB")).transpose(2, 0, 1)  # (3, H, W)
@@ -86,8 +93,11 @@ def read_pixels(encoded: EncodedImage, num_channels: int) -> np.ndarray:
 def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
     """Open with Pillow, whose readers meet corrupt bytes with any exception; name the image in each."""
     with explain_missing():
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+    for subject in ("Corrupt EXIF", "Truncated File Read", "Metadata Warning"):  # they tell of metadata
+        warnings.filterwarnings("ignore", subject, UserWarning)
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_TEXT_BYTES
     content = encoded.content
     try:
         with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as picture:
@@ -103,24 +113,41 @@ def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
 
 
 def _num_channels(picture: Image.Image, name: str) -> int:
-    if picture.mode in _GRAY_MODES:
+    tiles = getattr(picture, "tile", ())
+    deep = picture.mode == "RGB" and any(";16" in str(tile) or ";12" in str(tile) for tile in tiles)  # read as 8 bits
+    if not deep and picture.mode in _GRAY_MODES:
         return 1
-    if picture.mode in _COLOUR_MODES:
+    if not deep and picture.mode in _COLOUR_MODES:
         return 3
+    mode = "mode RGB with more than 8" if deep else f"mode {picture.mode}"
     raise DataError(
-        f"images must have 8 bits per channel, gray or colour; got {name} of mode {picture.mode}; "
-        "convert it to 8-bit gray or RGB"
+        f"images must have 8 bits per channel, gray or colour; got {name} of {mode}; convert it to 8-bit gray or RGB"
     )
 
 
-def _drop_alpha(picture: Image.Image, name: str) -> Image.Image:
+def _opaque(picture: Image.Image, name: str, background: str | None) -> Image.Image:
+    from PIL import Image
+
     if picture.mode not in _ALPHA_MODES and "transparency" not in picture.info:
         return picture
     picture = picture.convert("RGBA")
     lowest_alpha = np.asarray(picture.getchannel("A")).min()
-    if lowest_alpha < 255:
+    if lowest_alpha == 255:
+        return picture
+    if background is None:
         raise DataError(
             f"images must be opaque; got {name} with alpha down to {lowest_alpha} of 255; "
-            "flatten it onto a background first"
+            'flatten it onto a background first, or pass background="white"'
         )
-    return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, background), picture)
+
+
+def check_background(background: str | None) -> None:
+    """Raises ValueError unless it is a colour."""
+    with explain_missing():
+        from PIL import ImageColor
+
+    try:
+        ImageColor.getrgb("white" if background is None else background)
+    except ValueError as error:
+        raise ValueError(f'background must be a colour such as "white" or "#808080"; got {background!r}') from error

@@ -3,32 +3,33 @@
 All go through Hugging Face `datasets`. Its tables are memory-mapped (of a folder, only the paths are held),
 so an open set takes no memory to speak of, and worker processes share it.
 
-Where there are several splits, they are used as they are: `train`, and `test` or else `validation`, `valid`
-or `val`. They are subfolders of a folder of images, files (or folders of files) whose names start so in a
-folder of parquet files, or splits of a hub data set. Where there is only one split, a tenth of the images is for
-testing, and the others are for training: a hash of its id decides for each image alone, so that one more moves no
+Where there are several splits, they are used as they are: `train`, and `test` or else `validation`, by any of the
+names in `depthq.data.listing`. They are subfolders of a folder of images, files (or folders of files) whose names say
+so in a folder of parquet files, or splits of a hub data set. Where there is only one split, a tenth of the images is
+for testing, and the others are for training: a hash of its id decides for each image alone, so that one more moves no
 other. Where it leaves none for testing, the image of the lowest hash is.
 
 "all" is every image there is, those of no split too: in the order of their paths; of parquet files and hub data
 sets split after split, each in its own order.
 
 An image's id is its path relative to the folder; in a parquet file its row, behind the file's path where the
-source is a folder of them (train/0000.parquet:17), and behind the split in a hub data set (train:17). Its label is
-what a column `label` of integers or strings says; a folder of images has none.
+source is a folder of them (train/0000.parquet:17), and behind the split in a hub data set (train:17). Its label is what
+a column `label` of integers or strings says, or another one that is asked for; a folder of images has none.
 """
 
 import glob
 import hashlib
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from depthq.data.columns import as_encoded, image_table, label_table
 from depthq.data.errors import DataError
+from depthq.data.listing import list_folder, role_of_split
 from depthq.data.origin import Origin
 from depthq.data.reading import EncodedImage
 from depthq.data.split import Split
@@ -37,24 +38,31 @@ from depthq.extras import explain_missing
 if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is used
     from datasets import Dataset
 
-T = TypeVar("T")
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_HELD_OUT = ("test", "validation", "valid", "val")  # the first that exists is the test split
-_SPLIT_PREFIX = re.compile(r"(train|test|validation|valid|val)(?![a-z])")
 _TEST_SHARE = 0.1
 _HASH_BYTES = 8
-_LABEL_TYPE = re.compile(r"u?int\d+|(large_)?string")
+_SAMPLED_BLOCKS, _BLOCK_BYTES = 64, 4096
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are meant, by name; None: those that are called so, or the only one that can be."""
+
+    image: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
 class EncodedImages:
     """The encoded images of one split. Nothing is read before it is asked for."""
 
-    table: "Dataset"
-    """One column, `image`, of {"bytes", "path"}."""
+    table: "Dataset | np.ndarray"
+    """One column, `image`; of a folder the paths, as the system's bytes."""
     rows: np.ndarray
     """int64: the rows of `table` that belong to the split."""
+    taken_from: str
+    """Where the images of the split come from, in words."""
+    left_out: tuple[str, ...] = ()
+    """What of the source is in no split, and why, in words."""
     files: tuple[str, ...] = ()
     """What the rows came from, in order; empty for a folder, where each row is a file of its own."""
     first_rows: tuple[int, ...] = ()
@@ -77,15 +85,17 @@ class EncodedImages:
         return str if "string" in self.labels.features["label"].dtype else int
 
     def read(self, indices: Sequence[int]) -> list[EncodedImage]:
-        rows = self.rows[np.asarray(indices)]
-        cells = self.table[rows.tolist()]["image"]
-        return [self._encoded(int(row), cell or {}) for row, cell in zip(rows, cells, strict=True)]
+        rows = self.rows[np.asarray(indices, dtype=np.int64)].tolist()
+        if isinstance(self.table, np.ndarray):
+            return [EncodedImage(path, path) for path in self._paths(rows)]
+        cells = self.table[rows]["image"]
+        return [self._encoded(row, cell) for row, cell in zip(rows, cells, strict=True)]
 
     def origins(self, indices: Sequence[int]) -> list[Origin]:
         rows = self.rows[np.asarray(indices, dtype=np.int64)].tolist()
         if not rows:
             return []
-        ids = self._row_ids(rows) if self.files else self._file_ids(rows)
+        ids = self._ids(rows)
         labels = [None] * len(rows) if self.labels is None else self.labels[rows]["label"]
         return [Origin(image, label) for image, label in zip(ids, labels, strict=True)]
 
@@ -95,7 +105,7 @@ class EncodedImages:
         if self.files:
             files = [f"{Path(file).name}:{_num_bytes(file)}" for file in self.files]
             return [f"{files[file]}:{place}" for file, place in map(self._place, self.rows.tolist())]
-        paths = [cell["path"] for cell in self.table[self.rows.tolist()]["image"]]
+        paths = self._paths(self.rows.tolist())
         return [f"{os.path.basename(path)}:{_num_bytes(path)}" for path in paths]
 
     def split(self, split: Split, source: str) -> "EncodedImages":
@@ -104,7 +114,7 @@ class EncodedImages:
         Raises:
             DataError: If there are none for it.
         """
-        ids = self._row_ids(self.rows.tolist()) if self.files else self._file_ids(self.rows.tolist())
+        ids = self._ids(self.rows.tolist())
         shares = np.array([_hash_share(each) for each in ids])
         is_test = (shares < _TEST_SHARE) | (shares == min(shares, default=0))
         rows = self.rows[is_test if split == "test" else ~is_test]
@@ -112,21 +122,23 @@ class EncodedImages:
             raise DataError(
                 f"data must hold images for both splits; got {len(ids)} in {source}, none for {split}; add some"
             )
-        return replace(self, rows=rows)
+        share = "one in ten" if split == "test" else "nine in ten"
+        return replace(self, rows=rows, taken_from=f"{self.taken_from}, {share} by a hash of its id")
 
-    def _encoded(self, row: int, cell: dict) -> EncodedImage:
-        content = cell.get("bytes") or cell.get("path") or b""
-        if not self.files:
-            return EncodedImage(str(content), content)
+    def _encoded(self, row: int, cell: object) -> EncodedImage:
         file, place = self._place(row)
-        return EncodedImage(f"row {place} of {self.files[file]}", content)
+        name = f"row {place} of {self.files[file]}"
+        return EncodedImage(name, as_encoded(cell, name))
 
-    def _row_ids(self, rows: list[int]) -> list[str]:
-        return [f"{self.id_prefixes[file]}{place}" for file, place in map(self._place, rows)]
+    def _ids(self, rows: list[int]) -> list[str]:
+        if self.files:
+            return [f"{self.id_prefixes[file]}{place}" for file, place in map(self._place, rows)]
+        relative = (Path(os.path.relpath(path, self.root)).as_posix() for path in self._paths(rows))
+        return [path.encode(errors="backslashreplace").decode() for path in relative]  # as any file of codes can hold
 
-    def _file_ids(self, rows: list[int]) -> list[str]:
-        paths = (cell["path"] for cell in self.table[rows]["image"])
-        return [Path(os.path.relpath(path, self.root)).as_posix() for path in paths]
+    def _paths(self, rows: list[int]) -> list[str]:
+        assert isinstance(self.table, np.ndarray)
+        return [os.fsdecode(path) for path in self.table[rows].tolist()]
 
     def _place(self, row: int) -> tuple[int, int]:
         """The number of the file that a row of `table` came from, and the row's in that file."""
@@ -147,151 +159,119 @@ def _num_bytes(path: str) -> int:
         return 0
 
 
-def find_images(source: str, split: Split) -> EncodedImages:
+def find_images(source: str, split: Split, columns: Columns = Columns()) -> EncodedImages:
     """The images of a split of `source`, or all.
 
     Args:
         source: A folder of images (searched recursively), a parquet file, a folder of parquet files, or the
             name of a hub data set.
         split: "train", "test" or "all"; see the module's text.
+        columns: Which columns of a table hold images and labels.
 
     Raises:
-        DataError: If `source` does not exist or holds no images, a parquet file is cut off, or there is no
-            column of images.
+        DataError: If `source` does not exist or holds no images, a parquet file is cut off, there is no column of
+            images, or names leave open which are meant.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _from_folder(path, split)
+        return _from_folder(path, split, columns)
     if path.is_file():
-        return _from_parquet([[path]], split, whole=split == "all")
+        return _from_parquet([[path]], split, split == "all", columns, str(path))
     if _looks_like_a_path(source):
         raise DataError(f"data source must exist; got {source}, which does not; check the path")
-    return _from_hub(source, split)
+    return _from_hub(source, split, columns)
 
 
 def count_encoded_images(source: str) -> int:
     """How many images `source` holds in all; raises DataError as `find_images`."""
     path = Path(source).expanduser()
     if path.is_dir():
-        images, parquets = _list_images(path)
-        return len(images) or sum(_num_parquet_rows(path / file) for file in parquets)
+        listing = list_folder(path)
+        return len(listing.files) if listing.are_images else sum(_num_parquet_rows(path / f) for f in listing.files)
     if path.is_file():
         return _num_parquet_rows(path)
     return sum(map(len, _load_hub(source).values()))
 
 
 def _looks_like_a_path(source: str) -> bool:
-    return source.startswith(("/", ".", "~")) or source.count("/") > 1 or source.endswith((".parquet", "/"))
-
-
-def _from_folder(root: Path, split: Split) -> EncodedImages:
-    images, parquets = _list_images(root)
-    if images:
-        return _from_image_files(root, images, split)
-    if split == "all":
-        names = sorted({_split_of_parquet(file) or "" for file in parquets})
-        groups = [[file for file in parquets if (_split_of_parquet(file) or "") == name] for name in names]
-        whole = True
-    else:
-        files, whole = _choose_split(_group(parquets, _split_of_parquet), split, str(root))
-        groups = [files]
-    return _from_parquet([[root / file for file in files] for files in groups], split, whole, root)
-
-
-def _list_images(root: Path) -> tuple[list[str], list[str]]:
-    """Paths of image files or of parquet files below `root`, relative to it and sorted: one list is empty."""
-    files = _list_files(root)
-    images = [file for file in files if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES]
-    parquets = [file for file in files if file.lower().endswith(".parquet")]
-    if images and parquets:
-        raise DataError(
-            f"a data folder must hold images or parquet files, not both; got {images[0]} and {parquets[0]} "
-            f"in {root}; give the subfolder or the file that is meant"
-        )
-    if images or parquets:
-        return images, parquets
-    found = "nothing" if not files else f"{len(files)} other files, such as {files[0]}"
-    raise DataError(
-        f"a data folder must hold images or parquet files; got {found} in {root}; check the path "
-        f"(image files end in {' '.join(IMAGE_SUFFIXES)})"
+    """Names on the hub are NAME or OWNER/NAME."""
+    return (
+        source.startswith(("/", ".", "~"))
+        or source.count("/") > 1
+        or source.endswith((".parquet", "/"))
+        or "\\" in source
+        or Path(source.split("/")[0]).is_dir()
     )
 
 
-def _list_files(root: Path) -> list[str]:
-    """Paths of all files below `root`, relative to it and sorted; hidden ones are left out."""
-    files = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        prefix = "" if folder == str(root) else os.path.relpath(folder, root) + os.sep
-        files += [prefix + name for name in names if not name.startswith(".")]
-    return sorted(files)
+def _from_folder(root: Path, split: Split, columns: Columns) -> EncodedImages:
+    listing = list_folder(root)
+    files, whole, taken_from = listing.choose(split)
+    left_out = tuple(listing.left_out(split))
+    if listing.are_images:
+        if columns != Columns():
+            raise DataError(
+                f"image_column and label_column must be left out for image files; got {root}, a folder of them"
+            )
+        paths = np.array([os.fsencode(root / file) for file in files])
+        found = EncodedImages(paths, np.arange(len(paths)), taken_from, left_out, root=str(root))
+        return found if whole else found.split(split, str(root))
+    groups = [[root / file for file in files]]
+    if split == "all":
+        roles = {file: role for role, of_role in listing.splits.items() for file in of_role}
+        order = ["", *listing.splits]
+        groups = [[root / file for file in files if roles.get(file, "") == role] for role in order]
+    return _from_parquet(list(filter(None, groups)), split, whole, columns, taken_from, left_out, root)
 
 
-def _from_image_files(root: Path, images: list[str], split: Split) -> EncodedImages:
-    with explain_missing():
-        import datasets
-
-    files, whole = images, True
-    if split != "all":
-        files, whole = _choose_split(_group(images, _split_of_image), split, str(root))
-    paths = [os.path.join(root, file) for file in files]
-    table = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image(decode=False))
-    found = EncodedImages(table, np.arange(len(table)), root=str(root))
-    return found if whole else found.split(split, str(root))
-
-
-def _split_of_image(file: str) -> str | None:
-    top, separator, _ = file.partition(os.sep)
-    return top.lower() if separator and top.lower() in ("train", *_HELD_OUT) else None
-
-
-def _split_of_parquet(file: str) -> str | None:
-    matches = (_SPLIT_PREFIX.match(part.lower()) for part in file.split(os.sep))
-    return next((match[1] for match in matches if match), None)
-
-
-def _group(files: list[str], split_of: Callable[[str], str | None]) -> dict[str, list[str]]:
-    """The files of each split; files of no split are left out where there is any, else they are all one."""
-    groups: dict[str, list[str]] = {}
-    for file in files:
-        name = split_of(file)
-        if name is not None:
-            groups.setdefault(name, []).append(file)
-    return groups or {"all": files}
-
-
-def _choose_split(groups: dict[str, T], split: Split, source: str) -> tuple[T, bool]:
-    """The group that holds `split`, and whether all of it is that split."""
-    held_out = next((name for name in _HELD_OUT if name in groups), None)
-    if "train" in groups and held_out:
-        return groups["train" if split == "train" else held_out], True
-    if "train" in groups:
-        return groups["train"], False
-    if len(groups) == 1:
-        return next(iter(groups.values())), False
+def _choose_table(splits: "dict[str, Dataset]", split: Split, source: str) -> "tuple[Dataset, bool]":
+    """The table that holds `split`, and whether all of it is that split."""
+    roles = {role: name for name in reversed(splits) if (role := role_of_split(name))}
+    test = next((role for role in ("test", "validation") if role in roles), None)
+    if "train" in roles and test:
+        return splits[roles["train" if split == "train" else test]], True
+    if "train" in roles:
+        return splits[roles["train"]], False
+    if len(splits) == 1:
+        return next(iter(splits.values())), False
     raise DataError(
-        f"data with several splits must have one called train; got {', '.join(groups)} in {source}; "
+        f"data with several splits must have one called train; got {', '.join(splits)} in {source}; "
         "rename one, or give a single one as the source"
     )
 
 
-def _from_parquet(groups: list[list[Path]], split: Split, whole: bool, root: Path | None = None) -> EncodedImages:
+def _from_parquet(
+    groups: list[list[Path]],
+    split: Split,
+    whole: bool,
+    columns: Columns,
+    taken_from: str,
+    left_out: tuple[str, ...] = (),
+    root: Path | None = None,
+) -> EncodedImages:
     """Images of parquet files, those of one group with the same columns.
 
     Args:
         groups: The files.
         split: Which of the rows to take, where they are not `whole`.
         whole: Whether all rows are of the split.
+        columns: Which columns are meant.
+        taken_from: The files, in words.
+        left_out: What else there is, in words.
         root: The folder that is the source; None: the one file is.
     """
     files = [file for group in groups for file in group]
     counts = [_num_parquet_rows(file) for file in files]
+    source = str(root or files[0])
     if not sum(counts):
-        raise DataError(f"data must hold images; got 0 in {root or files[0]}; add some")
+        raise DataError(f"data must hold images; got 0 in {source}; add some")
     prefixes = ("",) if root is None else tuple(f"{file.relative_to(root).as_posix()}:" for file in files)
-    table, labels = _joined([_load_parquet(group) for group in groups], [str(group[0]) for group in groups])
-    found = EncodedImages(table, np.arange(sum(counts)), tuple(map(str, files)), _starts(counts), prefixes, labels)
-    return found if whole else found.split(split, str(root or files[0]))
+    tables = [_load_parquet(group) for group in groups]
+    table = _images(tables, [str(group[0]) for group in groups], columns)
+    labels = label_table(tables, columns.label, source)
+    rows = np.arange(sum(counts))
+    found = EncodedImages(table, rows, taken_from, left_out, tuple(map(str, files)), _starts(counts), prefixes, labels)
+    return found if whole else found.split(split, source)
 
 
 def _starts(counts: Sequence[int]) -> tuple[int, ...]:
@@ -301,17 +281,35 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
 def _load_parquet(files: list[Path]) -> "Dataset":
     with explain_missing():
         import datasets
+        from datasets.config import HF_DATASETS_CACHE
         from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()  # of its own copy of the table, which would stand between results
     patterns = [glob.escape(str(file.absolute())) for file in files]  # [ and * in a path are meant literally
+    # Its key is a file's path and time of change, which archives and images of containers set as they like.
+    cache = Path(HF_DATASETS_CACHE) / f"depthq-{_content_key(files)}"
     try:
-        return datasets.load_dataset("parquet", data_files=patterns, split="train")
+        return datasets.load_dataset("parquet", data_files=patterns, split="train", cache_dir=str(cache))
     except (DatasetsError, OSError, ValueError) as error:
         raise DataError(
             f"parquet files must be readable and have the same columns; got {error.__cause__ or error} in "
             f"{files[0]}{' or one beside it' if len(files) > 1 else ''}; write them anew"
         ) from error
+
+
+def _content_key(files: list[Path]) -> str:
+    """Of the size, the end (a parquet file's footer is there) and blocks spread over each file."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        size = path.stat().st_size
+        digest.update(size.to_bytes(8, "big"))
+        with path.open("rb") as file:
+            for start in np.linspace(0, max(size - _BLOCK_BYTES, 0), _SAMPLED_BLOCKS).astype(int).tolist():
+                file.seek(start)
+                digest.update(file.read(_BLOCK_BYTES))
+            file.seek(max(size - 16 * _BLOCK_BYTES, 0))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def _num_parquet_rows(file: Path) -> int:
@@ -328,19 +326,24 @@ def _num_parquet_rows(file: Path) -> int:
         ) from error
 
 
-def _from_hub(name: str, split: Split) -> EncodedImages:
+def _from_hub(name: str, split: Split, columns: Columns) -> EncodedImages:
     splits = _load_hub(name)
     tables, whole = list(splits.values()), True
     if split != "all":
-        table, whole = _choose_split(splits, split, name)
+        table, whole = _choose_table(splits, split, name)
         tables = [table]
     counts = [len(table) for table in tables]
     if not sum(counts):
         raise DataError(f"data must hold images; got 0 in {name}; add some")
     files = tuple(f"hub data set {name}, split {table.split}" for table in tables)
     prefixes = tuple(f"{table.split}:" for table in tables)
-    table, labels = _joined(tables, [name] * len(tables))
-    found = EncodedImages(table, np.arange(sum(counts)), files, _starts(counts), prefixes, labels)
+    table = _images(tables, [name] * len(tables), columns)
+    labels = label_table(tables, columns.label, name)
+    unused = [str(other) for other in splits if split != "all" and role_of_split(str(other)) is None]
+    left_out = (f"split {', '.join(unused)}",) if unused and len(splits) > 1 else ()
+    taken_from = ", ".join(f"split {table.split}" for table in tables) + f" of {name}"
+    rows = np.arange(sum(counts))
+    found = EncodedImages(table, rows, taken_from, left_out, files, _starts(counts), prefixes, labels)
     return found if whole else found.split(split, name)
 
 
@@ -359,30 +362,10 @@ def _load_hub(name: str) -> dict[str, "Dataset"]:
     return {str(key): table for key, table in splits.items()}
 
 
-def _joined(tables: list["Dataset"], sources: list[str]) -> tuple["Dataset", "Dataset | None"]:
-    """The images of tables one after the other; and their labels, if all tables have some of one type."""
+def _images(tables: list["Dataset"], sources: list[str], columns: Columns) -> "Dataset":
+    """The images of tables one after the other."""
     with explain_missing():
         import datasets
 
-    images = datasets.concatenate_datasets([_image_column(*each) for each in zip(tables, sources, strict=True)])
-    kinds = [table.features.get("label") for table in tables]
-    if not _LABEL_TYPE.fullmatch(getattr(kinds[0], "dtype", "")) or any(kind != kinds[0] for kind in kinds):
-        return images, None
-    return images, datasets.concatenate_datasets([table.select_columns(["label"]) for table in tables])
-
-
-def _image_column(table: "Dataset", source: str) -> "Dataset":
-    """`table` with its first image column alone, called `image`, and still encoded."""
-    with explain_missing():
-        import datasets
-
-    columns = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-    if not columns:
-        raise DataError(
-            f"data must have a column of images; got the columns {', '.join(table.column_names)} in "
-            f"{source}; cast one to datasets.Image() and save it again"
-        )
-    table = table.select_columns(columns[:1])
-    if columns[0] != "image":
-        table = table.rename_column(columns[0], "image")
-    return table.cast_column("image", datasets.Image(decode=False))
+    found = [image_table(table, columns.image, source) for table, source in zip(tables, sources, strict=True)]
+    return datasets.concatenate_datasets(found)

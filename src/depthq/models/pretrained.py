@@ -2,18 +2,17 @@
 
 import json
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import nn
 
-from depthq.files import readable
 from depthq.models.card import model_card
 from depthq.models.config import DQAEConfig
+from depthq.saved import load_module, save_module
 from depthq.weights import SHIPPED, shipped_folder
 
 # The hub's own machinery takes half a second to import: it loads where the network is used.
@@ -36,10 +35,7 @@ class Pretrained(nn.Module):
             notes: Markdown that the README.md goes on with: data, recipe, figures, limits, licence.
         """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
-        readable(folder / SAFETENSORS_SINGLE_FILE)
-        (folder / CONFIG_NAME).write_text(json.dumps(asdict(self.config), sort_keys=True, indent=2))
+        save_module(self, json.loads(json.dumps(asdict(self.config))), folder)
         if not (folder / "README.md").exists():
             num_parameters = sum(weight.numel() for weight in self.parameters())
             (folder / "README.md").write_text(model_card(self.config, num_parameters, notes))
@@ -89,17 +85,16 @@ class Pretrained(nn.Module):
 
         Raises:
             ValueError: If the folder holds no model, or its config or weights are damaged or do not fit together.
+            TypeError: If there are options that nothing takes.
         """
-        folder = _local_folder(name) or _from_hub(str(name), hub_options)
-        model = cls(_read_config(folder / CONFIG_NAME))
-        weights = folder / SAFETENSORS_SINGLE_FILE
-        try:
-            load_model(model, weights)
-        except FileNotFoundError:
-            raise ValueError(f"{folder} must hold {weights.name}; got none; is it a save_pretrained folder?") from None
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
-        return model.eval()
+        folder = _local_folder(name)
+        if folder is None:
+            folder = _from_hub(str(name), hub_options)
+        elif hub_options:
+            raise TypeError(
+                f"hub_options must be left out for a folder; got {', '.join(hub_options)}; they are for the hub"
+            )
+        return load_module(folder, lambda config: cls(DQAEConfig.from_dict(config)))
 
 
 def _local_folder(name: str | Path) -> Path | None:
@@ -113,6 +108,9 @@ def _local_folder(name: str | Path) -> Path | None:
 def _from_hub(name: str, options: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
+    unknown = sorted(set(options) - set(signature(snapshot_download).parameters))
+    if unknown:
+        raise TypeError(f"hub_options must be those of huggingface_hub.snapshot_download; got {', '.join(unknown)}")
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG_NAME, SAFETENSORS_SINGLE_FILE], **options))
     except (OSError, ValueError) as error:  # not there, not reachable, or no such name
@@ -121,12 +119,3 @@ def _from_hub(name: str, options: dict[str, Any]) -> Path:
             f"{name} must be a shipped model ({', '.join(SHIPPED)}), a save_pretrained folder or a repository on the "
             f"hub; got none of them: {reason}"
         ) from error
-
-
-def _read_config(path: Path) -> DQAEConfig:
-    try:
-        return DQAEConfig.from_dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent} must hold {path.name}; got none; is it a save_pretrained folder?") from None
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a JSON object of config fields; got: {error}") from error

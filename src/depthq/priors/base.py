@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from huggingface_hub.constants import CONFIG_NAME
 from torch import Tensor, nn
 
 from depthq.codes import Codes
-from depthq.files import readable
+from depthq.saved import is_saved, load_module, save_module
 from depthq.weights import shipped_folder
 
 Grid = tuple[int, int]
@@ -129,12 +127,8 @@ class CodePrior(nn.Module, ABC):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the prior into a folder, made if need be: config.json and model.safetensors."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
-        readable(folder / SAFETENSORS_SINGLE_FILE)
         made_of = {"kind": self.kind, "codebook_sizes": self.codebook_sizes, "grids": self.grids, **self.options}
-        (folder / CONFIG_NAME).write_text(json.dumps(made_of, indent=2))
+        save_module(self, json.loads(json.dumps(made_of)), Path(folder))
 
     @staticmethod
     def from_pretrained(folder: str | Path) -> "CodePrior":
@@ -150,18 +144,14 @@ class CodePrior(nn.Module, ABC):
         folder = Path(folder) if Path(folder).is_dir() else shipped_folder(str(folder)) or Path(folder)
         if (folder / "prior" / CONFIG_NAME).is_file():
             folder = folder / "prior"
-        config, weights = folder / CONFIG_NAME, folder / SAFETENSORS_SINGLE_FILE
-        if not config.is_file() or not weights.is_file():
-            raise ValueError(f"{folder} must hold {CONFIG_NAME} and {weights.name} of a prior; make one: depthq prior")
-        try:
-            made_of = json.loads(config.read_text())
-            prior = CodePrior._kinds[made_of.pop("kind")](**made_of)
-            load_model(prior, weights)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise ValueError(
-                f"{folder} must hold a whole prior; got: {error!r}; train it anew: depthq prior"
-            ) from error
-        return prior.eval()
+        if not is_saved(folder):
+            raise ValueError(f"{folder} must hold config.json and model.safetensors of a prior; make one: depthq prior")
+
+        def make(made_of: dict[str, Any]) -> CodePrior:
+            options = {name: value for name, value in made_of.items() if name != "kind"}
+            return CodePrior._kinds[made_of["kind"]](**options)
+
+        return load_module(folder, make)
 
     def fingerprint(self) -> str:
         """SHA-256 of what it is made of and of all weights: tells whether a file was made with this very prior."""

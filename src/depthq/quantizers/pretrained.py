@@ -6,12 +6,9 @@ import operator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import nn
 
-from depthq.files import readable
+from depthq.saved import is_saved, load_module, save_module
 
 
 class PretrainedQuantizer(nn.Module):
@@ -51,11 +48,7 @@ class PretrainedQuantizer(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the quantizer into a folder, made if need be."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(self, str(folder / SAFETENSORS_SINGLE_FILE))
-        readable(folder / SAFETENSORS_SINGLE_FILE)
-        (folder / CONFIG_NAME).write_text(json.dumps(self.to_config(), sort_keys=True, indent=2))
+        save_module(self, self.to_config(), Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -67,17 +60,12 @@ class PretrainedQuantizer(nn.Module):
         Raises:
             ValueError: If the folder holds none, one of another class, or it is damaged.
         """
-        config, weights = Path(folder) / CONFIG_NAME, Path(folder) / SAFETENSORS_SINGLE_FILE
-        if not config.is_file() or not weights.is_file():
+        if not is_saved(Path(folder)):
             raise ValueError(
-                f"{folder} must hold {CONFIG_NAME} and {weights.name} of a quantizer; save one there first"
+                f"{folder} must hold config.json and model.safetensors of a quantizer; save one there first"
             )
-        try:
-            quantizer = cls.from_config(json.loads(config.read_text()))
-            load_model(quantizer, weights)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{folder} must hold a whole quantizer; got: {error!r}; save it again") from error
+        quantizer = load_module(Path(folder), cls.from_config)
         if not isinstance(quantizer, cls):
             name = type(quantizer).__name__
             raise ValueError(f"{folder} must hold a {cls.__name__}; got a {name}; load it with {name}.from_pretrained")
-        return quantizer.eval()
+        return quantizer

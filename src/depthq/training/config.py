@@ -134,6 +134,10 @@ class DataConfig:
     """Refuse images that have not so many channels; by default the model takes what the images have."""
     on_bad_image: Literal["raise", "skip"] = "raise"
     """What to do with a file that is no readable image: stop, or leave it out and count it."""
+    background: str | None = None
+    """The colour that transparent images are laid on, such as white; by default they are no readable images."""
+    image_column: str | None = None
+    """The column of images of a parquet file or hub data set, where several could be meant."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 
-from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader
+from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader, what_was_taken
 from depthq.measure import Measurement
 from depthq.models import DQAE, DQAEConfig
+from depthq.progress import note
 from depthq.runs import RunFolder
 from depthq.training.callbacks import GRID_IMAGES, Grids, ModelFolder, TrainingImages
 from depthq.training.config import DataConfig, Hardware, RunConfig, TrainingConfig
@@ -52,6 +54,9 @@ def train(
         ValueError: If there is nothing left to train, or `start_from` is of another configuration.
     """
     data = ImageBatches(config.data, config.training)  # opened first: a wrong source leaves no folder behind
+    if progress and rank_zero_only.rank == 0:
+        note(what_was_taken("train", data.train_images))
+        note(what_was_taken("test", data.test_images))
     config = _fitted_to(config, data.train_images)
     check_has_steps_left(run, config.training)
     seed_everything(config.training.seed, verbose=False)
@@ -140,4 +145,11 @@ class ImageBatches(LightningDataModule):
 
 
 def _open(data: DataConfig, split: Literal["train", "test"]) -> ImageDataset:
-    return open_images(data.data, split, image_size=data.image_size, on_bad_image=data.on_bad_image)
+    return open_images(
+        data.data,
+        split,
+        image_size=data.image_size,
+        on_bad_image=data.on_bad_image,
+        background=data.background,
+        image_column=data.image_column,
+    )

@@ -1,0 +1,135 @@
+"""A module in a folder: config.json, what it was made of, and model.safetensors with a checksum of both. No pickle.
+
+What is read is checked before it is trusted: the checksum tells damage, and a config cannot make us build more than the
+weights in the file hold.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from depthq.files import readable, replacing
+
+Module = TypeVar("Module", bound=nn.Module)
+
+CHECKSUM = "depthq_sha256"
+"""The key in the weights' metadata; files without it come from before there was one, and are taken as they are."""
+_DEPTHS = ("num_residual_blocks", "num_layers")
+"""Config keys that say how many parts there are: no more than tensors."""
+
+
+def save_module(module: nn.Module, config: dict[str, Any], folder: Path) -> None:
+    """Write both files into a folder, made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    weights = folder / SAFETENSORS_SINGLE_FILE
+    save_file(tensors, weights, metadata={"format": "pt", CHECKSUM: _checksum(config, tensors)})
+    readable(weights)
+    with replacing(folder / CONFIG_NAME) as file:
+        file.write(json.dumps(config, sort_keys=True, indent=2).encode())
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder has both files."""
+    return (folder / CONFIG_NAME).is_file() and (folder / SAFETENSORS_SINGLE_FILE).is_file()
+
+
+def load_module(folder: Path, make: Callable[[dict[str, Any]], Module]) -> Module:
+    """The module, in eval mode, that `save_module` wrote.
+
+    Args:
+        folder: Where it was written to.
+        make: Makes it, untrained, of its config; raises ValueError, TypeError or KeyError if it is none.
+
+    Raises:
+        ValueError: If a file is missing or damaged, or they do not fit together.
+    """
+    config_file, weights = folder / CONFIG_NAME, folder / SAFETENSORS_SINGLE_FILE
+    for file in (config_file, weights):
+        if not file.is_file():
+            raise ValueError(f"{folder} must hold {file.name}; got none; is it a save_pretrained folder?")
+    config = _read_config(config_file)
+    try:
+        with safe_open(weights, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            checksum = (file.metadata() or {}).get(CHECKSUM)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
+    try:
+        _check_size(config, shapes)
+        with torch.device("meta"):
+            skeleton = make(config)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
+        raise ValueError(
+            f"{config_file} must be a JSON object of config fields; got: {error!r}; copy it again"
+        ) from error
+    for name, tensor in _tensors_of(skeleton):
+        if shapes.get(name) != tuple(tensor.shape):
+            raise ValueError(
+                f"{weights} must be whole and fit {CONFIG_NAME}; got {name} of shape {shapes.get(name)} for "
+                f"{tuple(tensor.shape)}; copy both again"
+            )
+    try:
+        tensors = load_file(weights)
+        if checksum not in (None, _checksum(config, tensors)):
+            raise ValueError(f"the checksum differs: it or {CONFIG_NAME} is not as it was written")
+        module = make(config)
+        module.load_state_dict(tensors)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy both again") from error
+    return module.eval()
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:  # of JSON, or of text
+        raise ValueError(f"{file} must be a JSON object of config fields; got: {error}; copy it again") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} must be a JSON object of config fields; got {type(config).__name__}; copy it again")
+    return config
+
+
+def _check_size(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError if a number of the config says that there is more than the file holds."""
+    numel = sum(torch.Size(shape).numel() for shape in shapes.values())
+    for key, number in _numbers(config):
+        most = len(shapes) if key in _DEPTHS else numel
+        if abs(number) > most and (shapes or key in _DEPTHS):
+            raise ValueError(f"{key} must fit the weights, {len(shapes)} tensors of {numel} numbers; got {number}")
+
+
+def _numbers(value: Any, key: str = "config") -> Iterator[tuple[str, float]]:
+    """Every number in it, and the key that it stands under."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, name)
+    elif isinstance(value, list):
+        yield key, len(value)
+        for inner in value:
+            yield from _numbers(inner, key)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value
+
+
+def _tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    persistent = module.state_dict().keys()
+    yield from ((name, buffer) for name, buffer in module.named_buffers() if name in persistent)
+
+
+def _checksum(config: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
