@@ -25,6 +25,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file by itself
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,14 +37,33 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes `path` only when the block ends well.
 
+    If `path` is an empty folder, be it the root of a file system or behind a link, what was filled is moved into it one
+    by one. What is written is not deleted where that fails: the error says where it is.
+
     Raises:
         ValueError: If `path` is there already and is not an empty folder.
     """
-    if not (path.is_dir() and not any(path.iterdir())):
+    is_there = path.is_dir() and all(map(is_leftover, path.iterdir()))
+    if not is_there:
         check_is_new(path)
-    with folder_beside(path) as partial:
+    partial = _place_beside(path.resolve() / path.name if is_there else path)
+    partial.mkdir(parents=True)
+    try:
         yield partial
-        partial.replace(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    try:
+        if not is_there:
+            partial.replace(path)
+            return
+        for entry in sorted(partial.iterdir()):
+            entry.replace(path / entry.name)
+        partial.rmdir()
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be filled ({error}); what was written is whole in {partial}; move it"
+        ) from error
 
 
 @contextmanager
@@ -63,7 +86,7 @@ def readable(path: Path) -> None:
 
 def check_is_new(path: Path) -> None:
     """Raise ValueError if there is anything at `path`: what a command is told to write never replaces a user's file."""
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise ValueError(f"{path} must not exist yet; it does, and is not overwritten; choose another --out")
 
 

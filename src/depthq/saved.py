@@ -31,7 +31,8 @@ def save_module(module: nn.Module, config: dict[str, Any], folder: Path) -> None
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
     weights = folder / SAFETENSORS_SINGLE_FILE
-    save_file(tensors, weights, metadata={"format": "pt", CHECKSUM: _checksum(config, tensors)})
+    # One entry of metadata alone: several would be written in any order, and the same weights give other bytes.
+    save_file(tensors, weights, metadata={CHECKSUM: _checksum(config, tensors)})
     readable(weights)
     with replacing(folder / CONFIG_NAME) as file:
         file.write(json.dumps(config, sort_keys=True, indent=2).encode())

@@ -4,9 +4,10 @@ Columns, in this order: `id` (string), `label` (int64 or string), `height` and `
 in pixels), each where the source of the images has it; then `level_0`, `level_1`, ..., lists that hold (M, *positions)
 of a level in row-major order, and `shape_0`, `shape_1`, ..., that shape, which may differ from image to image. What
 turns them back into `Codes` is a JSON object under the key `depthq` of the file's metadata: `format_version`,
-`model_fingerprint`, and per level `codebook_sizes`.
+`model_fingerprint`, and per level `codebook_sizes`. Under `depthq_sha256` stands a checksum of header and rows.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,8 @@ FORMAT_VERSION = 3
 READABLE_VERSIONS = (1, 2, 3)
 """Version 1 knew nothing of the images but their codes; until version 2 all had one shape, which the header told."""
 METADATA_KEY = b"depthq"
+CHECKSUM_KEY = b"depthq_sha256"
+"""Files without it come from before there was one."""
 
 Label = int | str | None
 
@@ -113,13 +116,15 @@ def write_codes(
         raise ValueError("batches must hold at least one image; got none")
     label_type = label_type or _label_type(first) or int
     schema = _schema(first, model_fingerprint, label_type)
-    images = 0
+    images, checksum = 0, _Checksum(schema.metadata[METADATA_KEY])
     with replacing(path) as file, _writer(file, schema) as writer:
         for batch in _chain(first, whole):
             _check_alike(batch, first)
             _check_labels(batch, label_type, path)
             writer.write_table(_table(batch, schema))
+            checksum.update(batch)
             images += len(batch.codes)
+        writer.add_key_value_metadata({CHECKSUM_KEY.decode(): checksum.hexdigest()})
     return images
 
 
@@ -159,10 +164,34 @@ def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[
 
 def _batches(path: Path, header: CodesHeader) -> Iterator[CodesBatch]:
     with _opened(path) as file:
+        metadata = file.metadata.metadata or {}
+        checksum, written = _Checksum(file.schema_arrow.metadata[METADATA_KEY]), metadata.get(CHECKSUM_KEY)
         for group in range(file.num_row_groups):
             with _explained(path):
                 batch = _batch(file.read_row_group(group), header)
+                checksum.update(batch)
             yield batch
+        with _explained(path):
+            if written is not None and written.decode() != checksum.hexdigest():
+                raise ValueError("the checksum differs: its rows are not as they were written")
+
+
+class _Checksum:
+    """SHA-256 of the header and of all batches, in the order in which they were written."""
+
+    def __init__(self, header: bytes):
+        self._digest = hashlib.sha256(header)
+
+    def update(self, batch: CodesBatch) -> None:
+        known = [list(values) if values is not None else None for values in (batch.ids, batch.labels)]
+        sizes = None if batch.sizes is None else [list(size) for size in batch.sizes]
+        self._digest.update(json.dumps([*known, sizes, batch.codes.shapes]).encode(errors="backslashreplace"))
+        for level, codebook_sizes in zip(batch.codes.levels, batch.codes.codebook_sizes, strict=True):
+            kind = _smallest_type(max(codebook_sizes)).to_pandas_dtype()
+            self._digest.update(level.cpu().contiguous().numpy().astype(kind).data)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _batch(table: pa.Table, header: CodesHeader) -> CodesBatch:
