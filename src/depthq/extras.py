@@ -8,6 +8,7 @@ PACKAGES = {
     "coding": ("constriction",),
     "train": (
         "datasets",
+        "filelock",
         "jsonargparse",
         "lightning",
         "PIL",

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _PREFIX, _SUFFIX = ".depthq-", ".partial"
+LOCK_NAME = ".depthq-lock"
+"""Of the file by which the writer of a folder holds it; it may stay there, and means nothing then."""
 
 
 @contextmanager
@@ -91,8 +93,8 @@ def check_is_new(path: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether `path` is what a killed process left of a file or folder that it was about to write."""
-    return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)
+    """Whether `path` is what a killed process left of a file or folder that it was about to write, or of its lock."""
+    return path.name == LOCK_NAME or (path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX))
 
 
 def remove_leftovers(folder: Path) -> None:

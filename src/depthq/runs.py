@@ -18,6 +18,10 @@ with explain_missing():
     import yaml
 
 
+LATER_SETTINGS = {"background", "distance", "image_column", "rotation_trick"}
+"""What the config.yaml of a run of an earlier version does not name, and had at its default."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where everything lies in the folder of a run of `depthq train`, whether it is there yet or not."""

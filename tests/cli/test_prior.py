@@ -147,7 +147,7 @@ def test_damaged_prior_is_refused(run, bare, tmp_path, capsys):
     shutil.copytree(run / "prior", bare / "prior")
     (bare / "prior" / "model.safetensors").write_bytes(b"half")
     assert main(["sample", str(bare), "--out", str(tmp_path / "out.png")]) == 1
-    assert "must hold a whole prior" in capsys.readouterr().err
+    assert "must be whole and fit config.json" in capsys.readouterr().err
 
 
 def test_model_without_codes_has_no_prior(tmp_path, photos, capsys):

@@ -309,9 +309,10 @@ def test_interrupted_run_says_how_to_go_on_and_does(train, tmp_path, capsys, mon
     with monkeypatch.context() as patched:
         patched.setattr(DQAETraining, "training_step", interrupted_at_step_7)
         assert train(*options) == 130
-    signal.signal(signal.SIGINT, before)  # the trainer leaves it ignored
+    assert signal.getsignal(signal.SIGINT) is before
     err = capsys.readouterr().err
-    assert f"interrupted; go on with: depthq train --out {tmp_path / 'run'} --resume" in err
+    run = tmp_path / "run"
+    assert f"interrupted; 7 of 10 steps are saved in {run}; go on with: depthq train --out {run} --resume" in err
     assert "Traceback" not in err
     assert train(*options, out="whole") == 0
     assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == 0

@@ -75,11 +75,35 @@ def test_resumed_run_goes_on_from_its_checkpoint_not_from_the_model(
     assert load_model(tmp_path / "run").fingerprint() == load_model(tmp_path / "whole").fingerprint()
 
 
-def test_model_of_another_configuration_is_refused(tmp_path, photos):
+def test_what_has_another_shape_is_drawn_anew_and_told(tmp_path, photos, capsys):
+    """Another number of codebooks: the convolutions before and behind them are the model's."""
     model = DQAE(replace(MODEL, num_codebooks=3))
-    message = (
-        r"start_from must have the configuration of the run; got .*num_codebooks=3.* for .*num_codebooks=2.*; train"
+    train(config(photos, steps=1), tmp_path / "run", start_from=model)
+    err = capsys.readouterr().err
+    assert "starts from " in err
+    assert "levels.0.projection" in err
+    assert "levels.0.encoder" not in err
+
+
+def test_a_model_that_shares_nothing_is_refused(tmp_path, photos):
+    model = DQAE(
+        replace(MODEL, channels=(3, 5), num_codebooks=3, codebook_size=5, codebook_dim=3, likelihood="categorical")
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="start_from must share weights with the model to train"):
         train(config(photos), tmp_path / "run", start_from=model, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_stopped_before_its_first_checkpoint_goes_on_from_the_model(tmp_path, photos, monkeypatch):
+    """Where it started from is saved as step 0."""
+    model = DQAE(MODEL)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(config(photos, steps=4), whole, start_from=model, progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr("depthq.training.module.DQAETraining.training_step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(config(photos, steps=4), cut, start_from=model, progress=False)
+    assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step=00000000.ckpt"]
+    train(config(photos, steps=4), cut, progress=False)
+    ours, theirs = (folder / "model" / "model.safetensors" for folder in (cut, whole))
+    assert ours.read_bytes() == theirs.read_bytes()

@@ -23,6 +23,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from depthq.cli.model_and_data import add_model, is_shipped
+from depthq.cli.paths import user_path
 from depthq.files import check_is_new, replacing
 from depthq.runs import load_model, load_prior
 
@@ -45,8 +46,8 @@ class Settings:
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model(parser)
-    parser.add_argument("images", type=Path, nargs="+", help="image files, folders or parquet files")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("images", type=user_path, nargs="+", help="image files, folders or parquet files")
+    parser.add_argument("--out", type=user_path, required=True, help="the file to write")
     parser.add_argument("--lossless", action="store_true", help="keep every pixel; else the codes alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a sentence")
     options = parser.parse_args(arguments)

@@ -17,6 +17,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from depthq.cli.model_and_data import add_model
+from depthq.cli.paths import user_path
 from depthq.cli.pictures import save_by_name
 from depthq.files import new_folder
 from depthq.models import DQAE
@@ -38,10 +39,10 @@ class Settings:
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model(parser)
-    parser.add_argument("codes", type=Path, help="what depthq encode wrote")
+    parser.add_argument("codes", type=user_path, help="what depthq encode wrote")
     parser.add_argument("--levels", type=list[int] | None, help="decode from these levels alone; 0 is the coarsest")
     parser.add_argument("--codebooks", type=PositiveInt, help="decode from the first so many codebooks of each level")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder for the images")
+    parser.add_argument("--out", type=user_path, required=True, help="a new folder for the images")
     options = parser.parse_args(arguments)
     return Settings(options.model, options.codes, options.levels, options.codebooks, options.out, options.device)
 

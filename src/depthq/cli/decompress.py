@@ -14,6 +14,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from depthq.cli.model_and_data import add_model
+from depthq.cli.paths import user_path
 from depthq.cli.pictures import save_by_name
 from depthq.files import new_folder
 from depthq.runs import load_model, load_prior
@@ -30,8 +31,8 @@ class Settings:
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model(parser)
-    parser.add_argument("file", type=Path, help="what depthq compress wrote")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder for the images")
+    parser.add_argument("file", type=user_path, help="what depthq compress wrote")
+    parser.add_argument("--out", type=user_path, required=True, help="a new folder for the images")
     parser.add_argument("--preview", action="store_true", help="what the codes say, without reading on to every pixel")
     options = parser.parse_args(arguments)
     return Settings(options.model, options.file, options.out, options.preview, options.device)

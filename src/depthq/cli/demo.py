@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 
+from depthq.cli.paths import user_path
 from depthq.files import check_is_new
 from depthq.models import DQAEConfig
 from depthq.training import DataConfig, RunConfig, TrainingConfig
@@ -49,7 +50,7 @@ class Settings:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    parser.add_argument("--out", type=Path, required=True, help="a new folder; OUT/index.html is the page")
+    parser.add_argument("--out", type=user_path, required=True, help="a new folder; OUT/index.html is the page")
     return Settings(parser.parse_args(arguments).out)
 
 

@@ -25,6 +25,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from depthq.cli.model_and_data import device_name
+from depthq.cli.paths import user_path
 from depthq.features.backbones import NORMALIZATIONS, load_backbone, open_features
 from depthq.features.density import Axis, Density, DensitySummary, Spread, check_maps, estimate_density, feature_moments
 from depthq.files import new_folder
@@ -118,15 +119,15 @@ def _estimate(train: np.ndarray, held_out: np.ndarray, variance: float, settings
 
 
 def _add_source(parser: ArgumentParser) -> None:
-    parser.add_argument("features", type=Path, nargs="?", help="an .npy file of maps (B, C, H, W)")
+    parser.add_argument("features", type=user_path, nargs="?", help="an .npy file of maps (B, C, H, W)")
     parser.add_argument(
-        "--held_out", type=Path, help="an .npy file to measure on; by default the last fifth of the maps"
+        "--held_out", type=user_path, help="an .npy file to measure on; by default the last fifth of the maps"
     )
     parser.add_argument(
         "--backbone", type=str, help="timm:MODEL, torchvision:MODEL, package.module:factory, or ...:factory:ARGUMENT"
     )
     parser.add_argument(
-        "--weights", type=Path, help="state dict to load; by default timm's, torchvision's or the factory's own"
+        "--weights", type=user_path, help="state dict to load; by default timm's, torchvision's or the factory's own"
     )
     parser.add_argument("--layer", type=str, help="name of the layer; by default the last one before pooling")
     parser.add_argument("--data", type=str, help="bundled, a folder, parquet, or the name of a hub data set")
@@ -138,7 +139,7 @@ def _add_source(parser: ArgumentParser) -> None:
         help="pixels as the backbone was trained: ImageNet mean and deviation, or -1..1",
     )
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images of each split")
-    parser.add_argument("--out", type=Path, help="a new folder to keep the features in, train.npy and test.npy")
+    parser.add_argument("--out", type=user_path, help="a new folder to keep the features in, train.npy and test.npy")
 
 
 def _add_quantizers(parser: ArgumentParser) -> None:

@@ -27,6 +27,7 @@ from depthq.cli.model_and_data import (
     model_and_data,
     open_model_and_images,
 )
+from depthq.cli.paths import user_path
 from depthq.files import check_is_new
 from depthq.models import DQAE
 from depthq.pixels import pad_to_multiple
@@ -47,7 +48,7 @@ class Settings:
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model_and_data(parser, split="all", labels=True)
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
-    parser.add_argument("--out", type=Path, required=True, help="the parquet file to write")
+    parser.add_argument("--out", type=user_path, required=True, help="the parquet file to write")
     options = parser.parse_args(arguments)
     return Settings(model_and_data(options), options.limit, options.out)
 

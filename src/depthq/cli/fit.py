@@ -27,6 +27,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from depthq.cli.model_and_data import device_name
+from depthq.cli.paths import user_path
 from depthq.codes import Codes
 from depthq.files import check_is_new, new_folder
 from depthq.progress import progress
@@ -84,7 +85,7 @@ class Figures:
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
-    parser.add_argument("embeddings", type=Path, help="a .npy or .parquet file")
+    parser.add_argument("embeddings", type=user_path, help="a .npy or .parquet file")
     parser.add_argument("--column", help="of a parquet file, where several hold lists of numbers")
     parser.add_argument(
         "--quantizer", choices=tuple(KINDS), default="depthwise", help="slices of the vector, or stages (semantic IDs)"
@@ -97,7 +98,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--index", choices=("faiss",), help="write an index of all vectors as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=device_name, default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--out", type=user_path, required=True, help="the folder to write")
     options = parser.parse_args(arguments)
     return Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
 

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from depthq.cli.paths import user_path
 from depthq.data import Split
 from depthq.models import DQAE
 from depthq.runs import is_run, load_model, load_run_settings, load_training_images, name_hashes
@@ -56,7 +57,8 @@ def add_model(parser: ArgumentParser, *, help: str = MODEL_HELP, is_required: bo
 
 def model_folder(name: str) -> Path:
     """The folder of a model: as named, or of the shipped one of that name if there is no such folder."""
-    return Path(name) if Path(name).exists() else shipped_folder(name) or Path(name)
+    folder = user_path(name)
+    return folder if folder.exists() else shipped_folder(name) or folder
 
 
 def is_shipped(model: Path) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from depthq.cli.compared import Compared
 from depthq.cli.model_and_data import ModelAndData, add_model_and_data, load, model_and_data
+from depthq.cli.paths import user_path
 from depthq.files import check_is_new, replacing
 from depthq.models import DQAE
 from depthq.pixels import image_grid, pad_to_multiple, side_by_side
@@ -39,7 +40,7 @@ class Settings:
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model_and_data(parser)
     parser.add_argument("--images", type=PositiveInt, default=16, help="how many of the first images")
-    parser.add_argument("--out", type=Path, required=True, help="the picture to write, PNG")
+    parser.add_argument("--out", type=user_path, required=True, help="the picture to write, PNG")
     options = parser.parse_args(arguments)
     return Settings(model_and_data(options), options.images, options.out)
 

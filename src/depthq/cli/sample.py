@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from depthq.cli.model_and_data import MODEL_HELP, add_model
+from depthq.cli.paths import user_path
 from depthq.files import check_is_new, replacing
 from depthq.pixels import image_grid
 from depthq.priors import CodePrior, UniformPrior
@@ -57,8 +58,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--top_p", type=float, help="only the likeliest codes that together reach this probability")
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="fixes the draw")
     parser.add_argument("--draw_pixels", action="store_true", help="draw pixels too, rather than show their mean")
-    parser.add_argument("--level_0_of", type=Path, help="an image whose coarsest codes are kept: only finer are drawn")
-    parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
+    parser.add_argument(
+        "--level_0_of", type=user_path, help="an image whose coarsest codes are kept: only finer are drawn"
+    )
+    parser.add_argument("--out", type=user_path, required=True, help="the PNG file to write")
     options = parser.parse_args(arguments)
     names = ("model", "images", "temperature", "top_k", "top_p", "seed", "draw_pixels", "level_0_of", "out", "device")
     if options.top_p is not None and not 0 < options.top_p <= 1:

@@ -6,20 +6,40 @@ examples:
   depthq train --data cifar10/ --out runs/vq --quantizer shared --num-codebooks 5
   depthq train --data cifar10/ --out runs/big --preset paper --devices 8 --strategy ddp
   depthq train --out runs/big --resume
+  depthq train --out runs/big --resume --steps 300000
+  depthq train --data my-photos/ --out runs/fine --start-from photos-small
+
+A run is resumed as it was started. With more --steps it goes on for longer: the cosine schedule is stretched to them,
+so that the learning rate rises again first. --data may name another place if the same images lie there. --start-from
+begins a new run with the weights of another, of a save_pretrained folder or of a shipped model, as far as shapes are
+the same.
 
 Options may be written with dashes or underscores, and may stand in a YAML file given with --config.
 """
 
 import argparse
+from argparse import ArgumentError
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
+from depthq.cli.model_and_data import model_folder
+from depthq.cli.paths import absolute_if_there, user_path
 from depthq.files import is_leftover
 from depthq.models import PRESETS, DQAEConfig
-from depthq.runs import is_run, load_run_settings, load_settings
+from depthq.runs import (
+    LATER_SETTINGS,
+    RunFolder,
+    is_run,
+    load_model,
+    load_run_settings,
+    load_settings,
+    load_training_images,
+    name_hashes,
+)
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -34,14 +54,18 @@ class Settings:
     hardware: Hardware
     out: Path
     resume: bool
+    start_from: Path | None
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     """Defaults from the preset, or from the run that is resumed; then the YAML file; then the command line."""
     early = _early(arguments)
     parser.description = f"{__doc__}\n{_preset_table()}"
-    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--out", type=user_path, required=True, help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    parser.add_argument(
+        "--start_from", type=model_folder, help="whose weights to begin with: a run, a folder, a shipped name"
+    )
     parser.add_argument("--preset", type=str, default="small", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument("--config", action="config", help="YAML file of options, such as another run's config.yaml")
     parser.add_class_arguments(DataConfig)
@@ -49,12 +73,13 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_class_arguments(TrainingConfig)
     parser.add_class_arguments(Hardware)
     known = {name for kind in (DataConfig, DQAEConfig, TrainingConfig) for name in _names(kind)}
-    if early.resume and not early.preset and early.out and is_run(Path(early.out)):
-        settings = load_run_settings(Path(early.out))
-        parser.set_defaults({name: value for name, value in settings.items() if name in known})
+    if early.resume and not early.preset and early.out and is_run(user_path(early.out)):
+        settings = _checked(load_run_settings(user_path(early.out)), parser, known, user_path(early.out))
+        parser.set_defaults(settings)
     else:
         parser.set_defaults(_preset(early.preset or "small"))
     options = parser.parse_args(arguments)
+    options.data = absolute_if_there(options.data)
     return Settings(
         config=RunConfig(
             data=_pick(DataConfig, options),
@@ -64,23 +89,31 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
         hardware=_pick(Hardware, options),
         out=options.out,
         resume=options.resume,
+        start_from=options.start_from,
     )
 
 
 def run(settings: Settings) -> None:
     from lightning.pytorch.utilities import rank_zero_only  # here, as --help need not wait for it
 
-    from depthq.training import train
+    from depthq.training import steps_done, train
 
     out, config = settings.out, settings.config
     if settings.resume:
         _check_same_run(config, out)
     elif rank_zero_only.rank == 0:  # the others find what rank zero has begun
         _check_is_new_or_empty(out)
+    if settings.resume and settings.start_from is not None:
+        raise ValueError(
+            "start_from must be left out with --resume, which goes on from the run's own checkpoint; got both"
+        )
+    start_from = None if settings.start_from is None else load_model(settings.start_from)
     try:
-        measured = train(config, out, hardware=settings.hardware)
+        measured = train(config, out, hardware=settings.hardware, start_from=start_from)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; go on with: depthq train --out {out} --resume") from None
+        saved = f"; {steps_done(out)} of {config.training.steps} steps are saved in {out}"
+        again = f"go on with: depthq train --out {out} --resume" if is_run(out) else "start it anew"
+        raise KeyboardInterrupt(f"{saved}; {again}") from None
     if rank_zero_only.rank == 0:
         _report(config, out, measured)
 
@@ -142,15 +175,64 @@ def _pick(kind: type[Kind], options: Namespace) -> Kind:
 
 
 def _check_same_run(config: RunConfig, out: Path) -> None:
-    """A resumed run must learn what it was started to learn; it may leave out images that turned out to be bad."""
+    """A resumed run must learn what it was started to learn; it may leave out images that turned out to be bad, take
+    them from where they lie now, and go on for longer."""
     if not is_run(out):
         raise ValueError(f"--out must be a run to resume; got {out}, which is none; leave --resume out to start one")
     before, now = load_run_settings(out), config.to_flat_dict()
     del now["on_bad_image"], now["image_channels"]  # the data decides, and on the image size too where none is given
     if now["image_size"] is None:
         del now["image_size"]
+    if now["steps"] > before["steps"]:
+        del now["steps"]
+    is_elsewhere = now.pop("data") != before["data"]
     changed = [
         f"{name} was {before[name]}, is {now[name]}" for name in before.keys() & now if before[name] != now[name]
     ]
     if changed:
         raise ValueError(f"a run resumes only as it was started; {'; '.join(changed)}; leave these options out")
+    if is_elsewhere:
+        _check_same_images(config, out)
+
+
+def _check_same_images(config: RunConfig, out: Path) -> None:
+    """Raise ValueError unless the data holds the images that the run was trained on, by their names and sizes."""
+    from depthq.data import open_images
+
+    before, data = load_training_images(out), config.data
+    images = open_images(
+        data.data,
+        "train",
+        image_size=data.image_size,
+        on_bad_image=data.on_bad_image,
+        background=data.background,
+        image_column=data.image_column,
+    )
+    now = name_hashes(images.names())
+    if before is None or not np.array_equal(before, now):
+        known = "unknown images" if before is None else f"{len(before)}"
+        same = 0 if before is None else int(np.isin(now, before).sum())
+        raise ValueError(
+            f"--data must hold the images that {out} was started with ({known}); got {len(now)} in {data.data}, {same} "
+            "of them the same; put them back, or start another run with --start-from"
+        )
+
+
+def _checked(settings: dict, parser: ArgumentParser, known: set[str], run: Path) -> dict:
+    """What config.yaml of a run says, if it is whole and typed."""
+    file = RunFolder(run).config
+    missing, unknown = sorted(known - settings.keys() - LATER_SETTINGS), sorted(settings.keys() - known)
+    if missing or unknown:
+        what = [f"it lacks {', '.join(missing)}"] if missing else []
+        what += [f"it has {', '.join(unknown)}"] if unknown else []
+        raise ValueError(f"{file} must name each setting of a run once; {' and '.join(what)}; put it back as it was")
+    for name, value in settings.items():
+        if isinstance(parser.get_defaults().get(name), bool) and not isinstance(
+            value, bool
+        ):  # jsonargparse takes 0 and 1
+            raise ValueError(f"{file} must give {name} as it was written; got {value!r}; put it back")
+    try:
+        parser.parse_object({**settings, "out": str(run)})
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"{file} must be as it was written; got: {error}; put it back") from error
+    return settings

@@ -94,6 +94,7 @@ def open_images(
     encoded = find_images(str(source), split, how.columns)
     shapes = _probe(encoded, how.on_bad_image)
     num_channels = max(channels for channels, _, _ in shapes.values())
+    _check_crops(image_size, shapes, how.on_bad_image)
     images = LazyImages(
         encoded,
         num_channels=num_channels,
@@ -163,6 +164,17 @@ def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> dict[str, Shape]
             f"{encoded.read([0])[0].name}; check the source"
         )
     return shapes
+
+
+def _check_crops(image_size: int | None, shapes: dict[str, Shape], on_bad_image: OnBadImage) -> None:
+    """Before memory is asked for crops that no image has."""
+    too_small = {name: shape for name, shape in shapes.items() if image_size and min(shape[1:]) < image_size}
+    if too_small and (on_bad_image == "raise" or len(too_small) == len(shapes)):
+        name, (_, height, width) = next(iter(too_small.items()))
+        raise DataError(
+            f"images must be at least image_size, {image_size} x {image_size}; got {name} of {height} x {width}; "
+            "pass a smaller image_size, or enlarge or remove the image"
+        )
 
 
 def _common_size(shapes: dict[str, Shape]) -> int:

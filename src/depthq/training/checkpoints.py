@@ -10,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 
 from depthq.files import replacing
+from depthq.training.stopping import StopRequest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -55,20 +56,47 @@ class Checkpoints(Callback):
         folder: RUN/checkpoints.
         every: Steps between checkpoints.
         validate_every: Steps between validations.
+        stop: Whether the run is to stop: then the step just done is saved, and KeyboardInterrupt raised.
+        save_start: Whether to save before the first step as well.
     """
 
-    def __init__(self, folder: Path, *, every: int, validate_every: int):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int,
+        validate_every: int,
+        stop: StopRequest | None = None,
+        save_start: bool = False,
+    ):
         self.folder = folder
         self.every = every
         self.validate_every = validate_every
+        self.stop = StopRequest() if stop is None else stop
+        self.save_start = save_start
+        self.has_started = False
+
+    def on_train_start(self, trainer: Trainer, *_) -> None:
+        self.has_started = True
+        if self.save_start and trainer.global_step == 0:
+            self.save(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_) -> None:
-        if self._is_due(trainer) and trainer.global_step % self.validate_every:
-            self.save(trainer)
+        if trainer.global_step % self.validate_every:
+            self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: Trainer, *_) -> None:
-        if self._is_due(trainer):
+        if trainer.global_step < trainer.max_steps:
+            self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: Trainer) -> None:
+        is_stopped = bool(self.stop)
+        if trainer.world_size > 1:  # the signal may have come to the others a step earlier, or not at all
+            is_stopped = trainer.strategy.reduce_boolean_decision(is_stopped, all=False)
+        if is_stopped or self._is_due(trainer):
             self.save(trainer)
+        if is_stopped and trainer.global_step < trainer.max_steps:
+            raise KeyboardInterrupt
 
     def _is_due(self, trainer: Trainer) -> bool:
         return trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps

@@ -139,6 +139,13 @@ class DataConfig:
     image_column: str | None = None
     """The column of images of a parquet file or hub data set, where several could be meant."""
 
+    def __post_init__(self):
+        if self.image_size is not None and not self.image_size >= 1:
+            raise ValueError(f"image_size must be at least 1; got {self.image_size}")
+
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "hpu", "xla", "tpu")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
@@ -154,6 +161,15 @@ class Hardware:
     """How several devices share the work: ddp, or auto. Strategies that cut weights in pieces are not supported."""
 
     def __post_init__(self):
+        if self.accelerator not in ACCELERATORS:
+            raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; got {self.accelerator}")
+        devices = self.devices.removeprefix("[").removesuffix("]").split(",")
+        if self.devices != "auto" and not all(device.strip().isdigit() for device in devices):
+            raise ValueError(f"devices must be auto, a number, or numbers as in 0,2; got {self.devices}")
+        if self.devices.isdigit() and int(self.devices) < 1:
+            raise ValueError(f"devices must be at least 1; got {self.devices}")
+        if self.nodes < 1:
+            raise ValueError(f"nodes must be at least 1; got {self.nodes}")
         if self.strategy.startswith(("fsdp", "deepspeed")):
             raise ValueError(f"strategy must leave each device the whole model; got {self.strategy}; use ddp")
 

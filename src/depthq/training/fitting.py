@@ -1,10 +1,11 @@
 """Lightning's loop in a folder: config.yaml, metrics.jsonl and checkpoints/, and a start again from the newest."""
 
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +16,14 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from depthq.files import is_leftover, remove_leftovers, replacing
+from depthq.files import LOCK_NAME, is_leftover, remove_leftovers, replacing
 from depthq.runs import RunFolder
 from depthq.training.callbacks import MetricsFile, ProgressBar, TrainingRows, ValidationRows
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
 from depthq.training.config import Hardware, LoopConfig
+from depthq.training.locking import only_writer
 from depthq.training.loop import LoopModule
+from depthq.training.stopping import StopRequest
 
 
 def fit(
@@ -32,6 +35,7 @@ def fit(
     hardware: Hardware | None = None,
     what_stays: Sequence[Callback] = (),
     progress: bool = True,
+    save_start: bool = False,
 ) -> None:
     """Train in a folder, from its newest checkpoint if it has one, else from scratch; validate and save the last step.
 
@@ -43,26 +47,31 @@ def fit(
         hardware: Where to train.
         what_stays: Callbacks that write what a validation leaves behind.
         progress: Whether to show a progress bar.
+        save_start: Whether a new run saves where it starts from, which its seed alone does not tell.
 
     Raises:
-        ValueError: If the hardware is not there.
+        ValueError: If the hardware is not there, another process trains in the folder, or its checkpoint is damaged.
+        KeyboardInterrupt: If it is stopped by Ctrl-C or SIGTERM; the message says where it can go on from.
     """
+    stop = StopRequest()
     rows = TrainingRows(training.config.log_every, lambda: training.step_metrics)
     callbacks = [  # in this order: a checkpoint comes behind all that its step leaves behind
         rows,
         *what_stays,
         ValidationRows(training.validation_metrics, training.warnings),
-        _checkpoints(training.config, folder),
+        _checkpoints(training.config, folder, stop, save_start),
         *([ProgressBar(lambda: rows.last)] if progress else []),
     ]
-    with _without_lightning_advice():
-        try:
-            trainer = _trainer(training.config, folder, hardware or Hardware(), callbacks)
-        except MisconfigurationException as error:
-            raise ValueError(f"hardware must fit this machine; got: {error}; leave it to auto") from error
-        with _taken_back_if_it_fails(folder):
-            _write_config(settings, folder)
+    with _without_lightning_advice(), _held(folder), _taken_back_if_it_fails(folder):
+        trainer = _trainer(training.config, folder, hardware or Hardware(), callbacks)
+        _write_config(settings, folder)
+        with stop.listening():
             _fit(trainer, training, data, newest_checkpoint(RunFolder(folder).checkpoints))
+
+
+def _held(folder: Path) -> AbstractContextManager[None]:
+    """By the first process for all of its run."""
+    return only_writer(folder) if rank_zero_only.rank == 0 else nullcontext()
 
 
 def steps_done(run: Path) -> int:
@@ -81,15 +90,21 @@ def check_has_steps_left(folder: Path, config: LoopConfig) -> None:
 
 def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, checkpoint: Path | None) -> None:
     """Train to the last step, validate it, and only then save it."""
+    (checkpoints,) = (each for each in trainer.callbacks if isinstance(each, Checkpoints))  # type: ignore[attr-defined]
     try:
         trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if training.config.steps % training.config.validate_every:
             trainer.validate(training, datamodule=data, verbose=False)
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Checkpoints):
-            callback.save(trainer)
+    except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        if checkpoint is None or checkpoints.has_started:
+            raise
+        raise ValueError(
+            f"{checkpoint} must be a checkpoint of this run; got one of another kind ({error!r}); delete it, and "
+            "--resume goes on from the one before it, or from the start if there is none"
+        ) from error
+    checkpoints.save(trainer)
 
 
 @contextmanager
@@ -98,16 +113,14 @@ def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
 
     Nothing of a folder that held anything before is deleted. A run that is interrupted stays.
     """
-    was_there = run.exists()
-    is_new = not was_there or all(map(is_leftover, run.iterdir()))
+    is_new = not run.exists() or all(map(is_leftover, run.iterdir()))
     try:
         yield
     except Exception:
         if is_new and newest_checkpoint(RunFolder(run).checkpoints) is None and rank_zero_only.rank == 0:
             for path in run.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if not was_there:
-                run.rmdir()
+                if path.name != LOCK_NAME:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
 
 
@@ -118,12 +131,35 @@ def _write_config(settings: dict[str, Any], folder: Path) -> None:
         file.write(yaml.safe_dump(settings, sort_keys=False).encode())
 
 
-def _checkpoints(config: LoopConfig, folder: Path) -> Checkpoints:
-    path = RunFolder(folder).checkpoints
-    return Checkpoints(path, every=config.checkpoint_every, validate_every=config.validate_every)
+def _checkpoints(config: LoopConfig, folder: Path, stop: StopRequest, save_start: bool) -> Checkpoints:
+    path, every, validate_every = RunFolder(folder).checkpoints, config.checkpoint_every, config.validate_every
+    return Checkpoints(path, every=every, validate_every=validate_every, stop=stop, save_start=save_start)
 
 
 def _trainer(config: LoopConfig, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
+    with _hardware_explained():
+        return _new_trainer(config, folder, hardware, callbacks)
+
+
+@contextmanager
+def _hardware_explained() -> Iterator[None]:
+    """What Lightning raises where it does not find the hardware, or a cluster's launcher half told, as one line."""
+    try:
+        yield
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, ValueError) and str(error).startswith("/"):  # ours, of a file
+            raise
+        first = " ".join(str(error).split())
+        slurm = sorted(name for name in os.environ if name.startswith("SLURM_NTASKS"))
+        remedy = (
+            f"start it with srun, or unset {', '.join(slurm)}"
+            if slurm
+            else "leave accelerator, devices and strategy out"
+        )
+        raise ValueError(f"hardware must fit this machine; got: {first}; {remedy}") from error
+
+
+def _new_trainer(config: LoopConfig, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
     return Trainer(
         accelerator=hardware.accelerator,
         devices=_devices(hardware),

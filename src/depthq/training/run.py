@@ -40,8 +40,9 @@ def train(
         config: What to learn.
         run: The run's folder; made if it does not exist.
         hardware: Where to train.
-        start_from: A model of the same configuration, whose weights and codebooks a new run starts from; by default
-            they are drawn from the seed. The model itself stays as it is.
+        start_from: A model whose weights and codebooks a new run starts from, as far as their shapes are the same:
+            another likelihood, say, has its own head. By default they are drawn from the seed. The model itself stays
+            as it is.
         objective: What to minimise. config.yaml does not hold it: a run that goes on must be given the same one.
         progress: Whether to show a progress bar.
 
@@ -51,7 +52,9 @@ def train(
     Raises:
         DataError: If the data cannot be used.
         NonFiniteLatentsError: If training diverges; the newest checkpoint is from before.
-        ValueError: If there is nothing left to train, or `start_from` is of another configuration.
+        ValueError: If there is nothing left to train, `start_from` shares nothing with the model, or another process
+            trains in the folder.
+        KeyboardInterrupt: If it is stopped by Ctrl-C or SIGTERM, behind its next whole step, which it has saved then.
     """
     data = ImageBatches(config.data, config.training)  # opened first: a wrong source leaves no folder behind
     if progress and rank_zero_only.rank == 0:
@@ -74,6 +77,7 @@ def train(
         hardware=hardware,
         what_stays=what_stays,
         progress=progress,
+        save_start=start_from is not None,
     )
     assert training.last_measurement is not None
     return training.last_measurement
@@ -85,13 +89,16 @@ def _save(folder: Path, config: RunConfig, training: DQAETraining) -> None:
 
 def _new_model(config: DQAEConfig, start_from: DQAE | None) -> DQAE:
     model = DQAE(config)
-    if start_from is not None:
-        if start_from.config != config:
-            raise ValueError(
-                f"start_from must have the configuration of the run; got {start_from.config} for {config}; "
-                "train it with the same model options"
-            )
-        model.load_state_dict(start_from.state_dict())
+    if start_from is None:
+        return model
+    ours, theirs = model.state_dict(), start_from.state_dict()
+    shared = {name: theirs[name] for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
+    if not any(name in shared for name, _ in model.named_parameters()):
+        raise ValueError("start_from must share weights with the model to train; got none of the same name and shape")
+    model.load_state_dict({**ours, **shared})
+    if left := [name for name in ours if name not in shared]:
+        parts = ", ".join(sorted({name.rpartition(".")[0] for name in left}))
+        note(f"starts from {len(shared)} of {len(ours)} tensors; drawn from the seed: {parts}")
     return model
 
 

@@ -1,0 +1,218 @@
+"""Runs that are stopped, extended, moved, begun from another, damaged, or wanted by two at once."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from depthq.cli import main
+from depthq.runs import load_model, load_run_settings
+
+TINY = ["--preset", "tiny", "--image-size", "16"]
+
+
+@pytest.fixture
+def train(tmp_path, photos):
+    def train(*options, out="run", data=photos):
+        return main(["train", "--data", str(data), "--out", str(tmp_path / out), *TINY, *options])
+
+    return train
+
+
+@pytest.fixture
+def started(tmp_path, photos):
+    """A run in a process of its own, that has begun to train."""
+    run = tmp_path / "run"
+    command = ["train", "--data", str(photos), "--out", str(run), *TINY, "--steps", "100000", "--log-every", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "depthq", *command], stderr=subprocess.PIPE, text=True)
+    while not (run / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    yield run, process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_says_how_to_go_on(started, number):
+    run, process = started
+    process.send_signal(number)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"go on with: depthq train --out {run} --resume" in err
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert f"{int(checkpoint.stem.removeprefix('step='))} of 100000 steps are saved" in err
+
+
+def test_a_second_writer_is_refused_and_told_who_is_first(started, capsys):
+    run, process = started
+    assert main(["train", "--out", str(run), "--resume"]) == 1
+    err = capsys.readouterr().err
+    assert f"{run} must have one writer; got two: process {process.pid} on {os.uname().nodename} trains there" in err
+    process.kill()
+    process.wait()
+    settings = load_run_settings(run)
+    assert main(["train", "--out", str(run), "--resume", "--steps", "100001", "--checkpoint-every", "7"]) == 1
+    assert (
+        "checkpoint_every was 5, is 7" in capsys.readouterr().err
+    )  # and no word of a writer: the lock of the dead is none
+    assert settings["steps"] == 100_000
+
+
+def test_a_finished_run_is_extended(train, tmp_path):
+    assert train("--steps", "6") == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "12"]) == 0
+    assert load_run_settings(tmp_path / "run")["steps"] == 12
+    steps = {yaml.safe_load(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()}
+    assert {6, 12} <= steps
+
+
+def test_fewer_steps_are_refused(train, tmp_path, capsys):
+    assert train("--steps", "6", "--checkpoint-every", "2") == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4"]) == 1
+    assert "steps was 6, is 4" in capsys.readouterr().err
+
+
+def test_start_from_a_run_with_another_likelihood(train, tmp_path, capsys):
+    assert train("--steps", "2") == 0
+    capsys.readouterr()
+    begin = ["--start-from", str(tmp_path / "run"), "--likelihood", "categorical", "--steps", "1"]
+    assert train(*begin, out="other") == 0
+    err = capsys.readouterr().err
+    assert "drawn from the seed: head" in err
+    assert main(["train", "--out", str(tmp_path / "other"), "--resume", "--steps", "2", *begin[:2]]) == 1
+    assert "start_from must be left out with --resume" in capsys.readouterr().err
+
+
+def test_start_from_a_shipped_name(train, tmp_path, capsys):
+    assert train("--start-from", "mnist-tiny", "--steps", "1") in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err
+    assert train("--start-from", "no-such-model", out="other") == 1
+    assert "must be a folder with a trained model or a shipped one" in capsys.readouterr().err
+
+
+class TestPaths:
+    def test_a_run_knows_its_data_from_anywhere(self, tmp_path, photos, monkeypatch):
+        monkeypatch.chdir(photos.parent)
+        assert main(["train", "--data", photos.name, "--out", str(tmp_path / "run"), *TINY, "--steps", "2"]) == 0
+        monkeypatch.chdir(tmp_path)
+        assert main(["evaluate", "run"]) == 0
+
+    def test_home_is_home(self, tmp_path, photos, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "options.yaml").write_text(
+            f"data: {photos}\nout: ~/runs/x\npreset: tiny\nimage_size: 16\nsteps: 1\n"
+        )
+        assert main(["train", "--config", str(tmp_path / "options.yaml")]) == 0
+        assert (tmp_path / "runs" / "x" / "config.yaml").is_file()
+        assert main(["evaluate", "~/runs/x"]) == 0
+
+    def test_data_that_was_moved_goes_on_from_its_new_place(self, tmp_path, photos, capsys):
+        data = tmp_path / "here"
+        shutil.copytree(photos, data)
+        assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *TINY, "--steps", "2"]) == 0
+        data.rename(tmp_path / "there")
+        resume = ["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4"]
+        assert main(resume) == 1
+        assert "data source must exist" in capsys.readouterr().err
+        assert main([*resume, "--data", str(tmp_path / "there")]) == 0
+
+    def test_other_data_is_refused(self, tmp_path, photos, write_photos, capsys):
+        assert main(["train", "--data", str(photos), "--out", str(tmp_path / "run"), *TINY, "--steps", "2"]) == 0
+        other = write_photos(tmp_path / "other", size=32)
+        resume = ["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4", "--data", str(other)]
+        assert main(resume) == 1
+        assert "--data must hold the images that" in capsys.readouterr().err
+
+
+class TestConfig:
+    @pytest.fixture
+    def run(self, train, tmp_path):
+        assert train("--steps", "2") == 0
+        return tmp_path / "run"
+
+    def change(self, run, **changes):
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        for name, value in changes.items():
+            if value is None:
+                del settings[name]
+            else:
+                settings[name] = value
+        (run / "config.yaml").write_text(yaml.safe_dump(settings))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"batch_size": None}, "it lacks batch_size"),
+            ({"steps": None}, "it lacks steps"),
+            ({"bacth_size": 8}, "it has bacth_size"),
+            ({"compile": "x"}, "compile"),
+            ({"compile": 1}, "must give compile as it was written; got 1"),
+            ({"seed": "x"}, "seed"),
+            ({"image_size": -4}, "image_size must be at least 1; got -4"),
+            ({"channels": "wide"}, "channels"),
+            ({"learning_rate": [1]}, "learning_rate"),
+        ],
+        ids=str,
+    )
+    def test_is_whole_and_typed_or_refused_by_key(self, run, capsys, changes, message):
+        self.change(run, **changes)
+        before = (run / "config.yaml").read_bytes()
+        assert main(["train", "--out", str(run), "--resume"]) in (1, 2)
+        err = capsys.readouterr().err
+        assert message in err
+        assert "Traceback" not in err
+        assert (run / "config.yaml").read_bytes() == before
+
+    def test_of_an_earlier_version_goes_on(self, run):
+        self.change(run, distance=None, rotation_trick=None, background=None, image_column=None)
+        assert main(["train", "--out", str(run), "--resume", "--steps", "4"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--accelerator", "tpu"], "hardware must fit this machine"),
+        (["--accelerator", "quantum"], "accelerator must be one of auto, cpu"),
+        (["--devices", "-1"], "devices must be auto, a number"),
+        (["--devices", "0"], "devices must be at least 1"),
+        (["--devices", "many"], "devices must be auto, a number"),
+        (["--nodes", "0"], "nodes must be at least 1"),
+        (["--strategy", "nonsense"], "hardware must fit this machine"),
+    ],
+)
+def test_hardware_that_is_not_there_gets_one_line(train, tmp_path, capsys, options, message):
+    assert train("--steps", "1", *options) in (1, 2)
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_system_without_its_launcher_gets_one_line(train, capsys, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "batch")
+    code = train("--steps", "1")
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert code == 0 or "start it with srun, or unset SLURM_NTASKS" in err
+
+
+def test_a_saved_model_is_what_it_was(train, tmp_path):
+    """Modes follow the umask."""
+    assert train("--steps", "1") == 0
+    folder = tmp_path / "run" / "model"
+    assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {oct(0o666 & ~_umask())}
+    load_model(tmp_path / "run")
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
