@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench
+.PHONY: help setup demo test check fix bench dist
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-7s %s\n", $$1, $$2 }'
@@ -38,3 +38,8 @@ fix: $(INSTALLED) ## format and mend what ruff can
 bench: $(INSTALLED) ## time ours, the peers and the limit; prints tables, draws docs/img/bench-*.png
 	@for benchmark in benchmarks/*.py; do \
 		case $$benchmark in */measure.py) ;; *) echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1 ;; esac; done
+
+dist: $(INSTALLED) ## sdist and wheel in dist/, and the wheel tried in an environment of its own
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python tests/try_wheel.py dist/*.whl

@@ -156,8 +156,10 @@ def load_settings(file: Path) -> dict[str, Any]:
         settings = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} must be YAML; got: {error}; write it anew") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} must map options to values; got {type(settings).__name__}; write it anew")
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        kinds = sorted({type(name).__name__ for name in settings}) if isinstance(settings, dict) else []
+        got = f"names of type {', '.join(kinds)}" if kinds else type(settings).__name__
+        raise ValueError(f"{file} must map options to values; got {got}; write it anew")
     return settings
 
 

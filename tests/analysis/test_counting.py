@@ -264,7 +264,7 @@ def test_all_reduce_without_processes_changes_nothing():
         (np.array([[0, 3]]), r"codes\[0\] of codebook 1 must lie in \[0, 3\); got 3"),
         (
             np.array([[-1, 0]]),
-            r"codes\[0\] of codebook 0 must lie in \[0, 2\); got -1; -1 marks .*, or leave it out of",
+            r"codes\[0\] of codebook 0 must lie in \[0, 2\); got -1; -1 marks .*, or count valid positions alone",
         ),
         (
             np.array([[2**64 - 1, 0]], dtype=np.uint64),

@@ -36,6 +36,7 @@ def started(tmp_path, photos):
     yield run, process
     process.kill()
     process.wait()
+    process.stderr.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -94,7 +94,7 @@ def test_parts_of_different_models_do_not_join(two_levels):
         ),
         (([[[[0]]]], [[[[0]]], [[[0]]]]), ((2,), (2,)), "same number of images; got 2 in level 1 and 1 in level 0"),
         (([[[[2]]]],), ((2,),), r"levels\[0\] of codebook 0 must lie in \[0, 2\); got 2; were they made by another"),
-        (([[[[0]], [[-1]]]],), ((2, 2),), r"levels\[0\] of codebook 1 must lie in \[0, 2\); got -1.*or leave it out"),
+        (([[[[0]], [[-1]]]],), ((2, 2),), r"levels\[0\] of codebook 1 must lie in \[0, 2\); got -1.*or count"),
         (([[[[0]]]],), ((2, 2),), "M = 2 codebooks on axis 1"),
     ],
 )

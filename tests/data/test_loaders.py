@@ -36,7 +36,7 @@ def numbers(batches):
 @pytest.fixture
 def lazy_folder(tmp_path, write_images, monkeypatch):
     """A folder with 20 training images, whose pixels hold their number; too large to be held."""
-    monkeypatch.setattr(opening, "HELD_BYTES_LIMIT", 0)
+    monkeypatch.setattr(opening, "DECODED_BYTES", 0)
     return write_images(tmp_path, [f"train/{number:02}.png" for number in range(NUM_IMAGES)] + ["test/0.png"])
 
 
@@ -107,7 +107,7 @@ def test_workers_make_the_same_batches(lazy_folder, first_step):
 
 def test_lazy_and_held_images_give_the_same_batches(lazy_folder, monkeypatch):
     lazy = open_images(lazy_folder, "train", image_size=5)
-    monkeypatch.setattr(opening, "HELD_BYTES_LIMIT", 2**30)
+    monkeypatch.setattr(opening, "DECODED_BYTES", 2**30)
     held = open_images(lazy_folder, "train", image_size=5)
     assert type(lazy) is not type(held)
     for make in (
@@ -179,12 +179,12 @@ def test_decoded_images_are_kept_within_the_limit(lazy_folder, monkeypatch):
     reads = []
     read = type(images).__getitem__
     monkeypatch.setattr(type(images), "__getitem__", lambda self, index: reads.append(index) or read(self, index))
-    monkeypatch.setattr(loaders, "DECODED_CACHE_BYTES", 10**6)
+    monkeypatch.setattr(loaders, "DECODED_BYTES", 10**6)
     kept = list(training_loader(images, **SETTINGS))
     assert sorted(reads) == list(range(NUM_IMAGES))
     assert all(map(torch.equal, kept, plain))
     reads.clear()
-    monkeypatch.setattr(loaders, "DECODED_CACHE_BYTES", images.num_bytes)
+    monkeypatch.setattr(loaders, "DECODED_BYTES", images.num_bytes)
     monkeypatch.setattr(images, "num_bytes", 0)  # as if headers had told of less
     assert all(map(torch.equal, training_loader(images, **SETTINGS), plain))
     assert len(reads) <= NUM_IMAGES + 2
@@ -193,7 +193,7 @@ def test_decoded_images_are_kept_within_the_limit(lazy_folder, monkeypatch):
 def test_workers_read_what_memory_cannot_hold(lazy_folder, monkeypatch):
     images = open_images(lazy_folder, "train", image_size=5)
     assert training_loader(images, **SETTINGS).num_workers == 0
-    monkeypatch.setattr(loaders, "DECODED_CACHE_BYTES", images.num_bytes - 1)
+    monkeypatch.setattr(loaders, "DECODED_BYTES", images.num_bytes - 1)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     loader = training_loader(images, **SETTINGS)
     assert loader.num_workers == 2

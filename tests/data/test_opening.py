@@ -20,7 +20,7 @@ def test_small_set_of_one_shape_is_held(tmp_path, write_images, monkeypatch):
 def test_large_set_is_lazy_and_has_the_same_pixels(tmp_path, write_parquet, monkeypatch):
     write_parquet(tmp_path / "train.parquet", range(30))
     held = open_images(tmp_path, "train")
-    monkeypatch.setattr(opening, "HELD_BYTES_LIMIT", len(held) * 3 * 8 * 8 - 1)  # a byte too few
+    monkeypatch.setattr(opening, "DECODED_BYTES", len(held) * 3 * 8 * 8 - 1)  # a byte too few
     lazy = open_images(tmp_path, "train")
     assert isinstance(held, HeldImages)
     assert isinstance(lazy, LazyImages)

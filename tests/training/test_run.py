@@ -91,7 +91,7 @@ def test_strategy_that_cuts_weights_in_pieces_is_refused(strategy):
 def test_non_finite_loss_stops_training_without_a_quantizer_too(tmp_path, photos, monkeypatch):
     poison(monkeypatch, 3, float("nan"))
     config = tiny(photos, replace(PRESETS["tiny"], quantizer="none"), steps=5)
-    with pytest.raises(ValueError, match=r"training stopped at step 3: loss must be finite; got nan"):
+    with pytest.raises(ValueError, match=r"training stopped at step 3: the loss must be finite; got nan"):
         train(config, tmp_path / "run", progress=False)
 
 

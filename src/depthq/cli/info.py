@@ -76,8 +76,8 @@ def _facts(model: DQAE, image_size: int) -> dict:
         if codes
         else [],
         "code_bits_per_image": bits,
-        "code_bits_per_pixel": bits_per_pixel(bits, image_shape) if bits else None,
-        "code_bits_per_dim": bits_per_dim(bits, image_shape) if bits else None,
+        "code_bits_per_pixel": None if bits is None else bits_per_pixel(bits, image_shape),
+        "code_bits_per_dim": None if bits is None else bits_per_dim(bits, image_shape),
         "config": asdict(model.config),
     }
 

@@ -1,5 +1,7 @@
 """depthq VERB ...: finds the verb's module, parses its arguments, and turns errors into exit codes."""
 
+import errno
+import io
 import os
 import re
 import sys
@@ -46,6 +48,14 @@ MORE_EXTRAS = {
 QUIET = "--quiet"
 """An option of every verb."""
 USAGE_ERROR, DATA_ERROR, INTERRUPTED = 2, 1, 130
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within the quota",
+    errno.EACCES: "allow it, or give another place",
+    errno.EROFS: "give another place",
+    errno.ENOENT: "check the path",
+}
+"""Of what the system refuses."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,6 +82,9 @@ def run_verb(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else USAGE_ERROR
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # any file's name can be shown
     verb, rest = arguments[0], arguments[1:]
     if verb == "--version":
         print(f"depthq {__version__}")
@@ -118,7 +131,11 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
-        _say(f"{name}: error: {_as_options(str(error))}")
+        remedy = f"; {_REMEDIES[error.errno]}" if isinstance(error, OSError) and error.errno in _REMEDIES else ""
+        _say(f"{name}: error: {_as_options(str(error))}{remedy}")
+        return DATA_ERROR
+    except MemoryError:
+        _say(f"{name}: error: there must be memory for it; there is too little; take fewer or smaller images at once")
         return DATA_ERROR
     except KeyboardInterrupt as interrupt:
         _say(f"{name}: interrupted{interrupt}")

@@ -132,7 +132,8 @@ def _show(folder: Path, outcome: "PriorOutcome", num_positions: int) -> None:
         ("counted, given left", outcome.counted_given_left_bits_per_image),
         ("prior", outcome.prior_bits_per_image),
     ):
-        print(f"  {name:20} {bits / num_positions:8.3f} bits/position   {1 - bits / uniform:6.1%} saved")
+        saved = 1 - bits / uniform if uniform else 0.0  # codebooks of one code cost nothing
+        print(f"  {name:20} {bits / num_positions:8.3f} bits/position   {saved:6.1%} saved")
     if outcome.best_step < outcome.steps:
         print(
             f"  held-out images cost least at step {outcome.best_step}: from there on it began to know images by heart"

@@ -123,7 +123,8 @@ def check_codes(codes: Tensor, codebook_sizes: Sequence[int], *, name: str = "co
             raise ValueError(
                 f"{name} of codebook {codebook} must lie in [0, {size}); got {low if low < 0 else high}; "
                 + (
-                    "-1 marks a masked position: pass the mask, or leave it out of the codes"
+                    "-1 marks a masked position: pass the mask to decode, or count valid positions alone: "
+                    "codes.movedim(1, -1)[mask]"
                     if low == -1
                     else "were they made by another model, or is K larger?"
                 )

@@ -15,6 +15,9 @@ from depthq.data.reading import EncodedImage, read_pixels
 from depthq.data.sources import EncodedImages
 
 _NUM_NAMED = 3
+DECODED_BYTES = 2**30
+"""What a process keeps of decoded images: a set that takes no more is held whole; of a larger one, or one of several
+sizes, as many images as fit, and the others are decoded whenever they are asked for, by workers."""
 
 OnBadImage = Literal["raise", "skip"]
 

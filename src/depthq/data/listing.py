@@ -14,6 +14,7 @@ from pathlib import Path
 
 from depthq.data.errors import DataError
 from depthq.data.split import Split
+from depthq.extras import explain_missing
 
 SPLIT_NAMES = {
     "test": ("test", "testing", "eval", "evaluation"),
@@ -155,7 +156,8 @@ def _role_of_parquet(file: str) -> str | None:
 
 def readable_suffixes() -> set[str]:
     """Of image files, in lower case."""
-    from PIL import Image
+    with explain_missing():
+        from PIL import Image
 
     known = Image.registered_extensions()
     return {*IMAGE_SUFFIXES, *(suffix for suffix in MORE_SUFFIXES if known.get(suffix) in Image.OPEN)}

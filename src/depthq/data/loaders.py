@@ -15,13 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from depthq.data.errors import DataError
-from depthq.data.images import HeldImages, ImageDataset
+from depthq.data.images import DECODED_BYTES, HeldImages, ImageDataset
 
 # Second words of the seed: one stream for the order of the images, one for crops and flips.
 _ORDER, _AUGMENTATION = 0, 1
 
-DECODED_CACHE_BYTES = 2 * 2**30
-"""What a process keeps of decoded images while it trains, so that large ones are not decoded at every step."""
 _MOST_WORKERS = 8
 
 
@@ -58,7 +56,7 @@ def training_loader(
         world_size: Number of processes.
         flip: Whether to flip half the images; off for digits and text.
         num_workers: Processes that make batches. 0: this one does, while all decoded images fit into
-            `DECODED_CACHE_BYTES`, where they are kept; else one for each core, at most 8. The batches are the same.
+            `DECODED_BYTES`, where they are kept; else one for each core, at most 8. The batches are the same.
 
     Returns:
         A loader of uint8 (B, C, S, S).
@@ -76,9 +74,9 @@ def training_loader(
         raise ValueError(f"first_step must lie in 0..num_steps ({num_steps}); got {first_step}")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must lie in [0, world_size) with world_size {world_size}; got {rank}")
-    if not num_workers and not isinstance(images, HeldImages) and images.num_bytes > DECODED_CACHE_BYTES:
+    if not num_workers and not isinstance(images, HeldImages) and images.num_bytes > DECODED_BYTES:
         num_workers = min(os.cpu_count() or 1, _MOST_WORKERS)
-    kept = _KeptImages(images, DECODED_CACHE_BYTES // max(1, num_workers))
+    kept = _KeptImages(images, DECODED_BYTES // max(1, num_workers))
     batches = _TrainingBatches(kept, batch_size, num_steps, seed, rank, world_size, flip)
     return BatchLoader(batches, range(first_step, num_steps), num_workers)
 

@@ -11,13 +11,12 @@ import torch
 
 from depthq.data.bundled import bundled_patches, bundled_photos
 from depthq.data.errors import DataError
-from depthq.data.images import HeldImages, ImageDataset, LazyImages, OnBadImage
+from depthq.data.images import DECODED_BYTES, HeldImages, ImageDataset, LazyImages, OnBadImage
 from depthq.data.reading import check_background, read_shape
 from depthq.data.sources import Columns, EncodedImages, count_encoded_images, find_images
 from depthq.data.split import Split
 from depthq.progress import progress
 
-HELD_BYTES_LIMIT = 2**30
 _BUNDLED_IMAGE_SIZE = 32
 _NUM_PROBED = 100
 _CHUNK_SIZE = 256
@@ -196,7 +195,7 @@ def _common_size(shapes: dict[str, Shape]) -> int:
 def _is_small(images: LazyImages, shapes: dict[str, Shape]) -> bool:
     sizes = {(height, width) for _, height, width in shapes.values()}
     num_pixels = max(height * width for height, width in sizes)
-    return len(sizes) == 1 and len(images) * images.num_channels * num_pixels <= HELD_BYTES_LIMIT
+    return len(sizes) == 1 and len(images) * images.num_channels * num_pixels <= DECODED_BYTES
 
 
 def _hold(images: LazyImages, shapes: dict[str, Shape]) -> ImageDataset:

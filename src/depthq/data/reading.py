@@ -143,11 +143,13 @@ def _opaque(picture: Image.Image, name: str, background: str | None) -> Image.Im
 
 
 def check_background(background: str | None) -> None:
-    """Raises ValueError unless it is a colour."""
+    """Raises ValueError unless it is a colour, or None."""
+    if background is None:
+        return
     with explain_missing():
         from PIL import ImageColor
 
     try:
-        ImageColor.getrgb("white" if background is None else background)
+        ImageColor.getrgb(background)
     except ValueError as error:
         raise ValueError(f'background must be a colour such as "white" or "#808080"; got {background!r}') from error

@@ -17,13 +17,17 @@ source is a folder of them (train/0000.parquet:17), and behind the split in a hu
 a column `label` of integers or strings says, or another one that is asked for; a folder of images has none.
 """
 
+import difflib
+import errno
 import glob
 import hashlib
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -41,6 +45,7 @@ if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is us
 _TEST_SHARE = 0.1
 _HASH_BYTES = 8
 _SAMPLED_BLOCKS, _BLOCK_BYTES = 64, 4096
+_SECONDS_TO_CONNECT = 3
 
 
 @dataclass(frozen=True)
@@ -289,8 +294,19 @@ def _load_parquet(files: list[Path]) -> "Dataset":
     # Its key is a file's path and time of change, which archives and images of containers set as they like.
     cache = Path(HF_DATASETS_CACHE) / f"depthq-{_content_key(files)}"
     try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the cache of data sets must be writable; got: {error}; set HF_HOME to a folder that is"
+        ) from error
+    try:
         return datasets.load_dataset("parquet", data_files=patterns, split="train", cache_dir=str(cache))
     except (DatasetsError, OSError, ValueError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise DataError(
+                f"{cache} must be writable and have room; got: {cause}; set HF_HOME to such a folder"
+            ) from error
         raise DataError(
             f"parquet files must be readable and have the same columns; got {error.__cause__ or error} in "
             f"{files[0]}{' or one beside it' if len(files) > 1 else ''}; write them anew"
@@ -347,11 +363,30 @@ def _from_hub(name: str, split: Split, columns: Columns) -> EncodedImages:
     return found if whole else found.split(split, name)
 
 
+def _check_hub(name: str) -> None:
+    """Raise DataError at once, where the hub's own machinery would try again and again for long."""
+    from datasets.config import HF_DATASETS_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE or (Path(HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
+        return
+    address = urlsplit(HF_ENDPOINT)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), _SECONDS_TO_CONNECT).close()
+    except OSError as error:
+        close = difflib.get_close_matches(name, ["bundled"])
+        hint = f"did you mean {close[0]}?" if close else "check the spelling and the network"
+        raise DataError(
+            f"data source must be 'bundled', an existing folder or parquet file, or a hub data set; got {name}, which "
+            f"is not here, and the hub cannot be reached ({error}); {hint}"
+        ) from error
+
+
 def _load_hub(name: str) -> dict[str, "Dataset"]:
     with explain_missing():
         import datasets
         from datasets.exceptions import DatasetsError
 
+    _check_hub(name)
     try:
         splits = datasets.load_dataset(name)
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: a set that needs a script

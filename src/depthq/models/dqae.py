@@ -236,8 +236,14 @@ class DQAE(Pretrained):
 
     def _check_images(self, images: Tensor) -> None:
         channels, multiple = self.config.image_channels, self.config.image_multiple
+        if not isinstance(images, Tensor):
+            raise ValueError(
+                f"images must be a torch.Tensor; got {type(images).__name__}; convert it with torch.from_numpy"
+            )
         if images.dtype != torch.uint8 or images.dim() != 4:
-            raise ValueError(f"images must be uint8 (B, C, H, W); got {images.dtype} {tuple(images.shape)}")
+            raise ValueError(
+                f"images must be uint8 (B, C, H, W); got {images.dtype} {tuple(images.shape)}; pass them unnormalised"
+            )
         if images.shape[1] != channels:
             raise ValueError(
                 f"images must have {channels} channels, as image_channels says; got {images.shape[1]}; "

@@ -11,6 +11,12 @@ from torch import nn
 from depthq.quantizers import NonFiniteLatentsError
 from depthq.training.config import LoopConfig
 
+REMEDY = (
+    "lower the learning rate or lengthen the warm-up in a new run, which --start-from lets begin with this one's "
+    "weights: resumed, it would stop at the same step"
+)
+"""For a loss or a gradient that is not finite."""
+
 
 class LoopModule(LightningModule):
     """A network in training: its seeds, its schedule, and a stop before a broken step ruins the weights.
@@ -52,8 +58,7 @@ class LoopModule(LightningModule):
         if not norms.isfinite():
             step = self.global_step + 1
             raise NonFiniteLatentsError(
-                f"training stopped at step {step}: the gradient must be finite; got norm {norms}; "
-                "lower the learning rate or lengthen the warm-up"
+                f"training stopped at step {step}: the gradient must be finite; got norm {norms}; {REMEDY}"
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -7,7 +7,7 @@ from depthq.measure import Measurement, Measuring
 from depthq.models import DQAE, DQAEOutput
 from depthq.quantizers import CodebookHealth, NonFiniteLatentsError
 from depthq.training.config import TrainingConfig
-from depthq.training.loop import LoopModule
+from depthq.training.loop import REMEDY, LoopModule
 from depthq.training.objectives import Objective, paper_objective
 
 
@@ -42,7 +42,9 @@ class DQAETraining(LoopModule):
             raise NonFiniteLatentsError(f"training stopped at step {step}: {error}") from error
         terms = self.objective(self.model, images, output)
         if not terms.loss.isfinite():
-            raise NonFiniteLatentsError(f"training stopped at step {step}: loss must be finite; got {terms.loss}")
+            raise NonFiniteLatentsError(
+                f"training stopped at step {step}: the loss must be finite; got {terms.loss}; {REMEDY}"
+            )
         if step % self.config.log_every == 0:
             metrics = {"loss": terms.loss, **terms.metrics, **_usage_metrics(output)}
             self.step_metrics = {name: value.item() for name, value in metrics.items()}

@@ -112,7 +112,10 @@ class PriorTraining(LoopModule):
         self.seed(step)
         nats_per_code = self.model(self._codes(levels)).sum(1).mean() / self.num_codes
         if not nats_per_code.isfinite():
-            raise NonFiniteLatentsError(f"training stopped at step {step}: loss must be finite; got {nats_per_code}")
+            raise NonFiniteLatentsError(
+                f"training stopped at step {step}: the loss must be finite; got {nats_per_code}; lower the learning "
+                "rate or lengthen the warm-up"
+            )
         if step % self.config.log_every == 0:
             self.step_metrics = {"bits_per_code": nats_to_bits(nats_per_code.item())}
         return nats_per_code
