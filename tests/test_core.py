@@ -152,7 +152,7 @@ def test_functions_that_need_an_extra_name_it(blocked, write_photos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = "{} must be installed for this; got none; pip install 'depthq[{}]'".format
-    reading = [said(package, "train") for package in ("skimage", "PIL", "PIL", "pyarrow", "pyarrow")]
+    reading = [said(package, "train") for package in ("skimage", "PIL", "datasets", "pyarrow", "pyarrow")]
     assert done.stdout.splitlines() == [*reading, *[said("matplotlib", "report")] * 2]
 
 

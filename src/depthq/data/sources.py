@@ -287,7 +287,6 @@ def _load_parquet(files: list[Path]) -> "Dataset":
     with explain_missing():
         import datasets
         from datasets.config import HF_DATASETS_CACHE
-        from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()  # of its own copy of the table, which would stand between results
     patterns = [glob.escape(str(file.absolute())) for file in files]  # [ and * in a path are meant literally
@@ -301,7 +300,7 @@ def _load_parquet(files: list[Path]) -> "Dataset":
         ) from error
     try:
         return datasets.load_dataset("parquet", data_files=patterns, split="train", cache_dir=str(cache))
-    except (DatasetsError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged table makes its readers raise anything
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise DataError(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,12 @@ def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, chec
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
     except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        if trainer.world_size > 1 and re.search(r"gloo|nccl|connection|timed out|peer", str(error), re.IGNORECASE):
+            first = str(error).splitlines()[0][:200]
+            raise OSError(
+                f"all processes of a run must go on; another one has ended or hangs ({first}); see what it said, and "
+                "go on with --resume"
+            ) from error
         if checkpoint is None or checkpoints.has_started:
             raise
         raise ValueError(

@@ -47,8 +47,16 @@ class DQAETraining(LoopModule):
             )
         if step % self.config.log_every == 0:
             metrics = {"loss": terms.loss, **terms.metrics, **_usage_metrics(output)}
-            self.step_metrics = {name: value.item() for name, value in metrics.items()}
+            self.step_metrics = dict(zip(metrics, self._mean_over_processes(list(metrics.values())), strict=True))
         return terms.loss
+
+    def _mean_over_processes(self, values: list[Tensor]) -> list[float]:
+        """Of equal parts of a batch: what the joined batch has, but for usage and perplexity, which are of a part."""
+        stacked = torch.stack([value.detach().float() for value in values])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(stacked)
+            stacked /= self.trainer.world_size
+        return stacked.tolist()
 
     def on_validation_epoch_start(self) -> None:
         self.measuring = Measuring(self.model)
