@@ -102,3 +102,49 @@ def test_what_is_there_is_not_overwritten(tmp_path, kind):
     with pytest.raises(ValueError, match="must not exist yet"):
         check_is_new(out)
     assert names(tmp_path) == ["out"]
+
+
+class TestFoldersThatAreThere:
+    """An empty folder cannot be replaced where it is the root of a file system: it is filled."""
+
+    def fill(self, path):
+        with new_folder(path) as folder:
+            (folder / "a.txt").write_text("a")
+            (folder / "sub").mkdir()
+            (folder / "sub" / "b.txt").write_text("b")
+
+    def test_an_empty_folder_keeps_its_identity(self, tmp_path):
+        out = tmp_path / "out"
+        out.mkdir()
+        before = out.stat().st_ino
+        self.fill(out)
+        assert out.stat().st_ino == before
+        assert sorted(path.name for path in out.iterdir()) == ["a.txt", "sub"]
+
+    def test_a_link_to_an_empty_folder_stays_a_link(self, tmp_path):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "out").symlink_to("real")
+        self.fill(tmp_path / "out")
+        assert (tmp_path / "out").is_symlink()
+        assert (tmp_path / "real" / "sub" / "b.txt").read_text() == "b"
+
+    def test_the_folder_one_is_in(self, tmp_path, monkeypatch):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        self.fill(Path())
+        assert (tmp_path / "here" / "a.txt").read_text() == "a"
+
+    def test_a_link_to_nothing_is_refused(self, tmp_path):
+        (tmp_path / "out").symlink_to("nowhere")
+        with pytest.raises(ValueError, match="must not exist yet"):
+            self.fill(tmp_path / "out")
+
+    def test_work_that_cannot_be_moved_stays(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(16, "Device or resource busy")
+
+        monkeypatch.setattr(Path, "replace", refuse)
+        with pytest.raises(OSError, match="what was written is whole in ") as caught:
+            self.fill(tmp_path / "out")
+        left = Path(str(caught.value).split("is whole in ")[1].split(";")[0])
+        assert (left / "a.txt").read_text() == "a"

@@ -145,7 +145,8 @@ def load_run_settings(run: Path) -> dict[str, Any]:
     """What RUN/config.yaml says, one flat mapping; raises ValueError if it is damaged."""
     file = RunFolder(run).config
     settings = load_settings(file)
-    if not isinstance(settings.get("image_size"), int | None) or not isinstance(settings.get("data"), str):
+    size = settings.get("image_size")
+    if not isinstance(size, int | None) or isinstance(size, bool) or not isinstance(settings.get("data"), str):
         raise ValueError(f"{file} must name data and a whole image_size; it does not; write it anew")
     return settings
 

@@ -151,5 +151,5 @@ def check_background(background: str | None) -> None:
 
     try:
         ImageColor.getrgb(background)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f'background must be a colour such as "white" or "#808080"; got {background!r}') from error
