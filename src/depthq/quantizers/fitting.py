@@ -51,8 +51,10 @@ def fit(
             for step, batch in enumerate(batches):
                 state.decay = min(decay, step / (step + 1))
                 batch = batch.to(state.weight.device)
-                out = quantizer(batch)
-                if bar is not None:
+                if bar is None:
+                    quantizer._learn(batch)
+                else:
+                    out = quantizer(batch)
                     bar.set_postfix(mse=f"{float(quantizer._mean_squared_error(batch, out)):.4g}", refresh=False)
                     bar.update()
         if not state.num_updates:

@@ -222,6 +222,10 @@ class LearnedQuantizer(Quantizer):
         cosine = ", distance='cosine'" if self.state.is_cosine else ""
         return f"{super().extra_repr()}, codebook_dim={one_or_all(self.state.codebook_dims)}{cosine}"
 
+    def _learn(self, x: Tensor) -> None:
+        """A training step of the codebooks alone, without what a network wants besides."""
+        self(x)
+
     def _mean_squared_error(self, x: Tensor, out: QuantizerOutput) -> Tensor:
         """Scalar: of the latents that the codebooks saw against their codewords; what `fit` shows."""
         return out.commitment_loss / self.num_codebooks
@@ -240,19 +244,28 @@ class SingleStageQuantizer(LearnedQuantizer):
 
     def _quantize(self, rows: Tensor, global_rows: GlobalRows | None) -> QuantizedRows:
         slots = self._directed(self._slots(rows))
-        latents = slots.detach().transpose(0, 1)  # (M, N, D), a view
-        if global_rows is not None:
-            self.state.begin_step()
-            self.state.refresh(latents, global_rows)
-        codes = self.state.search(latents)  # (M, N)
-        if global_rows is not None:
-            self.state.accumulate(latents, codes, global_rows)
+        codes = self._step(slots.detach().transpose(0, 1), global_rows)  # (M, N)
         codewords = self.state.lookup(codes.t())  # (N, M, D)
         quantized, commitment_loss, codebook_loss = straight_through(slots, codewords, self.state.codebook_dims)
         if self.rotation_trick:
             quantized = rotate(slots, codewords.detach())
         entropy_loss = self._entropy_loss(slots.transpose(0, 1), global_rows)
         return QuantizedRows(self._join(quantized), codes.t(), commitment_loss, codebook_loss, entropy_loss)
+
+    def _learn(self, x: Tensor) -> None:
+        self._check_input(x)
+        rows = self._enter(self._rows(x, None))
+        self._step(self._directed(self._slots(rows)).transpose(0, 1), self._begin_step(rows))
+
+    def _step(self, latents: Tensor, global_rows: GlobalRows | None) -> Tensor:
+        """Codes (M, N) of latents (M, N, D), from which the codebooks learn where there are `global_rows`."""
+        if global_rows is not None:
+            self.state.begin_step()
+            self.state.refresh(latents, global_rows)
+        codes = self.state.search(latents)
+        if global_rows is not None:
+            self.state.accumulate(latents, codes, global_rows)
+        return codes
 
     def _search(self, rows: Tensor) -> Tensor:
         return self.state.search(self._directed(self._slots(rows)).transpose(0, 1)).t()
