@@ -129,3 +129,9 @@ def test_options_that_nothing_takes_are_refused(tmp_path):
         depthq.DQAE.from_pretrained(tmp_path, nonsense=1)
     with pytest.raises(TypeError, match=r"must be those of huggingface_hub.snapshot_download; got nonsense"):
         depthq.DQAE.from_pretrained("owner/name", nonsense=1)
+
+
+def test_a_large_setting_of_a_small_module_is_no_size(tmp_path):
+    quantizer = depthq.BinaryQuantizer(3, 1, 8, inverse_temperature=100)
+    quantizer.save_pretrained(tmp_path)
+    assert depthq.BinaryQuantizer.from_pretrained(tmp_path).inverse_temperature == 100

@@ -48,7 +48,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     is_there = path.is_dir() and all(map(is_leftover, path.iterdir()))
     if not is_there:
         check_is_new(path)
-    partial = _place_beside(path.resolve() / path.name if is_there else path)
+    partial = _place_beside(path / "any" if is_there else path)  # inside a folder that is there: on its own file system
     partial.mkdir(parents=True)
     try:
         yield partial

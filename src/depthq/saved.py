@@ -24,6 +24,8 @@ CHECKSUM = "depthq_sha256"
 """The key in the weights' metadata; files without it come from before there was one, and are taken as they are."""
 _DEPTHS = ("num_residual_blocks", "num_layers")
 """Config keys that say how many parts there are: no more than tensors."""
+_HARMLESS = 2**16
+"""What any number may be, however few weights there are: a temperature, say."""
 
 
 def save_module(module: nn.Module, config: dict[str, Any], folder: Path) -> None:
@@ -100,12 +102,20 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _check_size(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise ValueError if a number of the config says that there is more than the file holds."""
+    """Raise ValueError if a number of the config says that there is more than the file holds.
+
+    Tensors are compared one by one later, when they are made without memory; what may not grow here is how many parts
+    are made: depths, and the lists at the top of a config, which have an entry for each.
+    """
     numel = sum(torch.Size(shape).numel() for shape in shapes.values())
-    for key, number in _numbers(config):
-        most = len(shapes) if key in _DEPTHS else numel
-        if abs(number) > most and (shapes or key in _DEPTHS):
-            raise ValueError(f"{key} must fit the weights, {len(shapes)} tensors of {numel} numbers; got {number}")
+    depths = {name: config[name] for name in _DEPTHS if isinstance(config.get(name), int)}
+    lengths = {f"the length of {name}": len(value) for name, value in config.items() if isinstance(value, list)}
+    for name, number in (depths | (lengths if shapes else {})).items():
+        if number > len(shapes):
+            raise ValueError(f"{name} must fit the weights, {len(shapes)} tensors; got {number}")
+    for name, number in _numbers(config):
+        if shapes and abs(number) > max(numel, _HARMLESS):
+            raise ValueError(f"{name} must fit the weights, {numel} numbers; got {number}")
 
 
 def _numbers(value: Any, key: str = "config") -> Iterator[tuple[str, float]]:
@@ -114,7 +124,6 @@ def _numbers(value: Any, key: str = "config") -> Iterator[tuple[str, float]]:
         for name, inner in value.items():
             yield from _numbers(inner, name)
     elif isinstance(value, list):
-        yield key, len(value)
         for inner in value:
             yield from _numbers(inner, key)
     elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -148,7 +148,6 @@ def test_imported_codebooks_are_trained_on_not_redrawn(kind):
     for name, tensor in mine.peer_state_dict().items():
         if name.endswith("embed"):
             assert torch.equal(tensor, before[name]), name  # codebooks move in the next step
-    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), mine.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -90,8 +90,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument(
         "--quantizer", choices=tuple(KINDS), default="depthwise", help="slices of the vector, or stages (semantic IDs)"
     )
-    parser.add_argument("--num_codebooks", type=PositiveInt, default=8)
-    parser.add_argument("--codebook_size", type=PositiveInt, default=256)
+    parser.add_argument("--num_codebooks", type=PositiveInt, default=8, help="M")
+    parser.add_argument("--codebook_size", type=PositiveInt, default=256, help="K")
     parser.add_argument("--iterations", type=PositiveInt, default=25, help="of k-means")
     parser.add_argument("--sample", type=PositiveInt, help="vectors that codebooks are learned from (256 per code)")
     parser.add_argument("--balanced", action="store_true", help="use all codes of a codebook about equally often")
@@ -106,7 +106,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 def run(settings: Settings) -> None:
     from depthq.data.embeddings import open_embeddings
 
-    check_is_new(settings.out)
+    if not settings.out.is_dir():  # an empty folder is filled
+        check_is_new(settings.out)
     vectors = open_embeddings(settings.embeddings, settings.column)
     _check(settings, vectors)
     with _processes() as (rank, world_size):
@@ -129,6 +130,11 @@ def _check(settings: Settings, vectors: np.ndarray) -> None:
         raise ValueError(
             f"embeddings must hold at least as many vectors as a codebook has codes, {settings.codebook_size}; got "
             f"{num_vectors}; take a smaller codebook_size"
+        )
+    if settings.sample is not None and settings.sample < settings.codebook_size:
+        raise ValueError(
+            f"sample must hold at least as many vectors as a codebook has codes, {settings.codebook_size}; got "
+            f"{settings.sample}; take more, or a smaller codebook_size"
         )
     if settings.index and (settings.quantizer != "depthwise" or settings.balanced):
         raise ValueError(

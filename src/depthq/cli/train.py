@@ -139,7 +139,8 @@ def _early(arguments: list[str]) -> argparse.Namespace:
     early.add_argument("--out")
     early.add_argument("--resume", action="store_true")
     options = early.parse_known_args(arguments)[0]
-    in_files = [load_settings(Path(file)).get("preset") for file in options.config if Path(file).is_file()]
+    files = map(user_path, options.config)
+    in_files = [load_settings(file).get("preset") for file in files if file.is_file()]
     options.preset = next(filter(None, [options.preset, *reversed(in_files)]), None)
     return options
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 
@@ -229,16 +230,16 @@ def _from_folder(root: Path, split: Split, columns: Columns) -> EncodedImages:
     return _from_parquet(list(filter(None, groups)), split, whole, columns, taken_from, left_out, root)
 
 
-def _choose_table(splits: "dict[str, Dataset]", split: Split, source: str) -> "tuple[Dataset, bool]":
-    """The table that holds `split`, and whether all of it is that split."""
+def _choose_table(splits: "dict[str, Dataset]", split: Split, source: str) -> tuple[str, bool, list[str]]:
+    """The name of the table that holds `split`, whether all of it is that split, and the names that are of neither."""
     roles = {role: name for name in reversed(splits) if (role := role_of_split(name))}
     test = next((role for role in ("test", "validation") if role in roles), None)
-    if "train" in roles and test:
-        return splits[roles["train" if split == "train" else test]], True
     if "train" in roles:
-        return splits[roles["train"]], False
+        used = [roles["train"], *([roles[test]] if test else [])]
+        name = roles[test] if test and split == "test" else roles["train"]
+        return name, test is not None, [other for other in splits if other not in used]
     if len(splits) == 1:
-        return next(iter(splits.values())), False
+        return next(iter(splits)), False, []
     raise DataError(
         f"data with several splits must have one called train; got {', '.join(splits)} in {source}; "
         "rename one, or give a single one as the source"
@@ -343,10 +344,10 @@ def _num_parquet_rows(file: Path) -> int:
 
 def _from_hub(name: str, split: Split, columns: Columns) -> EncodedImages:
     splits = _load_hub(name)
-    tables, whole = list(splits.values()), True
+    tables, whole, unused = list(splits.values()), True, []
     if split != "all":
-        table, whole = _choose_table(splits, split, name)
-        tables = [table]
+        chosen, whole, unused = _choose_table(splits, split, name)
+        tables = [splits[chosen]]
     counts = [len(table) for table in tables]
     if not sum(counts):
         raise DataError(f"data must hold images; got 0 in {name}; add some")
@@ -354,8 +355,7 @@ def _from_hub(name: str, split: Split, columns: Columns) -> EncodedImages:
     prefixes = tuple(f"{table.split}:" for table in tables)
     table = _images(tables, [name] * len(tables), columns)
     labels = label_table(tables, columns.label, name)
-    unused = [str(other) for other in splits if split != "all" and role_of_split(str(other)) is None]
-    left_out = (f"split {', '.join(unused)}",) if unused and len(splits) > 1 else ()
+    left_out = (f"split {', '.join(unused)}",) if unused else ()
     taken_from = ", ".join(f"split {table.split}" for table in tables) + f" of {name}"
     rows = np.arange(sum(counts))
     found = EncodedImages(table, rows, taken_from, left_out, files, _starts(counts), prefixes, labels)
@@ -366,7 +366,7 @@ def _check_hub(name: str) -> None:
     """Raise DataError at once, where the hub's own machinery would try again and again for long."""
     from datasets.config import HF_DATASETS_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE
 
-    if HF_HUB_OFFLINE or (Path(HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
+    if HF_HUB_OFFLINE or getproxies() or (Path(HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir():
         return
     address = urlsplit(HF_ENDPOINT)
     try:

@@ -38,6 +38,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if damaged is not None:
                 raise ValueError(f"the checksum of {damaged} differs")
             checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (PermissionError, MemoryError):  # a sound checkpoint is not to be deleted for these
+            raise
         except Exception as error:  # damage makes readers raise anything
             raise ValueError(
                 f"{path} must be a whole checkpoint of depthq train; got one that is damaged or of another kind "

@@ -144,8 +144,9 @@ def _checkpoints(config: LoopConfig, folder: Path, stop: StopRequest, save_start
 
 
 def _trainer(config: LoopConfig, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
+    loggers = _loggers(folder)  # what is wrong with the run's own files is no matter of hardware
     with _hardware_explained():
-        return _new_trainer(config, folder, hardware, callbacks)
+        return _new_trainer(config, folder, hardware, callbacks, loggers)
 
 
 @contextmanager
@@ -154,8 +155,6 @@ def _hardware_explained() -> Iterator[None]:
     try:
         yield
     except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, ValueError) and str(error).startswith("/"):  # ours, of a file
-            raise
         first = " ".join(str(error).split())
         slurm = sorted(name for name in os.environ if name.startswith("SLURM_NTASKS"))
         remedy = (
@@ -166,7 +165,9 @@ def _hardware_explained() -> Iterator[None]:
         raise ValueError(f"hardware must fit this machine; got: {first}; {remedy}") from error
 
 
-def _new_trainer(config: LoopConfig, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
+def _new_trainer(
+    config: LoopConfig, folder: Path, hardware: Hardware, callbacks: list[Callback], loggers: list[Logger]
+) -> Trainer:
     return Trainer(
         accelerator=hardware.accelerator,
         devices=_devices(hardware),
@@ -178,7 +179,7 @@ def _new_trainer(config: LoopConfig, folder: Path, hardware: Hardware, callbacks
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=config.gradient_clip or None,
-        logger=_loggers(folder),
+        logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=False,
         enable_progress_bar=False,
