@@ -1,7 +1,11 @@
 """depthq fit: embeddings from a file to codebooks, codes, figures and an index."""
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +98,45 @@ def test_same_seed_same_codes(array, tmp_path):
     for name in ("a", "b"):
         assert fit(array, tmp_path / name, "--seed", "3", "--sample", "500") == 0
     assert torch.equal(codes_of(tmp_path / "a"), codes_of(tmp_path / "b"))
+
+
+def test_two_processes_fit_the_codebooks_of_one(array, tmp_path):
+    """The sample is shared out; each codeword is the mean of all processes' vectors."""
+    command = [sys.executable, "-m", "depthq", "fit", str(array), "--num-codebooks", "4", "--codebook-size", "16"]
+    shared = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    out = ["--out", str(tmp_path / "two"), "--quiet"]
+    processes = [
+        subprocess.Popen([*command, *out], env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    assert fit(array, tmp_path / "one") == 0
+    errors = [json.loads((tmp_path / name / "figures.json").read_text())["mse"] for name in ("one", "two")]
+    assert errors[1] == pytest.approx(errors[0], rel=0.05)  # other rows are drawn to start from
+    assert len(codes_of(tmp_path / "two")) == 3000
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def test_an_empty_folder_is_filled_and_a_small_sample_refused(array, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert fit(array, tmp_path / "out", "--sample", "15") == 1
+    assert "sample must hold at least as many vectors as a codebook has codes, 16; got 15" in capsys.readouterr().err
+    assert fit(array, tmp_path / "out", "--sample", "16") == 0
+    assert (tmp_path / "out" / "figures.json").is_file()
 
 
 BAD = {

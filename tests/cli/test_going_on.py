@@ -92,10 +92,20 @@ def test_start_from_a_run_with_another_likelihood(train, tmp_path, capsys):
 
 
 def test_start_from_a_shipped_name(train, tmp_path, capsys):
-    assert train("--start-from", "mnist-tiny", "--steps", "1") in (0, 1)
-    assert "Traceback" not in capsys.readouterr().err
+    assert train("--start-from", "photos-small", "--steps", "1", out="narrow") == 1
+    assert "start_from must share weights with the model to train" in capsys.readouterr().err
+    assert train("--start-from", "photos-small", "--steps", "1", "--channels", "[32,64]") == 0
     assert train("--start-from", "no-such-model", out="other") == 1
     assert "must be a folder with a trained model or a shipped one" in capsys.readouterr().err
+
+
+def test_damaged_metrics_are_named_and_no_hardware_is_blamed(train, tmp_path, capsys):
+    assert train("--steps", "2") == 0
+    (tmp_path / "run" / "metrics.jsonl").write_text('[1]\n{"step": 2}\n')
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4"]) == 1
+    err = capsys.readouterr().err
+    assert "metrics.jsonl must name a whole step in every row" in err
+    assert "hardware" not in err
 
 
 class TestPaths:
@@ -199,10 +209,13 @@ def test_hardware_that_is_not_there_gets_one_line(train, tmp_path, capsys, optio
 def test_a_batch_system_without_its_launcher_gets_one_line(train, capsys, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_JOB_NAME", "batch")
-    code = train("--steps", "1")
+    assert train("--steps", "1") == 1
     err = capsys.readouterr().err
     assert "Traceback" not in err
-    assert code == 0 or "start it with srun, or unset SLURM_NTASKS" in err
+    assert "start it with srun, or unset SLURM_NTASKS" in err
+    monkeypatch.delenv("SLURM_NTASKS")
+    monkeypatch.delenv("SLURM_JOB_NAME")
+    assert train("--steps", "1") == 0
 
 
 def test_a_saved_model_is_what_it_was(train, tmp_path):

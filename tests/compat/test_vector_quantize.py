@@ -84,6 +84,10 @@ def test_masked_positions(heads):
     for found in (mine(x, mask=mask), mine(x, lens=lens)):
         assert torch.equal(found[1], expected[1])
         torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=0)
+    quantized, indices, loss = mine.train()(x, mask=mask)
+    assert (indices[~mask] == -1).all()
+    assert (quantized[~mask] == 0).all()
+    assert loss.isfinite()
     with pytest.raises(ValueError, match="mask must not be given beside lens"):
         mine(x, mask=mask, lens=lens)
 
