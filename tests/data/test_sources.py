@@ -282,6 +282,24 @@ def test_hub_splits_are_used_as_they_are(hub, write_parquet):
     assert len(everything) == count_encoded_images("someone/birds") == 5
 
 
+def test_a_hub_split_that_is_not_used_is_told(hub, write_parquet):
+    for count, split in enumerate(("train", "validation", "test"), start=3):
+        write_parquet(hub / "birds" / f"{split}.parquet", range(count))
+    for split in ("train", "test"):
+        assert find_images("birds", split).left_out == ("split validation",)
+    assert find_images("birds", "all").left_out == ()
+
+
+def test_a_hub_behind_a_proxy_is_not_looked_for_directly(hub, write_parquet, monkeypatch):
+    def unreachable(*_):
+        raise OSError("no route")
+
+    write_parquet(hub / "birds" / "train.parquet", range(12))
+    monkeypatch.setattr("depthq.data.sources.socket.create_connection", unreachable)
+    monkeypatch.setattr("depthq.data.sources.getproxies", lambda: {"https": "http://proxy:3128"})
+    assert len(find_images("birds", "all")) == 12
+
+
 def test_single_hub_split_is_split(hub, write_parquet):
     write_parquet(hub / "birds" / "train.parquet", range(12))
     assert [len(find_images("birds", split)) for split in ("train", "test", "all")] == [11, 1, 12]
