@@ -33,6 +33,14 @@ SCALES = {
         "L2 and of the categorical likelihood are of the one before, whose sub-pixel convolutions started apart and "
         "whose logits started alike.",
     ),
+    "cpu-long": Scale(
+        model=DQAEConfig(channels=(32, 64)),
+        training=TrainingConfig(
+            steps=10_000, precision="32-true", validate_every=250, checkpoint_every=500, log_every=100
+        ),
+        protocol="as `cpu`, but 10,000 steps (12.8 epochs of CIFAR-10)",
+        caveat="Networks as small as at scale `cpu`: only what changes with the length of training is to be read here.",
+    ),
     "gpu": Scale(
         model=replace(PRESETS["paper"], likelihood="l2", codebook_size=128),
         training=TRAINING_PRESETS["paper"],
