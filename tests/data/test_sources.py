@@ -199,7 +199,7 @@ def test_missing_path_raises(tmp_path):
 
 
 def test_empty_folder_raises(tmp_path):
-    with pytest.raises(DataError, match="must hold images or parquet files; got nothing in"):
+    with pytest.raises(DataError, match="must hold images, parquet or tar files; got nothing in"):
         find_images(str(tmp_path), "train")
 
 
@@ -212,7 +212,7 @@ def test_folder_without_images_raises(tmp_path):
 def test_folder_of_both_kinds_raises(tmp_path, write_images):
     write_images(tmp_path, ["1.png"])
     (tmp_path / "a.parquet").touch()
-    with pytest.raises(DataError, match=r"not both; got 1\.png and a\.parquet in"):
+    with pytest.raises(DataError, match=r"not several kinds; got 1\.png and a\.parquet in"):
         find_images(str(tmp_path), "train")
 
 

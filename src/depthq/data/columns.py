@@ -77,13 +77,15 @@ def label_table(tables: Sequence["Dataset"], wanted: str | None, source: str) ->
 
 
 def as_encoded(cell: Any, name: str) -> bytes | str:
-    """The bytes, or the path, of a cell of `image_table`; b"" of one that holds nothing.
+    """The bytes, or the path, of a cell of `image_table` or `TarImages`; b"" of one that holds nothing.
 
     Raises:
         DataError: If it holds numbers that are no image.
     """
     if cell is None:
         return b""
+    if isinstance(cell, bytes):
+        return cell
     if isinstance(cell, dict):
         return cell.get("bytes") or cell.get("path") or b""
     return _as_png(cell, name)

@@ -1,8 +1,8 @@
 """What lies in a folder of data: which files are its images, which of them belong to which split, what is left out.
 
 Splits are told by names, in any case: of top-level folders for image files (training/...), of words in a file's or a
-folder's name for parquet files (train-00000-of-00002.parquet). Links are followed; each real file counts once, under a
-folder of its own rather than behind a link, and for testing rather than for training.
+folder's name for parquet and tar files (train-00000-of-00002.parquet). Links are followed; each real file counts once,
+under a folder of its own rather than behind a link, and for testing rather than for training.
 """
 
 import os
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from depthq.data.errors import DataError
 from depthq.data.split import Split
@@ -23,20 +24,24 @@ SPLIT_NAMES = {
 }
 """By split, what it may be called."""
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-MORE_SUFFIXES = (".avif", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".qoi", ".tga")
+MORE_SUFFIXES: tuple[str, ...] = (".avif", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".qoi", ".tga")
 """Of images that Pillow reads where it was built so, or has a plugin."""
 _ROLES = {name: role for role, names in SPLIT_NAMES.items() for name in names}
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_ROLES, key=len, reverse=True))})(?![a-z])")
+
+
+Kind = Literal["image", "parquet", "tar"]
 
 
 @dataclass(frozen=True)
 class Listing:
     """The files of a folder of data."""
 
-    root: Path
+    root: Path | str
+    """A folder, or a URL."""
     files: tuple[str, ...]
-    """Paths relative to `root`, sorted: all images, or all parquet files."""
-    are_images: bool
+    """Paths relative to `root`, sorted, all of one kind."""
+    kind: Kind
     splits: dict[str, tuple[str, ...]]
     """By "train", "test" or "validation" the files whose names say so."""
     notes: tuple[str, ...]
@@ -87,7 +92,7 @@ class Listing:
         return (
             f"a data folder must have a split for training and one for testing, or none; got {named} beside "
             f"{self._named(unnamed)} in {self.root}; if these are classes, rename the one that is called like a split; "
-            f"if they are no images to train on, give {self.root / named.split(', ')[0]} as the source"
+            f"if they are no images to train on, give {self.root}/{named.split(', ')[0].rstrip(os.sep)} as the source"
         )
 
     def _named(self, files: tuple[str, ...]) -> str:
@@ -97,46 +102,85 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """What lies in a folder of images, or of parquet files, hidden files apart.
+    """What lies in a folder of images, or of parquet or tar files, hidden files apart.
 
     Raises:
-        DataError: If it holds neither, or both, or a folder in it cannot be read.
+        DataError: If it holds none of them, or several kinds, or a folder in it cannot be read.
     """
+    kind, files, notes = _of_one_kind(list(_walk(root)), root)
+    role_of = _role_of_image if kind == "image" else _role_of_shard
+    files, num_again = _once(root, files, role_of)
+    if num_again:
+        notes = [f"{num_again} files reached twice, behind links", *notes]
+    return _listing(root, kind, files, notes)
+
+
+def list_url(url: str) -> Listing:
+    """What lies behind a URL that fsspec opens: parquet or tar files.
+
+    Raises:
+        DataError: If it holds neither, or both, or cannot be reached.
+    """
+    with explain_missing():
+        from fsspec.core import url_to_fs
+
+    root = url.rstrip("/")
+    try:
+        system, path = url_to_fs(root)
+        found = [os.path.relpath(file, path) for file in system.find(path)]
+    except Exception as error:  # a file system of its own kind raises errors of its own kind
+        raise DataError(f"data source must be reachable; got {url} ({error}); check address and network") from error
+    if not found:
+        raise DataError(f"data source must be reachable and hold files; got none at {url}; check address and network")
+    kind, files, notes = _of_one_kind([file for file in found if not os.path.basename(file).startswith(".")], url)
+    if kind == "image":
+        raise DataError(
+            f"data behind a URL must be parquet or tar files; got images in {url}; fetch the folder, or pack it"
+        )
+    return _listing(root, kind, files, notes)
+
+
+def _of_one_kind(files: list[str], root: Path | str) -> tuple[Kind, list[str], list[str]]:
+    """The data among some files, and of the others how many there are by their suffix."""
     readable = readable_suffixes()
-    images, parquets, others = [], [], Counter[str]()
-    for file in _walk(root):
+    by_kind: dict[Kind, list[str]] = {"image": [], "parquet": [], "tar": []}
+    others = Counter[str]()
+    for file in files:
         suffix = os.path.splitext(file)[1].lower()
         if suffix in readable:
-            images.append(file)
+            by_kind["image"].append(file)
         elif suffix == ".parquet":
-            parquets.append(file)
+            by_kind["parquet"].append(file)
+        elif suffix == ".tar":
+            by_kind["tar"].append(file)
         else:
             others[suffix or "no suffix"] += 1
-    if images and parquets:
+    kinds: list[Kind] = [kind for kind, of_kind in by_kind.items() if of_kind]
+    if len(kinds) > 1:
+        first, second = (by_kind[kind][0] for kind in kinds[:2])
         raise DataError(
-            f"a data folder must hold images or parquet files, not both; got {images[0]} and {parquets[0]} in {root}; "
-            "give the subfolder or the file that is meant"
+            f"a data folder must hold images, parquet files or tar files, not several kinds; got {first} and "
+            f"{second} in {root}; give the subfolder or the file that is meant"
         )
-    if not images and not parquets:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(4))
+    if not kinds:
+        found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(4))
         raise DataError(
-            f"a data folder must hold images or parquet files; got {'other files, ' + kinds if kinds else 'nothing'} "
-            f"in {root}; check the path (image files end in {' '.join(sorted(readable))})"
+            f"a data folder must hold images, parquet or tar files; got "
+            f"{'other files, ' + found if found else 'nothing'} in {root}; check the path (image files end in "
+            f"{' '.join(sorted(readable))})"
         )
-    role_of = _role_of_image if images else _role_of_parquet
-    found, num_again = _once(root, images or parquets, role_of)
-    notes = []
-    if num_again:
-        notes.append(f"{num_again} files reached twice, behind links")
-    for suffix, count in sorted(others.items()):
-        why = ", which this Pillow does not read" if suffix in MORE_SUFFIXES else ""
-        notes.append(f"{count} of {suffix}{why}")
-    files = tuple(sorted(found))
-    splits: dict[str, tuple[str, ...]] = {}
+    why = dict.fromkeys(MORE_SUFFIXES, ", which this Pillow does not read")
+    notes = [f"{count} of {suffix}{why.get(suffix, '')}" for suffix, count in sorted(others.items())]
+    return kinds[0], by_kind[kinds[0]], notes
+
+
+def _listing(root: Path | str, kind: Kind, files: list[str], notes: list[str]) -> Listing:
+    role_of = _role_of_image if kind == "image" else _role_of_shard
+    in_order, splits = tuple(sorted(files)), {}
     for role in SPLIT_NAMES:
-        if of_role := tuple(file for file in files if role_of(file) == role):
+        if of_role := tuple(file for file in in_order if role_of(file) == role):
             splits[role] = of_role
-    return Listing(root, files, bool(images), splits, tuple(notes))
+    return Listing(root, in_order, kind, splits, tuple(notes))
 
 
 def role_of_split(name: str) -> str | None:
@@ -149,7 +193,7 @@ def _role_of_image(file: str) -> str | None:
     return role_of_split(top) if separator else None
 
 
-def _role_of_parquet(file: str) -> str | None:
+def _role_of_shard(file: str) -> str | None:
     matches = (_WORD.search(part.lower()) for part in file.split(os.sep))
     return next((_ROLES[match[1]] for match in matches if match), None)
 

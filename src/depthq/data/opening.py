@@ -47,9 +47,11 @@ class Reading:
     background: str | None = None
     """The colour that transparent images are laid on, "white" or "#808080"; None: they cannot be used."""
     image_column: str | None = None
-    """The column of images of a parquet file or hub data set; None: the only one, or the one called as images are."""
+    """The column of images of a parquet file or hub data set, or their extension in tar files; None: the only one, or
+    the one called as images are."""
     label_column: str | None = None
-    """The column of labels, whole numbers or strings; None: `label`, if there is one."""
+    """The column of labels, whole numbers or strings, or their extension in tar files; None: `label`, or cls, if there
+    is one."""
 
     def __post_init__(self):
         if self.on_bad_image not in ("raise", "skip"):
@@ -71,8 +73,8 @@ def open_images(
     tensor; any other is read by the loaders, batch by batch.
 
     Args:
-        source: "bundled" (patches of real photos, see `depthq.data.bundled`), a folder of images, a parquet
-            file, a folder of parquet files, or the name of a hub data set. How these are split is told in
+        source: "bundled" (patches of real photos, see `depthq.data.bundled`), a folder of images, a parquet or tar
+            file, a folder of such files, by path or URL, or the name of a hub data set. How these are split is told in
             `depthq.data.sources`. A folder that is itself called bundled is "./bundled".
         split: "train" or "test", which never share an image, or "all", in the order that `depthq.data.sources` tells.
         image_size: Side S of the square crops, in pixels; None: the one size that all images have, which must

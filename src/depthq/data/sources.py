@@ -1,20 +1,22 @@
 """Where images come from: a folder, parquet files or a hub data set -> the encoded images of one split, or all.
 
-All go through Hugging Face `datasets`. Its tables are memory-mapped (of a folder, only the paths are held),
-so an open set takes no memory to speak of, and worker processes share it.
+Parquet files and hub data sets go through Hugging Face `datasets`, whose tables are memory-mapped; of a folder only the
+paths are held, and of tar files where in them each image lies. So an open set takes no memory to speak of, and worker
+processes share it. Parquet and tar files may lie behind a URL that fsspec opens (s3://, hf://, https://, ...).
 
 Where there are several splits, they are used as they are: `train`, and `test` or else `validation`, by any of the
 names in `depthq.data.listing`. They are subfolders of a folder of images, files (or folders of files) whose names say
-so in a folder of parquet files, or splits of a hub data set. Where there is only one split, a tenth of the images is
-for testing, and the others are for training: a hash of its id decides for each image alone, so that one more moves no
-other. Where it leaves none for testing, the image of the lowest hash is.
+so in a folder of parquet or tar files, or splits of a hub data set. Where there is only one split, a tenth of the
+images is for testing, and the others are for training: a hash of its id decides for each image alone, so that one more
+moves no other. Where it leaves none for testing, the image of the lowest hash is.
 
 "all" is every image there is, those of no split too: in the order of their paths; of parquet files and hub data
 sets split after split, each in its own order.
 
-An image's id is its path relative to the folder; in a parquet file its row, behind the file's path where the
-source is a folder of them (train/0000.parquet:17), and behind the split in a hub data set (train:17). Its label is what
-a column `label` of integers or strings says, or another one that is asked for; a folder of images has none.
+An image's id is its path relative to the folder; in a parquet file its row, in a tar file its key, behind the file's
+path where the source is a folder of them (train/0000.parquet:17), and behind the split in a hub data set (train:17).
+Its label is what a column `label` of integers or strings says, the file .cls of a tar file, or another one that is
+asked for; a folder of images has none.
 """
 
 import difflib
@@ -23,10 +25,11 @@ import glob
 import hashlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -34,10 +37,11 @@ import numpy as np
 
 from depthq.data.columns import as_encoded, image_table, label_table
 from depthq.data.errors import DataError
-from depthq.data.listing import list_folder, role_of_split
+from depthq.data.listing import Listing, list_folder, list_url, role_of_split
 from depthq.data.origin import Origin
 from depthq.data.reading import EncodedImage
 from depthq.data.split import Split
+from depthq.data.tars import TarImages
 from depthq.extras import explain_missing
 
 if TYPE_CHECKING:  # `datasets` takes a second to import: load it where it is used
@@ -61,7 +65,7 @@ class Columns:
 class EncodedImages:
     """The encoded images of one split. Nothing is read before it is asked for."""
 
-    table: "Dataset | np.ndarray"
+    table: "Dataset | TarImages | np.ndarray"
     """One column, `image`; of a folder the paths, as the system's bytes."""
     rows: np.ndarray
     """int64: the rows of `table` that belong to the split."""
@@ -79,6 +83,8 @@ class EncodedImages:
     """One column, `label`, with a row for each of `table`."""
     root: str = ""
     """The folder to which paths are ids, where each row is a file."""
+    keys: Sequence[str] | None = None
+    """What the row is called in its file, for each row of `table`; None: its number there."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -133,14 +139,18 @@ class EncodedImages:
 
     def _encoded(self, row: int, cell: object) -> EncodedImage:
         file, place = self._place(row)
-        name = f"row {place} of {self.files[file]}"
+        name = f"{f'row {place}' if self.keys is None else self.keys[row]} of {self.files[file]}"
         return EncodedImage(name, as_encoded(cell, name))
 
     def _ids(self, rows: list[int]) -> list[str]:
         if self.files:
-            return [f"{self.id_prefixes[file]}{place}" for file, place in map(self._place, rows)]
+            return [self._id(row) for row in rows]
         relative = (Path(os.path.relpath(path, self.root)).as_posix() for path in self._paths(rows))
         return [path.encode(errors="backslashreplace").decode() for path in relative]  # as any file of codes can hold
+
+    def _id(self, row: int) -> str:
+        file, place = self._place(row)
+        return f"{self.id_prefixes[file]}{place if self.keys is None else self.keys[row]}"
 
     def _paths(self, rows: list[int]) -> list[str]:
         assert isinstance(self.table, np.ndarray)
@@ -169,8 +179,8 @@ def find_images(source: str, split: Split, columns: Columns = Columns()) -> Enco
     """The images of a split of `source`, or all.
 
     Args:
-        source: A folder of images (searched recursively), a parquet file, a folder of parquet files, or the
-            name of a hub data set.
+        source: A folder of images (searched recursively), a parquet or tar file, a folder of such files, by path or
+            URL, or the name of a hub data set.
         split: "train", "test" or "all"; see the module's text.
         columns: Which columns of a table hold images and labels.
 
@@ -178,11 +188,13 @@ def find_images(source: str, split: Split, columns: Columns = Columns()) -> Enco
         DataError: If `source` does not exist or holds no images, a parquet file is cut off, there is no column of
             images, or names leave open which are meant.
     """
+    if "://" in source:
+        return _from_url(source, split, columns)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _from_folder(path, split, columns)
+        return _from_listing(list_folder(path), split, columns)
     if path.is_file():
-        return _from_parquet([[path]], split, split == "all", columns, str(path))
+        return _from_files([[str(path)]], split, split == "all", columns, str(path))
     if _looks_like_a_path(source):
         raise DataError(f"data source must exist; got {source}, which does not; check the path")
     return _from_hub(source, split, columns)
@@ -191,11 +203,14 @@ def find_images(source: str, split: Split, columns: Columns = Columns()) -> Enco
 def count_encoded_images(source: str) -> int:
     """How many images `source` holds in all; raises DataError as `find_images`."""
     path = Path(source).expanduser()
-    if path.is_dir():
-        listing = list_folder(path)
-        return len(listing.files) if listing.are_images else sum(_num_parquet_rows(path / f) for f in listing.files)
-    if path.is_file():
-        return _num_parquet_rows(path)
+    if path.is_dir() and (listing := list_folder(path)).kind != "tar":
+        if listing.kind == "image":
+            return len(listing.files)
+        return sum(_num_parquet_rows(str(path / file)) for file in listing.files)
+    if path.is_file() and not _is_tar(source):
+        return _num_parquet_rows(str(path))
+    if path.exists() or "://" in source:
+        return len(find_images(source, "all"))
     return sum(map(len, _load_hub(source).values()))
 
 
@@ -210,24 +225,30 @@ def _looks_like_a_path(source: str) -> bool:
     )
 
 
-def _from_folder(root: Path, split: Split, columns: Columns) -> EncodedImages:
-    listing = list_folder(root)
+def _from_url(source: str, split: Split, columns: Columns) -> EncodedImages:
+    if source.endswith((".parquet", ".tar")):
+        return _from_files([[source]], split, split == "all", columns, source)
+    return _from_listing(list_url(source), split, columns)
+
+
+def _from_listing(listing: Listing, split: Split, columns: Columns) -> EncodedImages:
+    root = str(listing.root)
     files, whole, taken_from = listing.choose(split)
     left_out = tuple(listing.left_out(split))
-    if listing.are_images:
+    if listing.kind == "image":
         if columns != Columns():
             raise DataError(
                 f"image_column and label_column must be left out for image files; got {root}, a folder of them"
             )
-        paths = np.array([os.fsencode(root / file) for file in files])
-        found = EncodedImages(paths, np.arange(len(paths)), taken_from, left_out, root=str(root))
-        return found if whole else found.split(split, str(root))
-    groups = [[root / file for file in files]]
+        paths = np.array([os.fsencode(os.path.join(root, file)) for file in files])
+        found = EncodedImages(paths, np.arange(len(paths)), taken_from, left_out, root=root)
+        return found if whole else found.split(split, root)
+    groups = [[f"{root}/{file}" for file in files]]
     if split == "all":
         roles = {file: role for role, of_role in listing.splits.items() for file in of_role}
         order = ["", *listing.splits]
-        groups = [[root / file for file in files if roles.get(file, "") == role] for role in order]
-    return _from_parquet(list(filter(None, groups)), split, whole, columns, taken_from, left_out, root)
+        groups = [[f"{root}/{file}" for file in files if roles.get(file, "") == role] for role in order]
+    return _from_files(list(filter(None, groups)), split, whole, columns, taken_from, left_out, root)
 
 
 def _choose_table(splits: "dict[str, Dataset]", split: Split, source: str) -> tuple[str, bool, list[str]]:
@@ -246,19 +267,19 @@ def _choose_table(splits: "dict[str, Dataset]", split: Split, source: str) -> tu
     )
 
 
-def _from_parquet(
-    groups: list[list[Path]],
+def _from_files(
+    groups: list[list[str]],
     split: Split,
     whole: bool,
     columns: Columns,
     taken_from: str,
     left_out: tuple[str, ...] = (),
-    root: Path | None = None,
+    root: str | None = None,
 ) -> EncodedImages:
-    """Images of parquet files, those of one group with the same columns.
+    """Images of parquet or tar files, those of one group with the same columns.
 
     Args:
-        groups: The files.
+        groups: The files, by path or URL.
         split: Which of the rows to take, where they are not `whole`.
         whole: Whether all rows are of the split.
         columns: Which columns are meant.
@@ -267,30 +288,69 @@ def _from_parquet(
         root: The folder that is the source; None: the one file is.
     """
     files = [file for group in groups for file in group]
-    counts = [_num_parquet_rows(file) for file in files]
-    source = str(root or files[0])
+    source = root or files[0]
+    prefixes = ("",) if root is None else tuple(f"{file[len(root) + 1 :]}:" for file in files)
+    if _is_tar(files[0]):
+        table, counts, labels, keys = _open_tars(files, columns)
+    else:
+        table, counts, labels = _open_parquet(groups, columns, source)
+        keys = None
     if not sum(counts):
         raise DataError(f"data must hold images; got 0 in {source}; add some")
-    prefixes = ("",) if root is None else tuple(f"{file.relative_to(root).as_posix()}:" for file in files)
-    tables = [_load_parquet(group) for group in groups]
-    table = _images(tables, [str(group[0]) for group in groups], columns)
-    labels = label_table(tables, columns.label, source)
-    rows = np.arange(sum(counts))
-    found = EncodedImages(table, rows, taken_from, left_out, tuple(map(str, files)), _starts(counts), prefixes, labels)
+    found = EncodedImages(
+        table,
+        np.arange(sum(counts)),
+        taken_from,
+        left_out,
+        tuple(files),
+        _starts(counts),
+        prefixes,
+        labels,
+        keys=keys,
+    )
     return found if whole else found.split(split, source)
+
+
+def _is_tar(file: str) -> bool:
+    return file.lower().endswith(".tar")
+
+
+def _open_tars(files: list[str], columns: Columns) -> "tuple[TarImages, list[int], Dataset | None, Sequence[str]]":
+    with explain_missing():
+        import datasets
+
+    images = TarImages(files, columns.image, columns.label)
+    kinds = {type(label).__name__ for label in images.labels if label is not None}
+    labels = None
+    if kinds:
+        features = datasets.Features({"label": datasets.Value("int64" if kinds == {"int"} else "string")})
+        labels = datasets.Dataset.from_dict({"label": images.labels}, features=features)
+    return images, images.counts, labels, images.keys
+
+
+def _open_parquet(
+    groups: list[list[str]], columns: Columns, source: str
+) -> "tuple[Dataset, list[int], Dataset | None]":
+    counts = [_num_parquet_rows(file) for group in groups for file in group]
+    if not sum(counts):
+        raise DataError(f"data must hold images; got 0 in {source}; add some")
+    tables = [_load_parquet(group) for group in groups]
+    table = _images(tables, [group[0] for group in groups], columns)
+    return table, counts, label_table(tables, columns.label, source)
 
 
 def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(np.cumsum([0, *counts[:-1]]).tolist())
 
 
-def _load_parquet(files: list[Path]) -> "Dataset":
+def _load_parquet(files: list[str]) -> "Dataset":
     with explain_missing():
         import datasets
         from datasets.config import HF_DATASETS_CACHE
 
     datasets.disable_progress_bars()  # of its own copy of the table, which would stand between results
-    patterns = [glob.escape(str(file.absolute())) for file in files]  # [ and * in a path are meant literally
+    # [ and * in a path are meant literally.
+    patterns = [file if "://" in file else glob.escape(os.path.abspath(file)) for file in files]
     # Its key is a file's path and time of change, which archives and images of containers set as they like.
     cache = Path(HF_DATASETS_CACHE) / f"depthq-{_content_key(files)}"
     try:
@@ -313,13 +373,13 @@ def _load_parquet(files: list[Path]) -> "Dataset":
         ) from error
 
 
-def _content_key(files: list[Path]) -> str:
+def _content_key(files: list[str]) -> str:
     """Of the size, the end (a parquet file's footer is there) and blocks spread over each file."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
-        size = path.stat().st_size
-        digest.update(size.to_bytes(8, "big"))
-        with path.open("rb") as file:
+        with _opened(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(size.to_bytes(8, "big"))
             for start in np.linspace(0, max(size - _BLOCK_BYTES, 0), _SAMPLED_BLOCKS).astype(int).tolist():
                 file.seek(start)
                 digest.update(file.read(_BLOCK_BYTES))
@@ -328,13 +388,24 @@ def _content_key(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _num_parquet_rows(file: Path) -> int:
+@contextmanager
+def _opened(file: str) -> "Iterator[BinaryIO]":
+    """A file by path or URL, to be read."""
+    with explain_missing():
+        import fsspec
+
+    with fsspec.open(file, "rb") as stream:
+        yield cast(BinaryIO, stream)
+
+
+def _num_parquet_rows(file: str) -> int:
     with explain_missing():
         import pyarrow
         import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_metadata(file).num_rows
+        with _opened(file) as stream:
+            return pyarrow.parquet.read_metadata(stream).num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"data files must be whole parquet files; got {file}, which is cut off or of another kind "

@@ -1,0 +1,155 @@
+"""Images in tar files as webdataset writes them: files of one sample follow each other and share the name up to its
+first dot (000123.jpg, 000123.cls). They are read from where they lie; nothing is unpacked or copied."""
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from depthq.data.columns import IMAGE_NAMES
+from depthq.data.errors import DataError
+from depthq.data.listing import readable_suffixes
+from depthq.extras import explain_missing
+
+LABEL_NAME = "cls"
+"""What webdataset calls a class's number."""
+_MOST_LABEL_BYTES = 2**12
+
+Label = int | str | None
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Where an encoded image lies."""
+
+    offset: int
+    size: int
+    key: str
+    label: Label
+
+
+class TarImages:
+    """The images of tar files, in their order, as a table with one column, `image`.
+
+    Args:
+        files: Paths, or URLs that fsspec opens.
+        image: Extension of the images; None: the only one that images have.
+        label: Extension of the labels; None: "cls", if there are such.
+
+    Raises:
+        DataError: If a file is no whole tar file, has no images, or extensions leave open which are meant.
+    """
+
+    def __init__(self, files: Sequence[str], image: str | None = None, label: str | None = None):
+        self.files = list(files)
+        found = [list(_images_of(file, image, label)) for file in self.files]
+        self.counts = [len(of_file) for of_file in found]
+        images = [each for of_file in found for each in of_file]
+        self.keys = [each.key for each in images]
+        self.labels = _of_one_type([each.label for each in images], label or LABEL_NAME, self.files[0])
+        if label is not None and all(each.label is None for each in images):
+            raise DataError(
+                f"label_column must be an extension of files in the tar files; got {label!r}, of none there"
+            )
+        self._file = np.repeat(np.arange(len(self.files)), self.counts)
+        self._span = np.array([(each.offset, each.offset + each.size) for each in images], np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: Sequence[int]) -> dict[str, list[bytes]]:
+        """The encoded images of these rows."""
+        spans = self._span[np.asarray(rows, np.int64)]
+        files = [self.files[file] for file in self._file[np.asarray(rows, np.int64)].tolist()]
+        return {"image": _read(files, *spans.T.tolist())}
+
+
+def _read(files: list[str], starts: list[int], ends: list[int]) -> list[bytes]:
+    """A stretch of each file."""
+    with explain_missing():
+        from fsspec.core import url_to_fs
+
+    if not files:
+        return []
+    found = [url_to_fs(file) for file in files]
+    try:
+        contents = found[0][0].cat_ranges([path for _, path in found], starts, ends, on_error="raise")
+    except OSError as error:
+        raise DataError(f"tar files must stay as they are while they are read; got: {error}; start again") from error
+    for file, content, start, end in zip(files, contents, starts, ends, strict=True):
+        if len(content) != end - start:
+            raise DataError(
+                f"tar files must be read in parts; got {len(content)} bytes of {file} for {end - start}; "
+                "take a server that serves ranges, or fetch the file"
+            )
+    return contents
+
+
+def _images_of(file: str, image: str | None, label: str | None) -> Iterator[_Image]:
+    suffixes = {suffix.removeprefix(".") for suffix in readable_suffixes()}
+    for key, parts in _samples(file, label or LABEL_NAME):
+        found = [name for name in parts if (name == image if image else name.lower() in suffixes)]
+        if len(found) > 1:
+            found = [name for name in found if name.lower() in IMAGE_NAMES]
+        if len(found) > 1:
+            raise DataError(
+                f"tar files must tell which files are the images; got {key} with {', '.join(parts)} in {file}; "
+                "pass the extension as image_column"
+            )
+        if found:
+            member, _ = parts[found[0]]
+            _, text = parts.get(label or LABEL_NAME, (None, None))
+            yield _Image(member.offset_data, member.size, key, text)
+
+
+def _samples(file: str, label: str) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo, str | None]]]]:
+    """Key, and by extension the members of each sample; with its text where the extension is that of labels."""
+    key, parts = None, {}
+    for member, text in _members(file, label):
+        folder, slash, name = member.name.rpartition("/")
+        base, _, extension = name.partition(".")
+        if folder + slash + base != key or extension in parts:
+            if key is not None:
+                yield key, parts
+            key, parts = folder + slash + base, {}
+        parts[extension] = member, text
+    if key is not None:
+        yield key, parts
+
+
+def _members(file: str, label: str) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
+    with explain_missing():
+        import fsspec
+
+    try:
+        with fsspec.open(file, "rb") as opened:
+            stream = cast(BinaryIO, opened)
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                for member in tar:
+                    name = member.name.rpartition("/")[2]
+                    if not member.isfile() or name.startswith("."):
+                        continue
+                    text = None
+                    if name.partition(".")[2] == label and member.size <= _MOST_LABEL_BYTES:
+                        text = tar.extractfile(member).read().decode().strip()  # type: ignore[union-attr]
+                    yield member, text
+                stream.seek(tar.offset)
+                if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # else cut off between two members
+                    raise tarfile.ReadError("its end is missing")
+    except (tarfile.TarError, OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"tar files must be whole and not compressed; got {file} ({error}); fetch or write it anew"
+        ) from error
+
+
+def _of_one_type(labels: list[Label], name: str, file: str) -> list[Label]:
+    """As whole numbers if all are; else as strings, which a class's number must not be."""
+    known = [label for label in labels if label is not None]
+    if all(str(label).removeprefix("-").isdecimal() for label in known):
+        return [None if label is None else int(label) for label in labels]
+    if name == LABEL_NAME:
+        wrong = next(label for label in known if not str(label).removeprefix("-").isdecimal())
+        raise DataError(f"files .{LABEL_NAME} must hold whole numbers; got {wrong!r} in {file} or one beside it")
+    return labels
