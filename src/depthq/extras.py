@@ -9,6 +9,7 @@ PACKAGES = {
     "train": (
         "datasets",
         "filelock",
+        "fsspec",
         "jsonargparse",
         "lightning",
         "PIL",
@@ -21,6 +22,7 @@ PACKAGES = {
     ),
     "diffusers": ("diffusers",),
     "report": ("jinja2", "matplotlib", "skimage"),
+    "ray": ("ray",),
     "tensorboard": ("tensorboard",),
     "timm": ("timm",),
     "transformers": ("transformers",),

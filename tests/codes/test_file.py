@@ -278,8 +278,8 @@ def rewrite(path, **changes):
 
 def test_newer_format_is_refused(path):
     write_codes(path, [random_codes(1)], model_fingerprint=MAKER)
-    rewrite(path, format_version=4)
-    with pytest.raises(ValueError, match="must be of format 3 or before; got 4; update depthq"):
+    rewrite(path, format_version=5)
+    with pytest.raises(ValueError, match="must be of format 4 or before; got 5; update depthq"):
         read_codes(path)
 
 

@@ -51,7 +51,7 @@ def run(settings: Settings) -> None:
     from depthq.codes.file import read_codes  # here, with the rest that --help need not wait for
 
     model = load_model(settings.model).to(settings.device)
-    if not settings.codes.is_file():
+    if not settings.codes.exists():
         raise ValueError(f"{settings.codes} must be a file of codes; there is none; make one with depthq encode")
     batches = read_codes(settings.codes, model_fingerprint=model.fingerprint())
     with new_folder(settings.out) as folder:

@@ -1,17 +1,26 @@
-"""Turn images into a file of codes, one row per image.
+"""Turn images into codes, one row per image: a file, or a folder of shards on many processes and machines.
 
 examples:
   depthq encode runs/demo --data bundled --out codes.parquet
   depthq encode runs/photos --data my-photos/ --split train --out codes.parquet
+  depthq encode runs/photos --data shards/ --workers 8 --out codes/
+  depthq encode runs/photos --data s3://bucket/shards --ray auto --out /shared/codes/
 
 Takes all images of the data, those for training and those for testing together, unless --split names a part: image
 files in the order of their paths, rows as they come; whole and of any size, unless --crop says otherwise. Beside its
 codes each image keeps its id (path in the folder, or row), its height and width, and its label where the data has a
 column of that name. What the first images take as codes stands beside what they take as PNG, and as JPEG of equal PSNR.
+
+With --workers or --ray, Ray Data runs a pool of processes, each with the model, and --out is a folder with a file for
+every --shard-size images: the same rows in the same order. A run that was stopped or killed leaves the shards that it
+has done; the same command does the others. All verbs that read codes take the folder.
 """
 
+import math
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,22 +29,27 @@ from jsonargparse.typing import PositiveInt
 
 from depthq.cli.compared import Compared
 from depthq.cli.model_and_data import (
+    BATCH_SIZE,
     ModelAndData,
     add_model_and_data,
     batches_of,
+    check_channels,
     count_all_images,
+    images_of,
     model_and_data,
     open_model_and_images,
 )
 from depthq.cli.paths import user_path
-from depthq.files import check_is_new
+from depthq.files import check_is_new, remove_leftovers
 from depthq.models import DQAE
-from depthq.pixels import pad_to_multiple
-from depthq.runs import load_prior
+from depthq.runs import load_model, load_prior
 
 if TYPE_CHECKING:
     from depthq.codes.file import CodesBatch
+    from depthq.codes.shards import ShardFolder
     from depthq.data import ImageBatch
+
+_NUM_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -43,17 +57,43 @@ class Settings:
     source: ModelAndData
     limit: int | None
     out: Path
+    workers: int | None
+    ray: str | None
+    shard_size: int
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model_and_data(parser, split="all", labels=True)
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
-    parser.add_argument("--out", type=user_path, required=True, help="the parquet file to write")
+    parser.add_argument(
+        "--out", type=user_path, required=True, help="the parquet file to write, or the folder of shards"
+    )
+    parser.add_argument("--workers", type=PositiveInt, help="processes, each with its share of the cores, or a GPU")
+    parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster: HOST:PORT, or auto for this machine's own")
+    parser.add_argument(
+        "--shard_size", type=PositiveInt, default=4096, help=f"images per shard, in steps of {BATCH_SIZE}"
+    )
     options = parser.parse_args(arguments)
-    return Settings(model_and_data(options), options.limit, options.out)
+    if options.shard_size % BATCH_SIZE:
+        raise ValueError(
+            f"--shard-size must be a multiple of {BATCH_SIZE}, the size of a batch; got {options.shard_size}; take "
+            f"{math.ceil(options.shard_size / BATCH_SIZE) * BATCH_SIZE}"
+        )
+    if (options.workers or options.ray) and options.out.suffix == ".parquet":
+        raise ValueError(f"--out must be a folder with --workers or --ray; got {options.out}; take {options.out.stem}/")
+    return Settings(
+        model_and_data(options), options.limit, options.out, options.workers, options.ray, options.shard_size
+    )
 
 
 def run(settings: Settings) -> None:
+    if settings.workers or settings.ray:
+        _encode_shards(settings)
+    else:
+        _encode_file(settings)
+
+
+def _encode_file(settings: Settings) -> None:
     from depthq.codes.file import write_codes
 
     check_is_new(settings.out)
@@ -75,12 +115,61 @@ def run(settings: Settings) -> None:
 def _encoded(
     model: DQAE, batches: "Iterable[ImageBatch]", has_labels: bool, compared: Compared
 ) -> "Iterator[CodesBatch]":
-    from depthq.codes.file import CodesBatch
+    from depthq.encoding import encode_batch
 
     for batch in batches:
-        codes = model.encode(pad_to_multiple(batch.images.to(model.device), model.config.image_multiple))
-        compared.update(batch.images, codes)
-        ids = [origin.id for origin in batch.origins]
-        labels = [origin.label for origin in batch.origins] if has_labels else None
-        sizes = [(batch.images.shape[2], batch.images.shape[3])] * len(batch)
-        yield CodesBatch(codes.to("cpu"), ids, labels, sizes)
+        encoded = encode_batch(model, batch, has_labels=has_labels)
+        compared.update(batch.images, encoded.codes)
+        yield encoded
+
+
+def _encode_shards(settings: Settings) -> None:
+    from depthq.codes.shards import ShardFolder, ShardPlan
+    from depthq.data import what_was_taken
+    from depthq.encoding import encode_shards
+    from depthq.locking import only_writer
+    from depthq.progress import note, of_a_pass, progress_bar
+
+    model = load_model(settings.source.model).to(settings.source.device)
+    to_encode = images_of(settings.source)
+    images = to_encode.open()
+    check_channels(model, images, to_encode.source, to_encode.crop)
+    note(what_was_taken(settings.source.split, images))
+    source = asdict(to_encode)
+    source |= source.pop("reading")
+    num_images = min(len(images), settings.limit or len(images))
+    plan = ShardPlan(model.fingerprint(), source, num_images, settings.shard_size)
+    with only_writer(settings.out):
+        folder = ShardFolder.of_plan(settings.out, plan)
+        remove_leftovers(settings.out)
+        missing, before, start = folder.missing(), folder.num_images, time.monotonic()
+        if len(missing) < plan.num_shards:
+            note(f"{settings.out}: {plan.num_shards - len(missing)} of {plan.num_shards} shards are there already")
+        total = sum(len(plan.images_of(shard)) for shard in missing)
+        encoded = encode_shards(model, to_encode, folder, workers=settings.workers, address=settings.ray)
+        try:
+            with progress_bar(total=total, **of_a_pass("image")) as bar, closing(encoded):
+                for done in encoded:
+                    bar.update(len(plan.images_of(done.shard)))
+        except KeyboardInterrupt as interrupt:
+            done = plan.num_shards - len(folder.missing())
+            raise KeyboardInterrupt(
+                f"; {done} of {plan.num_shards} shards are in {settings.out}; the same command does the others"
+            ) from interrupt
+        finally:
+            remove_leftovers(settings.out)
+    encoded_now = folder.num_images - before
+    speed = f"; {encoded_now / (time.monotonic() - start):.0f} images/s, the start of workers included"
+    _print_shards(settings, folder, speed if encoded_now else "")
+
+
+def _print_shards(settings: Settings, folder: "ShardFolder", speed: str) -> None:
+    count, skipped = folder.num_images, folder.skipped
+    named = ", ".join(skipped[:_NUM_NAMED]) + (", ..." if len(skipped) > _NUM_NAMED else "")
+    bad = f", {len(skipped)} bad ones skipped: {named}" if skipped else ""
+    bits = 8 * sum(file.stat().st_size for file in folder.files())
+    print(
+        f"{settings.out}: codes of {count} of {count_all_images(settings.source)} images "
+        f"(--split {settings.source.split}{bad}) in {folder.plan.num_shards} shards; "
+        f"{bits / max(1, count):.0f} bits per image on disk{speed}"
+    )

@@ -22,6 +22,7 @@ from depthq.weights import SHIPPED, shipped_folder
 if TYPE_CHECKING:
     from depthq.data import ImageBatch, ImageDataset
     from depthq.data.opening import ReadingOptions
+    from depthq.encoding import ImagesToEncode
 
 # One batch size for all verbs: the last bit of a convolution may depend on it, and codes must decode to exactly
 # what reconstruct shows.
@@ -80,6 +81,8 @@ def device_name(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # no such device; a PyTorch without CUDA
         raise ArgumentTypeError(f"device must be one of this machine; got {name} ({error}); try cpu") from error
+    if name == "meta":
+        raise ArgumentTypeError("device must be one that computes; got meta; try cpu")
     return name
 
 
@@ -165,18 +168,33 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
             images = open_images(source, settings.split, image_size=crop, **reading)
         except DataError as error:  # what Python calls image_size is an option of another name here
             raise DataError(str(error).replace("image_size", "--crop")) from error
-        if images.image_size % model.config.image_multiple:
-            raise DataError(
-                f"--crop must be a multiple of {model.config.image_multiple}, the stride of the model's coarsest "
-                f"level; got {images.image_size}; give another"
-            )
+    check_channels(model, images, source, None if crop is None and settings.whole else images.image_size)
+    note(what_was_taken(settings.split, images))
+    return model, images
+
+
+def check_channels(model: DQAE, images: "ImageDataset", source: str, crop: int | None) -> None:
+    """Raise DataError unless the model takes such images, whole (`crop` None) or as crops of that side."""
+    from depthq.data import DataError
+
+    if crop is not None and crop % model.config.image_multiple:
+        raise DataError(
+            f"--crop must be a multiple of {model.config.image_multiple}, the stride of the model's coarsest "
+            f"level; got {crop}; give another"
+        )
     if images.num_channels != model.config.image_channels:
         raise DataError(
             f"images in {source} must have {model.config.image_channels} channels, as the model has; "
             f"got {images.num_channels}; convert them, or train a model on such images"
         )
-    note(what_was_taken(settings.split, images))
-    return model, images
+
+
+def images_of(settings: ModelAndData) -> "ImagesToEncode":
+    """The images that are meant, for those who open them elsewhere; raises ValueError where none are named."""
+    from depthq.encoding import ImagesToEncode
+
+    source, crop, reading = _source(settings)
+    return ImagesToEncode(source, settings.split, crop, reading, BATCH_SIZE)
 
 
 def warn_of_trained_on(model: Path, images: "ImageDataset", *, limit: int | None = None) -> None:

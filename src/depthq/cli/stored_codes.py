@@ -7,21 +7,22 @@ import numpy as np
 
 from depthq.analysis import CodeCounts
 from depthq.analysis.counting import TABLES_LIMIT_BYTES
+from depthq.codes.shards import is_shard_folder
 
 NPY_MAGIC, PARQUET_MAGIC = b"\x93NUMPY", b"PAR1"
 
 
 def is_codes_file(path: Path) -> bool:
-    """Whether `path` is meant to be a file of codes, not a model: models are folders."""
-    return path.is_file() or (path.suffix in (".npy", ".parquet") and not path.is_dir())
+    """Whether `path` is meant to be codes, not a model: a file, or a folder of shards."""
+    return path.is_file() or is_shard_folder(path) or (path.suffix in (".npy", ".parquet") and not path.is_dir())
 
 
 def count_stored_codes(path: Path, codebook_sizes: Sequence[int], *, limit: int | None = None) -> CodeCounts:
     """Count the codes of a file, without the tables that would take more than 1 GiB.
 
     Args:
-        path: What `depthq encode` wrote, or an integer .npy array (N, M) or (B, M, *positions), which is read piece by
-            piece and may be larger than memory.
+        path: What `depthq encode` wrote, a file or a folder of shards, or an integer .npy array (N, M) or
+            (B, M, *positions), which is read piece by piece and may be larger than memory.
         codebook_sizes: K of an array's codebooks, one for all or one of each. A codes file knows its own: none need be
             given.
         limit: Only the first so many images, or rows.
@@ -29,6 +30,8 @@ def count_stored_codes(path: Path, codebook_sizes: Sequence[int], *, limit: int 
     Raises:
         ValueError: If there is no such file, it is of neither kind or damaged, or its codes do not fit the sizes.
     """
+    if is_shard_folder(path):
+        return _count_codes_file(path, codebook_sizes, limit)
     if not path.is_file():
         raise ValueError(f"{path} must be a file of codes; there is none; make one with depthq encode or numpy.save")
     with path.open("rb") as file:

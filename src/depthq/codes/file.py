@@ -4,7 +4,8 @@ Columns, in this order: `id` (string), `label` (int64 or string), `height` and `
 in pixels), each where the source of the images has it; then `level_0`, `level_1`, ..., lists that hold (M, *positions)
 of a level in row-major order, and `shape_0`, `shape_1`, ..., that shape, which may differ from image to image. What
 turns them back into `Codes` is a JSON object under the key `depthq` of the file's metadata: `format_version`,
-`model_fingerprint`, and per level `codebook_sizes`. Under `depthq_sha256` stands a checksum of header and rows.
+`model_fingerprint`, and per level `codebook_sizes`. Under `depthq_batches` stands how many images each batch had, for
+each row group; under `depthq_sha256` a checksum of header and rows.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from depthq.codes.codes import Codes
+from depthq.codes.shards import ShardFolder
 from depthq.extras import explain_missing
 from depthq.files import replacing
 
@@ -28,10 +30,14 @@ with explain_missing():
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-FORMAT_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
-"""Version 1 knew nothing of the images but their codes; until version 2 all had one shape, which the header told."""
+FORMAT_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)
+"""Version 1 knew nothing of the images but their codes; until version 2 all had one shape, which the header told; until
+version 3 each batch was a row group of its own."""
+ROW_GROUP_BYTES = 2**20
+"""Of codes, uncompressed, from which on a row group ends: few enough to be read at once, enough to be worth a read."""
 METADATA_KEY = b"depthq"
+BATCHES_KEY = b"depthq_batches"
 CHECKSUM_KEY = b"depthq_sha256"
 """Files without it come from before there was one."""
 
@@ -94,7 +100,7 @@ def write_codes(
     """Write batches of codes, as they come, to one parquet file; `path` appears only when it is whole.
 
     Every code takes the smallest unsigned integer type that holds its level's K, before parquet's own compression.
-    Each batch is a row group of its own, and pages carry checksums.
+    Row groups take whole batches, until they have 1 MiB of codes; pages carry checksums.
 
     Args:
         path: The file; one that is there is replaced.
@@ -118,38 +124,85 @@ def write_codes(
     schema = _schema(first, model_fingerprint, label_type)
     images, checksum = 0, _Checksum(schema.metadata[METADATA_KEY])
     with replacing(path) as file, _writer(file, schema) as writer:
+        groups = _RowGroups(writer)
         for batch in _chain(first, whole):
             _check_alike(batch, first)
             _check_labels(batch, label_type, path)
-            writer.write_table(_table(batch, schema))
+            groups.add(_table(batch, schema))
             checksum.update(batch)
             images += len(batch.codes)
-        writer.add_key_value_metadata({CHECKSUM_KEY.decode(): checksum.hexdigest()})
+        groups.end()
+        writer.add_key_value_metadata(
+            {BATCHES_KEY.decode(): json.dumps(groups.batches), CHECKSUM_KEY.decode(): checksum.hexdigest()}
+        )
     return images
 
 
+class _RowGroups:
+    """Batches as row groups of some size."""
+
+    def __init__(self, writer: pq.ParquetWriter):
+        self.batches: list[list[int]] = []
+        """For each row group, the number of images of its batches."""
+        self._writer = writer
+        self._pending: list[pa.Table] = []
+
+    def add(self, batch: pa.Table) -> None:
+        self._pending.append(batch)
+        if sum(table.nbytes for table in self._pending) >= ROW_GROUP_BYTES:
+            self.end()
+
+    def end(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=2**30)
+            self.batches.append([len(table) for table in self._pending])
+            self._pending = []
+
+
 def read_header(path: Path) -> CodesHeader:
-    """What a file that `write_codes` wrote says of itself, without its codes.
+    """What a file that `write_codes` wrote, or a folder of such shards, says of itself, without its codes.
 
     Raises:
-        ValueError: If the file is damaged, no codes file, or written by a later version.
+        ValueError: If the file is damaged, no codes file, or written by a later version; if the folder misses shards,
+            or they are of several models.
     """
-    with _opened(path) as file:
-        return _header(file, path)
+    headers = []
+    for file in _files(path):
+        with _opened(file) as opened:
+            headers.append(_header(opened, file))
+    first = headers[0]
+    for file, header in zip(_files(path), headers, strict=True):
+        if (header.model_fingerprint, header.codebook_sizes) != (first.model_fingerprint, first.codebook_sizes):
+            raise ValueError(
+                f"{path} must hold codes of one model; {file.name} is of another; delete it, and run the depthq encode "
+                "that began the folder once more"
+            )
+    return replace(first, num_images=sum(header.num_images for header in headers))
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder of shards that hold any images."""
+    if not path.is_dir():
+        return [path]
+    files = ShardFolder.open(path).files()
+    if not files:
+        raise ValueError(f"{path} must hold codes of at least one image; got none; encode other images")
+    return files
 
 
 def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[CodesBatch]:
-    """Codes from a file that `write_codes` wrote, in the very batches in which they were written.
+    """Codes from a file that `write_codes` wrote, in the very batches in which they were written; or of a folder of
+    such shards, one after the other. No more is in memory at a time than a row group.
 
     The same batches, because the last bit of what a model computes may depend on the size of its batch.
 
     Args:
-        path: The file.
+        path: The file, or the folder.
         model_fingerprint: If given, the model that must have made them.
 
     Raises:
-        ValueError: If the file is damaged, is no codes file, or was made by another model; damage behind the header
-            is found, and raised, on the way.
+        ValueError: If a file is damaged, is no codes file, or was made by another model, or the folder misses shards;
+            damage behind the header is found, and raised, on the way.
     """
     header = read_header(path)
     maker = header.model_fingerprint
@@ -159,21 +212,39 @@ def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[
             f"{'no depthq model' if maker is None else f'another ({maker[:12]})'}; "
             "decode them with the model that made them"
         )
-    return _batches(path, header)
+    return (batch for file in _files(path) for batch in _batches(file))
 
 
-def _batches(path: Path, header: CodesHeader) -> Iterator[CodesBatch]:
+def _batches(path: Path) -> Iterator[CodesBatch]:
     with _opened(path) as file:
+        header = _header(file, path)
         metadata = file.metadata.metadata or {}
         checksum, written = _Checksum(file.schema_arrow.metadata[METADATA_KEY]), metadata.get(CHECKSUM_KEY)
-        for group in range(file.num_row_groups):
+        with _explained(path):
+            groups = _batches_of_groups(file, metadata)
+        for group, sizes in enumerate(groups):
             with _explained(path):
-                batch = _batch(file.read_row_group(group), header)
-                checksum.update(batch)
-            yield batch
+                table, start = file.read_row_group(group), 0
+            for size in sizes:
+                with _explained(path):
+                    batch = _batch(table.slice(start, size), header)
+                    checksum.update(batch)
+                yield batch
+                start += size
         with _explained(path):
             if written is not None and written.decode() != checksum.hexdigest():
                 raise ValueError("the checksum differs: its rows are not as they were written")
+
+
+def _batches_of_groups(file: pq.ParquetFile, metadata: dict[bytes, bytes]) -> list[list[int]]:
+    """For each row group, the number of images of its batches."""
+    rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    if BATCHES_KEY not in metadata:  # of version 3 or before
+        return [[num_rows] for num_rows in rows]
+    batches = json.loads(metadata[BATCHES_KEY])
+    if [sum(sizes) for sizes in batches] != rows or any(size < 1 for sizes in batches for size in sizes):
+        raise ValueError(f"batches of {batches} images in row groups of {rows}")
+    return batches
 
 
 class _Checksum:

@@ -61,6 +61,14 @@ class ImageDataset(ABC):
     def num_skipped(self) -> int:
         """How many bad images have been skipped so far, each counted once."""
 
+    def names_of_skipped(self, most: int | None = None) -> list[str]:
+        """What messages call the bad images skipped so far, the first of them, in their order."""
+        return []
+
+    def forget_skipped(self) -> None:
+        """Count those anew that are skipped as they are read."""
+        return
+
     @abstractmethod
     def warn_of_skipped(self) -> None:
         """Warn of the bad images skipped, if there are any that no warning has told of yet."""
@@ -203,12 +211,16 @@ class LazyImages(ImageDataset):
 
     def forget_skipped(self) -> None:
         self._is_bad.zero_()
+        self._num_told = 0
+
+    def names_of_skipped(self, most: int | None = None) -> list[str]:
+        first = self._is_bad.nonzero().flatten()[:most].tolist()
+        return [encoded.name for encoded in self._encoded.read(first)]
 
     def warn_of_skipped(self) -> None:
         if self.num_skipped == self._num_told:
             return
         self._num_told = self.num_skipped
-        first = self._is_bad.nonzero().flatten()[:_NUM_NAMED].tolist()
-        names = ", ".join(encoded.name for encoded in self._encoded.read(first))
+        names = ", ".join(self.names_of_skipped(_NUM_NAMED))
         more = ", ..." if self._num_told > _NUM_NAMED else ""
         warnings.warn(f"skipped {self._num_told} bad images of {len(self)}: {names}{more}", stacklevel=2)

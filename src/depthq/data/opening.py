@@ -64,7 +64,12 @@ class Reading:
 
 
 def open_images(
-    source: str | Path, split: Split, *, image_size: int | None = None, **reading: Unpack[ReadingOptions]
+    source: str | Path,
+    split: Split,
+    *,
+    image_size: int | None = None,
+    hold: bool = True,
+    **reading: Unpack[ReadingOptions],
 ) -> ImageDataset:
     """Open the images of one split, or all of a source.
 
@@ -79,6 +84,7 @@ def open_images(
         split: "train" or "test", which never share an image, or "all", in the order that `depthq.data.sources` tells.
         image_size: Side S of the square crops, in pixels; None: the one size that all images have, which must
             be square (bundled: 32).
+        hold: Whether to read a small set now; False is for who takes only a part of it.
         reading: As in `Reading`.
 
     Raises:
@@ -105,17 +111,19 @@ def open_images(
         background=how.background,
         bytes_per_image=num_channels * sum(height * width for _, height, width in shapes.values()) / len(shapes),
     )
-    return _hold(images, shapes) if _is_small(images, shapes) else images
+    return _hold(images, shapes) if hold and _is_small(images, shapes) else images
 
 
-def open_whole_images(source: str | Path, split: Split, **reading: Unpack[ReadingOptions]) -> ImageDataset:
+def open_whole_images(
+    source: str | Path, split: Split, *, hold: bool = True, **reading: Unpack[ReadingOptions]
+) -> ImageDataset:
     """Open images of any size for `ImageBatches`, which gives them whole; arguments and errors as `open_images`.
 
     Of "bundled" the whole photos.
     """
     if str(source) == "bundled":
         return bundled_photos(split)
-    return open_images(source, split, image_size=1, **reading)
+    return open_images(source, split, image_size=1, hold=hold, **reading)
 
 
 def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:

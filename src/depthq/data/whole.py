@@ -39,21 +39,32 @@ class ImageBatches:
         batch_size: B, at most, 1 or more.
         limit: Only the first so many images, at least 1; None: all.
         crop: Side of centre crops, at most that of the images; None: whole images.
+        first: The number of the first image taken.
 
     Raises:
         ValueError: If an argument is out of its range.
         DataError: On iteration, if an image cannot be used.
     """
 
-    def __init__(self, images: ImageDataset, *, batch_size: int, limit: int | None = None, crop: int | None = None):
+    def __init__(
+        self,
+        images: ImageDataset,
+        *,
+        batch_size: int,
+        limit: int | None = None,
+        crop: int | None = None,
+        first: int = 0,
+    ):
         check_pass(batch_size, limit)
-        self.images, self.batch_size, self.crop = images, batch_size, crop
-        self.num_images = min(limit or len(images), len(images))
+        if not 0 <= first <= len(images):
+            raise ValueError(f"first must lie in 0..{len(images)}, the number of images; got {first}")
+        self.images, self.batch_size, self.crop, self.first = images, batch_size, crop, first
+        self.num_images = min(limit or len(images), len(images) - first)
 
     def __iter__(self) -> Iterator[ImageBatch]:
         held: dict[int, np.ndarray] = {}
         try:
-            for index in range(self.num_images):
+            for index in range(self.first, self.first + self.num_images):
                 image = self.images[index]
                 if image is None:
                     continue

@@ -18,11 +18,11 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.files import LOCK_NAME, is_leftover, remove_leftovers, replacing
+from depthq.locking import only_writer
 from depthq.runs import RunFolder
 from depthq.training.callbacks import MetricsFile, ProgressBar, TrainingRows, ValidationRows
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
 from depthq.training.config import Hardware, LoopConfig
-from depthq.training.locking import only_writer
 from depthq.training.loop import LoopModule
 from depthq.training.stopping import StopRequest
 

@@ -1,4 +1,4 @@
-"""One writer at a time in the folder of a run."""
+"""One writer at a time in a folder that is written bit by bit."""
 
 import json
 import os
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from depthq.extras import explain_missing
 from depthq.files import LOCK_NAME
+
+with explain_missing():
+    from filelock import FileLock, Timeout
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
-            f"{folder} must have one writer; got two: {_holder(file)} trains there; wait for it, or stop it"
+            f"{folder} must have one writer; got two: {_holder(file)} writes there; wait for it, or stop it"
         ) from error
     try:
         file.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))

@@ -1,0 +1,217 @@
+"""`depthq encode --workers` and `--ray`: folders of shards that hold what one process would have written."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthq import read_codes
+from depthq.cli import main
+from depthq.codes.file import read_header
+from depthq.locking import only_writer
+
+pytest.importorskip("ray")
+
+NUM_IMAGES, SHARD_SIZE = 1000, 64
+NUM_SHARDS = 16
+
+
+def rows(path):
+    """Id, label, size and codes of each image."""
+    found = []
+    for batch in read_codes(path):
+        for place, number in enumerate(batch.ids):
+            codes = tuple(tuple(level[place].flatten().tolist()) for level in batch.codes.levels)
+            found.append((number, None if batch.labels is None else batch.labels[place], batch.sizes[place], codes))
+    return found
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Images of two sizes with labels in a parquet file, one of them bad."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("source")
+    random, images = np.random.default_rng(0), []
+    for number in range(NUM_IMAGES):
+        pixels = random.integers(0, 256, (48 if number % 100 == 7 else 32, 32, 3), dtype=np.uint8)
+        file = folder / "image.png"
+        Image.fromarray(pixels).save(file)
+        images.append({"bytes": file.read_bytes() if number != 130 else b"no image", "path": None})
+    pq.write_table(
+        pa.table({"image": images, "label": [number % 10 for number in range(NUM_IMAGES)]}), folder / "a.parquet"
+    )
+    return folder / "a.parquet"
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory):
+    """The rows that one process writes."""
+    file = tmp_path_factory.mktemp("file") / "codes.parquet"
+    command = ["encode", "photos-small", "--data", str(source), "--on-bad-image", "skip", "--out", str(file)]
+    assert run([sys.executable, "-m", "depthq", *command]).returncode == 0
+    return rows(file)
+
+
+def encode(source, out, *options):
+    """The command that encodes all into shards."""
+    return [
+        *(sys.executable, "-m", "depthq", "encode", "photos-small", "--data", str(source), "--on-bad-image", "skip"),
+        *("--shard-size", str(SHARD_SIZE), "--out", str(out), *options),
+    ]
+
+
+def run(command, **options):
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def num_done(out):
+    file = out / "done.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_killed_runs_are_gone_on_with_and_hold_what_one_process_writes(source, expected, tmp_path):
+    out = tmp_path / "codes"
+    with subprocess.Popen(encode(source, out, "--workers", "2"), stderr=subprocess.PIPE) as process:
+        wait_for(lambda: num_done(out) >= 2, process)
+        process.send_signal(signal.SIGKILL)
+    before = num_done(out)
+    assert 2 <= before < NUM_SHARDS
+    with pytest.raises(ValueError, match=r"must hold all of its 16 shards; \d+ are missing, such as codes-000"):
+        read_codes(out)
+    stamps = {file: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
+    again = run(encode(source, out, "--workers", "1"))
+    assert again.returncode == 0, again.stderr
+    assert f"{before} of 16 shards are there already" in again.stderr
+    assert "codes of 999 of 1000 images" in again.stdout
+    assert "1 bad ones skipped: row 130 of" in again.stdout
+    assert sum(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items()) >= before  # not written again
+    assert rows(out) == expected
+    assert read_header(out).num_images == len(expected)
+    assert not list(out.glob(".depthq-*"))
+    # Nothing is left to do: no Ray, and nothing changes.
+    third = run(encode(source, out, "--workers", "2"))
+    assert third.returncode == 0
+    assert "16 of 16 shards are there already" in third.stderr
+    # Whoever reads codes takes the folder.
+    assert main(["decode", "photos-small", str(out), "--out", str(tmp_path / "decoded")]) == 0
+    assert len(list((tmp_path / "decoded").iterdir())) == len(expected)
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster()
+for _ in range(2):
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+print("address", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a Ray cluster of two nodes with a core each, on this machine."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, **pipes) as process:
+        address = next(line.split()[1] for line in process.stdout if line.startswith("address"))
+        yield address
+        process.stdin.close()
+
+
+def workers():
+    """The processes of actors that encode."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (process / "cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+        if title.startswith(b"ray::") and b"MapBatches(_Worker)" in title:
+            found.append(int(process.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker to kill in /proc")
+def test_a_cluster_of_two_nodes_does_the_same_though_a_worker_is_killed(source, expected, tmp_path, cluster):
+    out = tmp_path / "codes"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(encode(source, out, "--ray", cluster), text=True, **pipes) as process:
+        wait_for(lambda: num_done(out) >= 1, process)
+        os.kill(workers()[0], signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert "codes of 999 of 1000 images" in stdout
+    assert rows(out) == expected
+    assert sorted(json.loads(line)["shard"] for line in (out / "done.jsonl").read_text().splitlines()) == list(
+        range(NUM_SHARDS)
+    )
+
+
+def test_a_shard_that_fails_is_named_in_one_line_and_the_others_stay(source, expected, tmp_path, cluster):
+    out = tmp_path / "codes"
+    with subprocess.Popen(encode(source, out, "--ray", cluster), stderr=subprocess.DEVNULL) as process:
+        wait_for((out / "shards.json").exists, process)
+        process.kill()
+    (out / "codes-00005-of-00016.parquet").mkdir()
+    failed = run(encode(source, out, "--ray", cluster))
+    assert failed.returncode == 1
+    error = failed.stderr.splitlines()[-1]
+    assert error.startswith(f"depthq encode: error: shard 5 of {out} must be encoded; got: [Errno 21] Is a directory")
+    assert "Traceback" not in failed.stderr
+    assert not list(out.glob(".depthq-*"))
+    (out / "codes-00005-of-00016.parquet").rmdir()
+    assert run(encode(source, out, "--ray", cluster)).returncode == 0
+    assert rows(out) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "workers"),
+        (["--workers", "2", "--shard-size", "100"], "--shard-size must be a multiple of 64, .*; got 100; take 128"),
+        (["--ray", "127.0.0.1:9"], r"--ray must be the address of a Ray cluster; got 127\.0\.0\.1:9 \(.*refused"),
+        (["--ray", "nowhere"], "--ray must be the address of a Ray cluster; got nowhere"),
+        (["--workers", "2", "--device", "meta"], "device"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(source, tmp_path, capsys, options, message):
+    out = tmp_path / "codes"
+    assert main(["encode", "photos-small", "--data", str(source), "--out", str(out), *options]) in (1, 2)
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_folder_of_shards(source, tmp_path, capsys):
+    file = tmp_path / "codes.parquet"
+    assert main(["encode", "photos-small", "--data", str(source), "--out", str(file), "--workers", "2"]) == 2
+    assert "--out must be a folder with --workers or --ray" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_into_one_folder(source, tmp_path, capsys):
+    out = tmp_path / "codes"
+    with only_writer(out):
+        command = ["encode", "photos-small", "--data", str(source), "--out", str(out), "--workers", "2"]
+        assert main(command) == 1
+    assert "must have one writer; got two: process" in capsys.readouterr().err
