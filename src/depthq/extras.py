@@ -26,6 +26,7 @@ PACKAGES = {
     "tensorboard": ("tensorboard",),
     "timm": ("timm",),
     "transformers": ("transformers",),
+    "wandb": ("wandb",),
     "vision": ("torchvision",),
 }
 """By extra, the packages that it brings, as they are imported."""

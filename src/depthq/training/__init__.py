@@ -16,12 +16,14 @@ from depthq.training.objectives import Objective, ObjectiveTerms, paper_objectiv
 
 if TYPE_CHECKING:
     from depthq.training.fitting import default_precision, steps_done
+    from depthq.training.health import HealthCallback
     from depthq.training.prior import train_prior
     from depthq.training.run import train
 else:  # a command line is parsed without Lightning
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "HealthCallback": "depthq.training.health",
             "default_precision": "depthq.training.fitting",
             "steps_done": "depthq.training.fitting",
             "train": "depthq.training.run",
@@ -33,6 +35,7 @@ __all__ = [
     "TRAINING_PRESETS",
     "DataConfig",
     "Hardware",
+    "HealthCallback",
     "Objective",
     "ObjectiveTerms",
     "PriorConfig",

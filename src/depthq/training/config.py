@@ -145,11 +145,12 @@ class DataConfig:
 
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "hpu", "xla", "tpu")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Where a run trains: handed to Lightning's Trainer as it is, and not part of what is trained."""
+    """Where a run trains and is watched: handed to Lightning's Trainer as it is, and not part of what is trained."""
 
     accelerator: str = "auto"
     """cpu, gpu, ... or auto."""
@@ -159,6 +160,9 @@ class Hardware:
     """How many machines."""
     strategy: str = "auto"
     """How several devices share the work: ddp, or auto. Strategies that cut weights in pieces are not supported."""
+    logger: Literal["tensorboard", "wandb", "mlflow"] | None = None
+    """What shows metrics beside metrics.jsonl, which is always written: what it keeps on disk lies in the run's folder,
+    or where its own environment variables say."""
 
     def __post_init__(self):
         if self.accelerator not in ACCELERATORS:
@@ -170,6 +174,8 @@ class Hardware:
             raise ValueError(f"devices must be at least 1; got {self.devices}")
         if self.nodes < 1:
             raise ValueError(f"nodes must be at least 1; got {self.nodes}")
+        if self.logger not in (None, *LOGGERS):
+            raise ValueError(f"logger must be one of {', '.join(LOGGERS)}, or None; got {self.logger!r}")
         if self.strategy.startswith(("fsdp", "deepspeed")):
             raise ValueError(f"strategy must leave each device the whole model; got {self.strategy}; use ddp")
 

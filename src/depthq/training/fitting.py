@@ -20,9 +20,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from depthq.files import LOCK_NAME, is_leftover, remove_leftovers, replacing
 from depthq.locking import only_writer
 from depthq.runs import RunFolder
-from depthq.training.callbacks import MetricsFile, ProgressBar, TrainingRows, ValidationRows
+from depthq.training.callbacks import ProgressBar, TrainingRows, ValidationRows
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
 from depthq.training.config import Hardware, LoopConfig
+from depthq.training.loggers import make_loggers
 from depthq.training.loop import LoopModule
 from depthq.training.stopping import StopRequest
 
@@ -144,7 +145,7 @@ def _checkpoints(config: LoopConfig, folder: Path, stop: StopRequest, save_start
 
 
 def _trainer(config: LoopConfig, folder: Path, hardware: Hardware, callbacks: list[Callback]) -> Trainer:
-    loggers = _loggers(folder)  # what is wrong with the run's own files is no matter of hardware
+    loggers = make_loggers(folder, hardware.logger)  # what is wrong with the run's own files is no matter of hardware
     with _hardware_explained():
         return _new_trainer(config, folder, hardware, callbacks, loggers)
 
@@ -203,17 +204,6 @@ def default_precision(accelerator: str = "auto") -> Literal["bf16-mixed", "16-mi
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
-
-
-def _loggers(folder: Path) -> list[Logger]:
-    loggers: list[Logger] = [MetricsFile(RunFolder(folder).metrics, first_step=steps_done(folder))]
-    try:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    except ModuleNotFoundError:  # TensorBoard is an extra
-        pass
-    return loggers
 
 
 @contextmanager
