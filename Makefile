@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench dist
+.PHONY: help setup demo test check fix bench dist docs gpu
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-7s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ fix: $(INSTALLED) ## format and mend what ruff can
 bench: $(INSTALLED) ## time ours, the peers and the limit; prints tables, draws docs/img/bench-*.png
 	@for benchmark in benchmarks/*.py; do \
 		case $$benchmark in */measure.py) ;; *) echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1 ;; esac; done
+
+docs: $(INSTALLED) ## the site, in site/; fails on a broken link or a docstring that cannot be read
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dist: $(INSTALLED) ## sdist and wheel in dist/, and the wheel tried in an environment of its own
 	rm -rf dist

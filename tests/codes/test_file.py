@@ -47,6 +47,24 @@ def test_codes_come_back_in_the_batches_they_were_written_in(path):
     assert {(batch.ids, batch.labels, batch.sizes) for batch in again} == {(None, None, None)}
 
 
+def test_a_path_may_be_a_string(path):
+    write_codes(str(path), [random_codes(2)], model_fingerprint=MAKER)
+    assert read_header(str(path)).num_images == 2
+    assert len(next(read_codes(str(path))).codes) == 2
+
+
+def test_batches_share_row_groups_and_come_back_apart(path):
+    batches = [random_codes(number, seed=number) for number in (3, 1, 2)]
+    write_codes(path, batches, model_fingerprint=MAKER)
+    assert pq.ParquetFile(path).num_row_groups == 1
+    large = [
+        random_codes(64, sizes=((8, 5), (300,) * 600), seed=number) for number in range(3)
+    ]  # 64 * 600 * 16 * 2 bytes
+    write_codes(path, large, model_fingerprint=MAKER)
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert [len(batch.codes) for batch in read_codes(path)] == [64, 64, 64]
+
+
 @pytest.mark.parametrize("labels", [(7, None, 2), ("cat", "dog", None), (None, None, None)])
 def test_what_is_known_of_the_images_comes_back(path, labels):
     batches = [known_images(labels, seed) for seed in (1, 2)]

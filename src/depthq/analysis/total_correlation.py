@@ -83,7 +83,7 @@ def joint_entropy_nats(
 
     Warns:
         UserWarning: If there are too few samples per distinct row, with the bias to expect and the corrected
-        figure.
+            figure.
     """
     joint, _ = _joint_and_single_counts(codes, level)
     if _is_undersampled(joint, estimator):
@@ -107,7 +107,7 @@ def total_correlation_nats(
 
     Warns:
         UserWarning: If there are too few samples per distinct row: it is too high, by about as much as the joint
-        entropy is too low. With the corrected figure.
+            entropy is too low. With the corrected figure.
     """
     joint, singles = _joint_and_single_counts(codes, level)
     if _is_undersampled(joint, estimator):

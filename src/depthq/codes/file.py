@@ -91,7 +91,7 @@ class CodesHeader:
 
 
 def write_codes(
-    path: Path,
+    path: str | Path,
     batches: Iterable[Codes | CodesBatch],
     *,
     model_fingerprint: str | None,
@@ -116,6 +116,7 @@ def write_codes(
         ValueError: If there are no batches, they differ in codebooks, rank, or in what is known of their images,
             labels are of another type, or levels have no codebooks or one of more than 2**32 codes.
     """
+    path = Path(path)
     whole = (batch if isinstance(batch, CodesBatch) else CodesBatch(batch) for batch in batches)
     first = next(whole, None)
     if first is None:
@@ -159,14 +160,14 @@ class _RowGroups:
             self._pending = []
 
 
-def read_header(path: Path) -> CodesHeader:
+def read_header(path: str | Path) -> CodesHeader:
     """What a file that `write_codes` wrote, or a folder of such shards, says of itself, without its codes.
 
     Raises:
         ValueError: If the file is damaged, no codes file, or written by a later version; if the folder misses shards,
             or they are of several models.
     """
-    headers = []
+    path, headers = Path(path), []
     for file in _files(path):
         with _opened(file) as opened:
             headers.append(_header(opened, file))
@@ -190,7 +191,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[CodesBatch]:
+def read_codes(path: str | Path, *, model_fingerprint: str | None = None) -> Iterator[CodesBatch]:
     """Codes from a file that `write_codes` wrote, in the very batches in which they were written; or of a folder of
     such shards, one after the other. No more is in memory at a time than a row group.
 
@@ -204,6 +205,7 @@ def read_codes(path: Path, *, model_fingerprint: str | None = None) -> Iterator[
         ValueError: If a file is damaged, is no codes file, or was made by another model, or the folder misses shards;
             damage behind the header is found, and raised, on the way.
     """
+    path = Path(path)
     header = read_header(path)
     maker = header.model_fingerprint
     if model_fingerprint not in (None, maker):

@@ -147,6 +147,9 @@ class CodePrior(nn.Module, ABC):
         if not is_saved(folder):
             raise ValueError(f"{folder} must hold config.json and model.safetensors of a prior; make one: depthq prior")
 
+        if _is_a_model(folder):
+            raise ValueError(f"{folder} must hold a prior; it holds a model without one; make one: depthq prior")
+
         def make(made_of: dict[str, Any]) -> CodePrior:
             options = {name: value for name, value in made_of.items() if name != "kind"}
             return CodePrior._kinds[made_of["kind"]](**options)
@@ -275,3 +278,12 @@ def _check_grids(grids: Sequence[Grid], codebook_sizes: Sequence[Sequence[int]])
         raise ValueError(
             f"grids must be one (H, W) of at least 1 x 1 per level, {len(codebook_sizes)} in all; got {list(grids)}"
         )
+
+
+def _is_a_model(folder: Path) -> bool:
+    """Whether the folder's config is that of a DQ-AE, which no prior's is like."""
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text())
+    except (OSError, ValueError):
+        return False  # damaged: told of where it is read
+    return isinstance(config, dict) and "likelihood" in config
