@@ -167,3 +167,8 @@ def test_damaged_folders_are_refused(prior, tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=r"must be whole|must be a JSON object of config fields"):
             CodePrior.from_pretrained(tmp_path)
+
+
+def test_a_model_without_a_prior_is_named_as_that():
+    with pytest.raises(ValueError, match=r"must hold a prior; it holds a model without one; make one: depthq prior"):
+        CodePrior.from_pretrained("cifar10-lossless")
