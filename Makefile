@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO := demo
+MINUTES := 20
+DATA := cifar10
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check fix bench dist docs gpu
@@ -37,10 +39,13 @@ fix: $(INSTALLED) ## format and mend what ruff can
 
 bench: $(INSTALLED) ## time ours, the peers and the limit; prints tables, draws docs/img/bench-*.png
 	@for benchmark in benchmarks/*.py; do \
-		case $$benchmark in */measure.py) ;; *) echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1 ;; esac; done
+		case $$benchmark in */measure.py|*/gpu.py) ;; *) echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1 ;; esac; done
 
 docs: $(INSTALLED) ## the site, in site/; fails on a broken link or a docstring that cannot be read
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+gpu: $(INSTALLED) ## on a machine with CUDA: kernel tests, benchmarks, MINUTES=20 of the paper's preset on DATA=cifar10; goes on
+	$(BIN)/python benchmarks/gpu.py --minutes $(MINUTES) --data $(DATA)
 
 dist: $(INSTALLED) ## sdist and wheel in dist/, and the wheel tried in an environment of its own
 	rm -rf dist
