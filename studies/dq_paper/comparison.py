@@ -240,3 +240,32 @@ def rate_distortion_points(rows: Sequence[Row], results: RowResults) -> list[tup
 def rate_of(row: Row, results: RowResults) -> Measured | None:
     """Bits per pixel, of a codec's files or of codes."""
     return results.metric(row, "bits_per_pixel" if row.kind == "codec" else "code_bits_per_pixel")
+
+
+def joint_entropy(result: Result) -> tuple[float, float] | None:
+    """Bounds in nats on the joint entropy of a position's codes, of results of one level; None without codes.
+
+    Below, the entropy of the pair that says most; above, the sum of all entropies less the mutual information of the
+    maximum spanning tree, which the results hold as the lower bound of total correlation.
+    """
+    if result.codes is None or len(result.codes["levels"]) != 1:
+        return None
+    entropies = result.codes["levels"][0]["entropy_nats"]
+    if len(entropies) == 1:
+        return entropies[0], entropies[0]
+    information = result.codes["mutual_information"][0]
+    whole = sum(entropies)
+    return whole - information["total_correlation_upper_nats"], whole - information["total_correlation_lower_nats"]
+
+
+def capacity(result: Result) -> float:
+    """M ln K in nats: what a position's codes could tell, of results with codes of one level."""
+    assert result.codes
+    return sum(map(math.log, result.codes["levels"][0]["codebook_sizes"]))
+
+
+def share_used(result: Result | None) -> float | None:
+    """The most that the joint entropy can be, over the capacity; None where either is not known."""
+    if result is None or (bounds := joint_entropy(result)) is None:
+        return None
+    return bounds[1] / capacity(result)

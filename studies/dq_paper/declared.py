@@ -28,6 +28,8 @@ ITEMS = (
     "progressive",
     "equal_bits",
     "which_quantizer",
+    "length",
+    "capacity",
     "rate_distortion",
     "figure1",
     "figure3",
@@ -129,6 +131,8 @@ class Item:
     rows: tuple[Row, ...]
     metrics: tuple[str, ...] = ("mse_normalized", "nll_nats_per_dim")
     """What is compared between its rows, by the names in results."""
+    scale: str | None = None
+    """The one scale at which it is shown, and which shows nothing else; None: all others."""
 
 
 def choose_rows(items: Sequence[Item], patterns: Sequence[str]) -> list[tuple[Item, Row]]:

@@ -28,6 +28,8 @@ PICTURED = {
     "figure4": pictures.levels_alone,
     "figure5": pictures.loss_bands,
     "convergence": pictures.curves,
+    "length": pictures.length,
+    "capacity": pictures.capacity,
     "rate_distortion": pictures.rate_distortion,
 }
 """What draws an item's picture or plot."""
@@ -91,11 +93,20 @@ def _shown(declared: DeclaredResults) -> Iterator[tuple[Item, RowResults]]:
     for item in map(find_item, ITEMS):
         trained = [row for row in item.rows if row.has_scale]
         others = [row for row in item.rows if not row.has_scale]
-        shown = [results for results in by_scale if any(map(results.of, trained))]
+        shown = [
+            results
+            for results in by_scale
+            if any(map(results.of, trained)) and item.scale == _own_scales().get(results.scale_name)
+        ]
         if not shown and any(map(by_scale[0].of, others)):
             shown = by_scale[:1]
         for results in shown:
             yield item, results
+
+
+def _own_scales() -> dict[str, str]:
+    """The scales that show one item alone, each with itself."""
+    return {item.scale: item.scale for item in map(find_item, ITEMS) if item.scale}
 
 
 def _findings(declared: DeclaredResults) -> str:

@@ -9,7 +9,8 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from depthq.report.plots import new_figure
-from studies.dq_paper.comparison import codec_rows, pair_name, rate_distortion_points, row_pairs
+from studies.dq_paper.comparison import capacity as code_capacity
+from studies.dq_paper.comparison import codec_rows, joint_entropy, pair_name, rate_distortion_points, row_pairs
 from studies.dq_paper.declared import Item, Row
 from studies.dq_paper.results import Result
 from studies.dq_paper.row_results import RowResults
@@ -18,6 +19,11 @@ LABEL_PX = 26
 BAND_METRICS = {"l2": "mse_normalized", "categorical": "nll_nats_per_dim"}
 COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "scalar": "#8c5fa8"}
 CODECS = {"JPEG": "#7a7a7a", "WEBP": "#b0875a", "JXL": "#222222"}
+STYLES = {1: ":", 3: "-.", 5: "-", 10: "--"}
+MARKERS = {1: "v", 3: "s", 5: "o", 10: "^"}
+"""By M."""
+PAPER_AT = 1.15
+"""Where the paper's end points stand, in times of the last step."""
 LIKELIHOODS = {"l2": "l2", "categorical": "ce", "logistic_mixture": "mix"}
 """What plots call them, in the order of panels."""
 
@@ -145,6 +151,56 @@ def _draw_curve(axes, quantizer: str, result: Result, metric: str) -> None:
     axes.plot(result.curve["step"], result.curve[metric], color=COLOURS[quantizer], label=quantizer)
     if quantizer == "shared":
         axes.axhline(min(result.curve[metric]), color=COLOURS[quantizer], linestyle=":", linewidth=1)
+
+
+def length(item: Item, results: RowResults) -> Image.Image | None:
+    """Error on test images during training, a line per row; the paper's end points at the right edge."""
+    shown = [(row, result) for row in item.rows if (result := results.first(row))]
+    if not shown:
+        return None
+    figure = new_figure(8.0, 5.0)
+    axes = figure.add_subplot()
+    last = max(result.curve["step"][-1] for _, result in shown)
+    for row, result in shown:
+        colour, num_codebooks = COLOURS[str(row.quantizer)], row.options["num_codebooks"]
+        style = STYLES[num_codebooks]
+        label = f"{row.quantizer}, M = {num_codebooks}"
+        axes.plot(result.curve["step"], result.curve["mse_normalized"], color=colour, linestyle=style, label=label)
+        if paper := row.paper.get("mse_normalized"):
+            axes.plot([last * PAPER_AT], [paper], color=colour, marker=MARKERS[num_codebooks], linestyle="none")
+    axes.set(xlabel="step (at the right edge the paper, 400 epochs)", ylabel="L2, normalised space")
+    axes.set(xscale="log", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small", ncols=2)
+    return _image(figure)
+
+
+def capacity(item: Item, results: RowResults) -> Image.Image | None:
+    """Joint entropy of a position's codes against M, a band per quantizer between its bounds, and what M could tell."""
+    figure = new_figure(6.5, 4.5)
+    axes = figure.add_subplot()
+    most: dict[int, float] = {}
+    for quantizer, colour in COLOURS.items():
+        bounds: dict[int, tuple[float, float]] = {}
+        for row in item.rows:
+            result = results.first(row)
+            # With M = 1 shared and depthwise are one network.
+            is_own = row.quantizer == quantizer or (quantizer == "shared" and row.options["num_codebooks"] == 1)
+            if result and is_own and (found := joint_entropy(result)):
+                bounds[row.options["num_codebooks"]] = found
+                most[row.options["num_codebooks"]] = code_capacity(result)
+        _draw_band(axes, dict(sorted(bounds.items())), colour, quantizer)
+    if not most:
+        return None
+    axes.plot(*zip(*sorted(most.items()), strict=True), color="#222222", linestyle=":", label="M ln K")
+    axes.set(xlabel="codebooks M", ylabel="joint entropy of a position's codes, nats", xticks=sorted(most))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _image(figure)
 
 
 def rate_distortion(item: Item, results: RowResults) -> Image.Image | None:

@@ -71,6 +71,10 @@ class RowResults:
     def scale(self) -> Scale:
         return SCALES[self.scale_name]
 
+    def at(self, scale_name: str) -> "RowResults":
+        """Those of the same rows at another scale."""
+        return RowResults(scale_name, self._by_key)
+
     @property
     def declared_keys(self) -> Iterable[str]:
         """Those of all rows that are declared, whether they have been run or not."""

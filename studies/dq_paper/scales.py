@@ -38,7 +38,7 @@ SCALES = {
         training=TrainingConfig(
             steps=10_000, precision="32-true", validate_every=250, checkpoint_every=500, log_every=100
         ),
-        protocol="as `cpu`, but 10,000 steps (12.8 epochs of CIFAR-10)",
+        protocol="32 and 64 channels and all else as `cpu`; 10,000 steps of 64 images, 12.8 epochs of CIFAR-10",
         caveat="Networks as small as at scale `cpu`: only what changes with the length of training is to be read here.",
     ),
     "gpu": Scale(

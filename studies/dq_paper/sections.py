@@ -8,10 +8,13 @@ from depthq.units import nats_to_bits
 from studies.dq_paper.comparison import (
     Pair,
     StepsToMatch,
+    capacity,
     codec_rows,
+    joint_entropy,
     pairs_of,
     rate_at_quality,
     rate_of,
+    share_used,
     steps_to_match,
 )
 from studies.dq_paper.data_sets import DATA_SETS
@@ -32,6 +35,8 @@ METRICS = {
 """What is compared with the paper, by the names in results, and in words."""
 SQUARED = ("mse_normalized",)
 """Beside which PSNR is shown, which tells the same in the images' own units."""
+SHORT = "cpu"
+"""The scale that a longer one is set beside."""
 HIGHER = ("mean_entropy_nats",)
 """Of which the paper claims that depthwise has more; of all others, less."""
 
@@ -223,6 +228,47 @@ def _side_by_side(item: Item, results: RowResults) -> Lines:
     return table(head, ([row.name, *(cell(results.metric(row, name)) for name in names)] for row in rows))
 
 
+def _length(item: Item, results: RowResults) -> Lines:
+    """Each row at the scale that it is declared for and at this longer one, and what each quantizer gains on shared."""
+    short = results.at(SHORT)
+    steps = [scale.training.steps for scale in (short.scale, results.scale)]
+    names = ("mse_normalized", "mean_entropy_nats", "mean_mutual_information_shuffle_nats")
+    words = ("L2", "entropy, nats", "mutual information, nats")
+    rows = [row for row in item.rows if results.of(row)]
+    head = ["row", *(f"{word}, {count:,} steps" for word in words for count in steps)]
+    head += [f"share used, at most, {count:,}" for count in steps]
+    cells = [
+        [
+            row.name,
+            *(cell(scale.metric(row, name)) for name in names for scale in (short, results)),
+            *(number(share_used(scale.first(row))) for scale in (short, results)),
+        ]
+        for row in rows
+    ]
+    lines = [*table(head, cells), "", "**Depthwise over shared, L2**", ""]
+    own = Item(name=item.name, title="", protocol="", rows=tuple(rows))
+    pairs = {
+        scale.scale_name: {pair.name: pair for pair in pairs_of(own, scale, names[0])} for scale in (short, results)
+    }
+    ratios = [
+        [name, number(pairs[SHORT][name].ratio), number(pair.ratio), number(pair.paper_ratio)]
+        for name, pair in pairs[results.scale_name].items()
+        if pair.ratio is not None and not pair.is_same_network
+    ]
+    return [*lines, *table(["row", *(f"{count:,} steps" for count in steps), "paper, 400 epochs"], ratios)]
+
+
+def _capacity(item: Item, results: RowResults) -> Lines:
+    head = ["row", "M ln K, nats", "joint entropy, nats: at least", "at most", "share used: at least", "at most"]
+    rows = []
+    for row in item.rows:
+        if (result := results.first(row)) and (bounds := joint_entropy(result)):
+            low, high = bounds
+            whole = capacity(result)
+            rows.append([row.name, f"{whole:.4g}", *map(number, (low, high, low / whole, high / whole))])
+    return table(head, rows)
+
+
 def _rate_distortion(item: Item, results: RowResults) -> Lines:
     """Quantizers, with what JPEG XL needs at their PSNR by all of the item's rows; then codecs."""
     jpeg_xl, networks, codecs = _jpeg_xl_rows(item.name), [], []
@@ -286,6 +332,8 @@ _SECTIONS: dict[str, Callable[[Item, RowResults], Lines]] = {
     "progressive": _progressive,
     "equal_bits": _side_by_side,
     "which_quantizer": _side_by_side,
+    "length": _length,
+    "capacity": _capacity,
     "rate_distortion": _rate_distortion,
     "figure1": _pictures_only,
     "figure3": _pictures_only,

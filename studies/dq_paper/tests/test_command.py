@@ -146,7 +146,7 @@ def test_help_shows_options_and_examples(capsys):
 
 def test_unknown_scale_lists_the_scales(study, capsys):
     assert study(*ROW, scale="tpu") == 2
-    assert "--scale must be one of cpu, gpu, miniature; got 'tpu'" in capsys.readouterr().err
+    assert "--scale must be one of cpu, cpu-long, gpu, miniature; got 'tpu'" in capsys.readouterr().err
 
 
 def test_missing_data_fails_with_the_remedy(study, tmp_path, capsys):

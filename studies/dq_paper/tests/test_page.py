@@ -1,12 +1,19 @@
 """What is written of results: every number comes from them."""
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
+from depthq.analysis import CodeCounts, summarize_codes
+from depthq.codes import Codes
 from studies.dq_paper import ITEMS, SCALES, Outcome, ResultsStore, find_item
+from studies.dq_paper.comparison import capacity, joint_entropy, share_used
 from studies.dq_paper.page import render, tables
+from studies.dq_paper.row_results import DeclaredResults
 from studies.dq_paper.tests.saved import CPU, save, save_errors
 
 
@@ -23,7 +30,7 @@ def test_page_shows_ours_beside_the_papers(store, tmp_path):
     assert "4 results, 4.0 hours in all" in page
     assert "Trained for 1.28 epochs; a run with its measurement took, in the median" in page
     assert "median: l2 3600 s." in page
-    assert "- no results at scale `gpu` or `miniature`" in page
+    assert "- no results at scale `cpu-long` or `gpu` or `miniature`" in page
 
 
 @pytest.mark.parametrize(
@@ -132,9 +139,35 @@ def test_what_has_no_scale_is_shown_once(store, tmp_path):
 @pytest.mark.parametrize("item", [item for item in ITEMS if find_item(item).rows[0].kind == "training"])
 def test_any_single_row_can_be_rendered(item, store, tmp_path):
     bits = {"nll_nats_per_dim": 2.0, "nll_bits_per_dim": 3.0, "code_bits_per_dim": 1.0, "total_bits_per_dim": 4.0}
-    save(store, item, find_item(item).rows[0].name, mse_normalized=0.1, psnr_db=20.0, code_bits_per_pixel=3.0, **bits)
+    scale = SCALES[find_item(item).scale or "cpu"]
+    name = find_item(item).rows[0].name
+    save(store, item, name, scale=scale, mse_normalized=0.1, psnr_db=20.0, code_bits_per_pixel=3.0, **bits)
     page, _ = pages(store, tmp_path)
     assert f"## {find_item(item).title}" in page
+
+
+def test_a_scale_of_its_own_shows_its_item_alone_beside_the_shorter_one(store, tmp_path):
+    for scale, depthwise in (("cpu", 0.04), ("cpu-long", 0.02)):
+        for row, error in (("M5-K128-l2-depthwise", depthwise), ("M5-K128-l2-shared", 0.1)):
+            save(store, "length", row, scale=SCALES[scale], mse_normalized=error, mean_entropy_nats=4.0)
+    page, _ = pages(store, tmp_path)
+    assert page.count(", scale cpu-long\n") == 1
+    assert "| row | L2, 1,000 steps | L2, 10,000 steps |" in page
+    assert "| M5-K128-l2-depthwise | 0.04 | 0.02 | 4 | 4 |" in page
+    assert "| M5-K128-l2 | 0.4 | 0.2 | 0.208 |" in page  # Table 3 has 0.0115 / 0.0552
+    assert (tmp_path / "docs/img/reproduction-length-cpu-long.png").is_file()
+
+
+def test_capacity_that_is_used_is_that_of_two_codebooks_if_the_third_repeats_one(store):
+    first, second = torch.tensor([[0, 0], [1, 1]]), torch.tensor([[0, 1], [0, 1]])
+    codes = Codes((torch.stack([first, first, second])[None],), ((2, 2, 2),))
+    summary = summarize_codes(CodeCounts(codes.codebook_sizes).update(codes))
+    save(store, "capacity", "M3-K128-l2-shared", codes=asdict(summary), mse_normalized=0.1)
+    (result,) = DeclaredResults(store).all()
+    assert joint_entropy(result) == pytest.approx((2 * math.log(2), 2 * math.log(2)), abs=1e-4)
+    assert capacity(result) == pytest.approx(3 * math.log(2))
+    assert share_used(result) == pytest.approx(2 / 3, abs=1e-4)
+    assert share_used(None) is None
 
 
 def test_results_of_no_declared_row_are_named_and_left_out(store, tmp_path):
