@@ -1,0 +1,50 @@
+"""Classes told from codes: of images whose class is their colour, codes tell it, and codes of noise do not."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from depthq.cli import main as depthq
+from studies import downstream
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """256 images, red, green or blue as their label says, in a parquet file for training and one for testing."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 256), ("test", 60)):
+        images = []
+        for number in range(count):
+            colour = tuple(200 if channel == number % 3 else 20 + number % 30 for channel in range(3))
+            Image.new("RGB", (16, 16), colour).save(folder / "one.png")
+            images.append({"bytes": (folder / "one.png").read_bytes(), "path": None})
+        table = pa.table({"image": images, "label": [number % 3 for number in range(count)]})
+        pq.write_table(table, folder / f"{split}.parquet")
+    (folder / "one.png").unlink()
+    return folder
+
+
+def test_classes_are_told_from_codes_and_from_pixels_and_rows_are_not_made_again(data, tmp_path, monkeypatch, capsys):
+    run, out = tmp_path / "run", tmp_path / "rows.json"
+    assert depthq(["train", "--preset", "tiny", "--data", str(data), "--steps", "60", "--out", str(run)]) == 0
+    options = ["downstream", str(run), "--data", str(data), "--epochs", "8", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", options)
+    downstream.main()
+    pixels, codes = json.loads(out.read_text())
+    assert (pixels["run"], codes["run"], codes["quantizer"]) == ("pixels", "run", "depthwise")
+    assert min(pixels["small"], codes["linear"], codes["small"]) > 0.9
+    written = out.stat().st_mtime_ns
+    downstream.main()
+    assert out.stat().st_mtime_ns == written
+
+
+def test_codes_of_noise_tell_nothing():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 8, (600, 2, 4, 4), generator=generator)
+    labels = torch.randint(0, 3, (600,), generator=generator)
+    told = downstream.measure((codes[:400], labels[:400]), (codes[400:], labels[400:]), 8, epochs=3)
+    assert max(told.values()) < 0.5
