@@ -6,10 +6,10 @@ examples:
   python -m studies.dq_paper table1 --scale gpu --rows cifar10-depthwise
   python -m studies.dq_paper --render
 
-An item is one of table1, table2, table3, table4, decoupling, convergence, mnist, progressive, equal_bits,
-which_quantizer, length, capacity, rate_distortion, figure1, figure3, figure4 and figure5. Each finished row is a file
-in --results and is never run twice; a killed run goes on where it was. --rows takes names, their first words, or
-wildcards; --dry-run lists them. docs/reproduction.md and docs/findings.md are what --render wrote of the results in
+An item is one of table1, table2, table3, table4, decoupling, convergence, mnist, larger_images, progressive,
+equal_bits, which_quantizer, length, capacity, rate_distortion, figure1, figure3, figure4 and figure5. Each finished row
+is a file in --results and is never run twice; a killed run goes on where it was. --rows takes names, their first words,
+or wildcards; --dry-run lists them. docs/reproduction.md and docs/findings.md are what --render wrote of the results in
 this repository.
 """
 

@@ -32,12 +32,17 @@ class DataSet:
 
 HUB = "on the Hugging Face hub"
 IMAGENET = "from https://image-net.org/download-images.php for registered users"
+CELEBA = "from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 DATA_SETS = {
     "bundled": DataSet("bundled", (3, 32, 32)),
     "cifar10": DataSet("uoft-cs/cifar10", (3, 32, 32), 50_000, 10_000, origin=f"uoft-cs/cifar10 {HUB}"),
     "mnist": DataSet("ylecun/mnist", (1, 28, 28), 60_000, 10_000, origin=f"ylecun/mnist {HUB}"),
     "imagenet32": DataSet("", (3, 32, 32), 1_281_167, 50_000, origin=f"downsampled to 32 x 32, {IMAGENET}"),
     "imagenet64": DataSet("", (3, 64, 64), 1_281_167, 50_000, origin=f"downsampled to 64 x 64, {IMAGENET}"),
+    "imagenet256": DataSet("", (3, 256, 256), 1_281_167, 50_000, origin=f"centre-cropped to 256 x 256, {IMAGENET}"),
+    "celeba": DataSet(
+        "", (3, 64, 64), 162_770, 19_962, origin=f"aligned, cropped and downsampled to 64 x 64, {CELEBA}"
+    ),
     "imagenet64-sample": DataSet(
         "",
         (3, 64, 64),

@@ -25,6 +25,7 @@ ITEMS = (
     "decoupling",
     "convergence",
     "mnist",
+    "larger_images",
     "progressive",
     "equal_bits",
     "which_quantizer",

@@ -35,6 +35,8 @@ METRICS = {
 """What is compared with the paper, by the names in results, and in words."""
 SQUARED = ("mse_normalized",)
 """Beside which PSNR is shown, which tells the same in the images' own units."""
+OVERFITTED = 0.01
+"""By what share a network must have been better before its end to be told of."""
 SHORT = "cpu"
 """The scale that a longer one is set beside."""
 HIGHER = ("mean_entropy_nats",)
@@ -62,7 +64,7 @@ def _compared_with_the_paper(item: Item, results: RowResults) -> Lines:
             word = "higher" if name in HIGHER else "lower"
             quality = {pair.name: pair for pair in pairs_of(item, results, "psnr_db")} if name in SQUARED else {}
             lines += [f"**{METRICS[name]}**", "", *_pair_table(pairs, quality), "", _direction(pairs, word), ""]
-    return lines + _rate_table(item, results)
+    return lines + _rate_table(item, results) + _overfitting(item, results)
 
 
 def _pair_table(pairs: Sequence[Pair], quality: Mapping[str, Pair]) -> Lines:
@@ -86,6 +88,20 @@ def _pair_cells(pair: Pair, quality: Pair | None) -> list[str]:
     as_ours = pair.is_as_in_paper if pair.is_compared else None
     cells += map(number, (pair.paper_depthwise, pair.paper_shared, pair.paper_ratio))
     return [*cells, {True: "yes", False: "no", None: ""}[as_ours]]
+
+
+def _overfitting(item: Item, results: RowResults) -> Lines:
+    """Rows that were better on test images before their end, with the step and the figure there."""
+    told = []
+    for row in item.rows:
+        result = results.first(row)
+        losses = result.curve.get("nll_bits_per_dim") if result else None
+        if result and losses and min(losses) < (1 - OVERFITTED) * losses[-1]:
+            best = losses.index(min(losses))
+            told.append(
+                f"{row.name}, {losses[best]:.3g} bits/dim at step {result.curve['step'][best]}, {losses[-1]:.3g} at the end"
+            )
+    return ["", f"Better on test images before their end, image given codes: {'; '.join(told)}."] if told else []
 
 
 def _side(pair: Pair) -> str:
