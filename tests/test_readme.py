@@ -1,6 +1,7 @@
 """The README's snippets run, and its commands are ones that the program takes."""
 
 import importlib
+import importlib.util
 import re
 import shlex
 from dataclasses import replace
@@ -54,3 +55,14 @@ def test_documented_command_is_understood(command):
 def test_every_verb_documents_a_command():
     documented = {command.split()[1] for command in documented_commands()}
     assert documented == set(VERBS)
+
+
+def test_what_a_package_index_shows_has_no_link_that_only_holds_here():
+    pytest.importorskip("hatchling")
+    spec = importlib.util.spec_from_file_location("hatch_build", Path(__file__).parents[1] / "hatch_build.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    text = "![a](docs/a.png)\n\n*What it shows.*\n\n[how](docs/how.md#x), [docs/b.md](docs/b.md), [paper](https://arxiv.org/1)\n"
+    assert hook.for_an_index(text) == "how (docs/how.md), docs/b.md, [paper](https://arxiv.org/1)\n"
+    shown = hook.for_an_index((Path(__file__).parents[1] / "README.md").read_text())
+    assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]*)\)", shown))

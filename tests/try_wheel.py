@@ -1,9 +1,11 @@
 """Install a wheel in a bare environment, and run one layer and one verb: python tests/try_wheel.py WHEEL."""
 
+import re
 import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 LAYER = """
@@ -14,7 +16,18 @@ print(depthq.__version__, "layer")
 """
 
 
+def check_readme(wheel: Path) -> None:
+    """All that an index shows of it must hold there."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        text = archive.read(name).decode()
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert links, "the long description is missing"
+    assert all(link.startswith("https://") for link in links), links
+
+
 def main(wheel: Path) -> None:
+    check_readme(wheel)
     constraints = Path(__file__).parents[1] / "constraints.txt"
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
