@@ -98,9 +98,8 @@ def _overfitting(item: Item, results: RowResults) -> Lines:
         losses = result.curve.get("nll_bits_per_dim") if result else None
         if result and losses and min(losses) < (1 - OVERFITTED) * losses[-1]:
             best = losses.index(min(losses))
-            told.append(
-                f"{row.name}, {losses[best]:.3g} bits/dim at step {result.curve['step'][best]}, {losses[-1]:.3g} at the end"
-            )
+            step, last = result.curve["step"][best], losses[-1]
+            told.append(f"{row.name}, {losses[best]:.3g} bits/dim at step {step}, {last:.3g} at the end")
     return ["", f"Better on test images before their end, image given codes: {'; '.join(told)}."] if told else []
 
 
