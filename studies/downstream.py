@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from depthq.data import ImageBatches, open_images
+from depthq.data import ImageBatches, Split, open_images
 from depthq.files import replacing
 from depthq.models import DQAE
 from depthq.runs import load_model
@@ -30,7 +30,7 @@ class LinearOnCodes(nn.Module):
 
     def __init__(self, num_places: int, codebook_size: int, num_classes: int):
         super().__init__()
-        self.register_buffer("offsets", torch.arange(num_places) * codebook_size)
+        self.offsets = nn.Buffer(torch.arange(num_places) * codebook_size)
         self.weights = nn.EmbeddingBag(num_places * codebook_size, num_classes, mode="sum")
         nn.init.zeros_(self.weights.weight)
 
@@ -62,7 +62,7 @@ class SmallOnCodes(nn.Module):
 
     def __init__(self, num_codebooks: int, codebook_size: int, num_classes: int):
         super().__init__()
-        self.register_buffer("offsets", (torch.arange(num_codebooks) * codebook_size)[:, None, None])
+        self.offsets = nn.Buffer((torch.arange(num_codebooks) * codebook_size)[:, None, None])
         self.embedding = nn.Embedding(num_codebooks * codebook_size, EMBEDDING_DIM)
         self.maps = SmallOnMaps(num_codebooks * EMBEDDING_DIM, num_classes)
 
@@ -71,7 +71,7 @@ class SmallOnCodes(nn.Module):
         return self.maps(embedded.permute(0, 1, 4, 2, 3).flatten(1, 2))
 
 
-def codes_of(model: DQAE, data: str, split: str, limit: int | None) -> tuple[Tensor, Tensor]:
+def codes_of(model: DQAE, data: str, split: Split, limit: int | None) -> tuple[Tensor, Tensor]:
     """Codes int64 (B, M, H, W) and labels (B,)."""
     codes, labels = [], []
     for batch in ImageBatches(open_images(data, split), batch_size=64, limit=limit):
@@ -81,7 +81,7 @@ def codes_of(model: DQAE, data: str, split: str, limit: int | None) -> tuple[Ten
     return torch.cat(codes), torch.tensor(labels)
 
 
-def pixels_of(data: str, split: str, limit: int | None) -> tuple[Tensor, Tensor]:
+def pixels_of(data: str, split: Split, limit: int | None) -> tuple[Tensor, Tensor]:
     """Pixels in -1..1 (B, 3, 32, 32) and labels (B,)."""
     pixels, labels = [], []
     for batch in ImageBatches(open_images(data, split), batch_size=64, limit=limit):
@@ -174,17 +174,15 @@ def main() -> None:
             continue
         start = time.perf_counter()
         if run is None:
-            sets = [pixels_of(args.data, *each) for each in (("train", args.train_images), ("test", args.test_images))]
-            row = {"run": name} | measure_pixels(*sets, args.epochs)
+            train = pixels_of(args.data, "train", args.train_images)
+            row = {"run": name} | measure_pixels(train, pixels_of(args.data, "test", args.test_images), args.epochs)
         else:
             model = load_model(run)
             ((size, *_),) = model.codebook_sizes
-            sets = [
-                codes_of(model, args.data, *each) for each in (("train", args.train_images), ("test", args.test_images))
-            ]
-            config = model.config
-            row = {"run": name, "quantizer": config.quantizer, "distance": config.distance}
-            row |= measure(*sets, size, args.epochs)
+            train = codes_of(model, args.data, "train", args.train_images)
+            test = codes_of(model, args.data, "test", args.test_images)
+            row = {"run": name, "quantizer": model.config.quantizer, "distance": model.config.distance}
+            row |= measure(train, test, size, args.epochs)
         rows.append(row | {"seconds": round(time.perf_counter() - start)})
         print(rows[-1], flush=True)
         with replacing(args.out) as file:

@@ -151,6 +151,48 @@ def workers():
     return found
 
 
+def test_what_workers_do_not_find_is_told_in_one_line(source, tmp_path, cluster):
+    script = f"""
+import os
+from pathlib import Path
+
+from depthq.cli.model_and_data import model_folder
+from depthq.codes.shards import ShardFolder, ShardPlan
+from depthq.encoding import ImagesToEncode, encode_shards
+from depthq.runs import load_model
+
+class OnlyHere(ImagesToEncode):
+    def open(self):
+        raise FileNotFoundError("no photos on this machine")
+
+model = load_model(model_folder("photos-small"))
+folder = ShardFolder.of_plan(Path({str(tmp_path / "codes")!r}), ShardPlan(model.fingerprint(), {{}}, 64, 64))
+images = OnlyHere({str(source)!r}, "all", None, {{}}, 64)
+try:
+    list(encode_shards(model, images, folder, workers=1, address={cluster!r}))
+except ValueError as error:
+    print(error)
+"""
+    done = run([sys.executable, "-c", script])
+    line = done.stdout.splitlines()[-1]
+    assert line.startswith("workers must all start and find depthq, model and data; got: ")
+    assert "no photos on this machine" in line
+    assert "Traceback" not in done.stdout
+
+
+def test_a_bad_image_ends_the_run_and_skipping_it_goes_on(source, expected, tmp_path, cluster):
+    out = tmp_path / "codes"
+    strict = [
+        option for option in encode(source, "codes", "--ray", cluster) if option not in ("--on-bad-image", "skip")
+    ]
+    failed = run(strict, cwd=tmp_path)  # a relative path, which workers must find, too
+    assert failed.returncode == 1
+    assert "row 130 of" in failed.stderr.splitlines()[-1]
+    assert 0 < num_done(out) < NUM_SHARDS
+    assert run(encode(source, "codes", "--ray", cluster), cwd=tmp_path).returncode == 0
+    assert rows(out) == expected
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker to kill in /proc")
 def test_a_cluster_of_two_nodes_does_the_same_though_a_worker_is_killed(source, expected, tmp_path, cluster):
     out = tmp_path / "codes"

@@ -87,7 +87,8 @@ def encode_shards(
         What became of each shard, as they get done.
 
     Raises:
-        ValueError: If there is no such cluster, it has too few GPUs, or a shard fails; the others stay.
+        ValueError: If there is no such cluster, it has too few cores or GPUs, workers do not find what they need, or a
+            shard fails; the others stay.
     """
     missing = folder.missing()
     if not missing:
@@ -104,7 +105,7 @@ def encode_shards(
             batch_size=1,
             **pool,
         )
-        for row in done.iter_rows():
+        for row in _told_by_ray(ray, done.iter_rows()):
             if row["error"]:
                 raise ValueError(
                     f"shard {row['shard']} of {folder.path} must be encoded; got: {row['error']}; what is done stays: "
@@ -113,6 +114,18 @@ def encode_shards(
             outcome = Done(row["shard"], row["num_images"], tuple(row["skipped"]))
             folder.mark(outcome)
             yield outcome
+
+
+def _told_by_ray(ray: Any, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows; what Ray raises where workers cannot work as one line of ours."""
+    try:
+        yield from rows
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(
+            f"workers must all start and find depthq, model and data; got: {lines[-1]}; see that every machine has "
+            "them under the same paths, and run the same command again"
+        ) from error
 
 
 class _Worker:

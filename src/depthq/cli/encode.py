@@ -130,21 +130,22 @@ def _encode_shards(settings: Settings) -> None:
     from depthq.locking import only_writer
     from depthq.progress import note, of_a_pass, progress_bar
 
-    model = load_model(settings.source.model).to(settings.source.device)
+    model, out = load_model(settings.source.model).to(settings.source.device), settings.out.absolute()
     to_encode = images_of(settings.source)
     images = to_encode.open()
     check_channels(model, images, to_encode.source, to_encode.crop)
     note(what_was_taken(settings.source.split, images))
     source = asdict(to_encode)
     source |= source.pop("reading")
+    del source["on_bad_image"]  # shards that are done have the same rows either way
     num_images = min(len(images), settings.limit or len(images))
     plan = ShardPlan(model.fingerprint(), source, num_images, settings.shard_size)
-    with only_writer(settings.out):
-        folder = ShardFolder.of_plan(settings.out, plan)
-        remove_leftovers(settings.out)
+    with only_writer(out):
+        folder = ShardFolder.of_plan(out, plan)
+        remove_leftovers(out)
         missing, before, start = folder.missing(), folder.num_images, time.monotonic()
         if len(missing) < plan.num_shards:
-            note(f"{settings.out}: {plan.num_shards - len(missing)} of {plan.num_shards} shards are there already")
+            note(f"{out}: {plan.num_shards - len(missing)} of {plan.num_shards} shards are there already")
         total = sum(len(plan.images_of(shard)) for shard in missing)
         encoded = encode_shards(model, to_encode, folder, workers=settings.workers, address=settings.ray)
         try:
@@ -154,22 +155,23 @@ def _encode_shards(settings: Settings) -> None:
         except KeyboardInterrupt as interrupt:
             done = plan.num_shards - len(folder.missing())
             raise KeyboardInterrupt(
-                f"; {done} of {plan.num_shards} shards are in {settings.out}; the same command does the others"
+                f"; {done} of {plan.num_shards} shards are in {out}; the same command does the others"
             ) from interrupt
         finally:
-            remove_leftovers(settings.out)
+            remove_leftovers(out)
     encoded_now = folder.num_images - before
     speed = f"; {encoded_now / (time.monotonic() - start):.0f} images/s, the start of workers included"
-    _print_shards(settings, folder, speed if encoded_now else "")
+    num_images = len(images) if settings.source.split == "all" else count_all_images(settings.source)
+    _print_shards(settings, folder, num_images, speed if encoded_now else "")
 
 
-def _print_shards(settings: Settings, folder: "ShardFolder", speed: str) -> None:
+def _print_shards(settings: Settings, folder: "ShardFolder", num_images: int, speed: str) -> None:
     count, skipped = folder.num_images, folder.skipped
     named = ", ".join(skipped[:_NUM_NAMED]) + (", ..." if len(skipped) > _NUM_NAMED else "")
     bad = f", {len(skipped)} bad ones skipped: {named}" if skipped else ""
     bits = 8 * sum(file.stat().st_size for file in folder.files())
     print(
-        f"{settings.out}: codes of {count} of {count_all_images(settings.source)} images "
+        f"{settings.out}: codes of {count} of {num_images} images "
         f"(--split {settings.source.split}{bad}) in {folder.plan.num_shards} shards; "
         f"{bits / max(1, count):.0f} bits per image on disk{speed}"
     )

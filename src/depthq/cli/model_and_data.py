@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from depthq.cli.paths import user_path
+from depthq.cli.paths import absolute_if_there, user_path
 from depthq.data import Split
 from depthq.models import DQAE
 from depthq.runs import is_run, load_model, load_run_settings, load_training_images, name_hashes
@@ -194,7 +194,7 @@ def images_of(settings: ModelAndData) -> "ImagesToEncode":
     from depthq.encoding import ImagesToEncode
 
     source, crop, reading = _source(settings)
-    return ImagesToEncode(source, settings.split, crop, reading, BATCH_SIZE)
+    return ImagesToEncode(absolute_if_there(source), settings.split, crop, reading, BATCH_SIZE)
 
 
 def warn_of_trained_on(model: Path, images: "ImageDataset", *, limit: int | None = None) -> None:
