@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,24 @@ def measure_pixels(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], ep
     return {"linear": linear, "small": small}
 
 
+def table(rows: list[dict]) -> str:
+    """Markdown: accuracies of each quantizer, mean and standard deviation over its runs, the best small one first."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        cosine = ", cosine" if row.get("distance") == "cosine" else ""
+        groups.setdefault(row.get("quantizer", "pixels") + cosine, []).append(row)
+    ordered = sorted(groups.items(), key=lambda group: -fmean(row["small"] for row in group[1]))
+    lines = ["| codes of | linear | small |", "| --- | --- | --- |"]
+    return "\n".join(
+        [*lines, *(f"| {name} | {_share(of, 'linear')} | {_share(of, 'small')} |" for name, of in ordered)]
+    )
+
+
+def _share(rows: list[dict], name: str) -> str:
+    shares = [100 * row[name] for row in rows]
+    return f"{fmean(shares):.1f} %" + (f" ± {stdev(shares):.1f} ({len(shares)})" if len(shares) > 1 else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of one level, all of one K")
@@ -187,6 +206,7 @@ def main() -> None:
         print(rows[-1], flush=True)
         with replacing(args.out) as file:
             file.write((json.dumps(rows, indent=1) + "\n").encode())
+    print(table(rows))
 
 
 if __name__ == "__main__":

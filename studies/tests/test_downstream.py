@@ -1,6 +1,7 @@
 """Classes told from codes: of images whose class is their colour, codes tell it, and codes of noise do not."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +41,26 @@ def test_classes_are_told_from_codes_and_from_pixels_and_rows_are_not_made_again
     written = out.stat().st_mtime_ns
     downstream.main()
     assert out.stat().st_mtime_ns == written
+
+
+def test_runs_of_one_quantizer_are_one_line():
+    rows = [
+        {"run": "pixels", "linear": 0.4, "small": 0.6},
+        {"run": "a", "quantizer": "shared", "distance": "euclidean", "linear": 0.3, "small": 0.5},
+        {"run": "b", "quantizer": "shared", "distance": "euclidean", "linear": 0.5, "small": 0.7},
+        {"run": "c", "quantizer": "depthwise", "distance": "cosine", "linear": 0.2, "small": 0.9},
+    ]
+    assert downstream.table(rows).splitlines()[2:] == [
+        "| depthwise, cosine | 20.0 % | 90.0 % |",
+        "| pixels | 40.0 % | 60.0 % |",
+        "| shared | 40.0 % ± 14.1 (2) | 60.0 % ± 14.1 (2) |",
+    ]
+
+
+def test_the_page_has_the_table_of_the_rows_that_are_kept():
+    rows = json.loads((Path(downstream.__file__).parent / "downstream.json").read_text())
+    page = Path(downstream.__file__).parents[1] / "docs/which-quantizer.md"
+    assert downstream.table(rows) in page.read_text()
 
 
 def test_codes_of_noise_tell_nothing():
