@@ -39,7 +39,7 @@ class TarImages:
         label: Extension of the labels; None: "cls", if there are such.
 
     Raises:
-        DataError: If a file is no whole tar file, has no images, or extensions leave open which are meant.
+        DataError: If a file is no whole tar file, or extensions leave open which files are meant.
     """
 
     def __init__(self, files: Sequence[str], image: str | None = None, label: str | None = None):

@@ -9,11 +9,10 @@ from studies.dq_paper.declared import Row, find_item, row_with
 from studies.dq_paper.findings.finding import Finding, count_signs, verdict
 from studies.dq_paper.row_results import Measured, RowResults
 
-WEIGHTS = "efficientnet-lite0-weights"
-"""Those of the network that ours are of."""
-COMMAND = f"table2 --rows lite0 --data imagenet-sample=FOLDER {WEIGHTS}=FILE"
+COMMAND = "table2 --rows lite0 lite1 lite2 --data imagenet-sample=FOLDER efficientnet-lite0-weights=FILE"
+"""And the other two files of weights, by their names."""
 CAVEAT = (
-    "EfficientNet-lite0 on 400 images, not the paper's VGG-16. Deviations are of ten quantizers on the same 100 "
+    "EfficientNet-lite0, -lite1 and -lite2 on 400 images, not the paper's VGG-16. Deviations are of ten quantizers on the same 100 "
     "held-out images: they say how far training varies, not what other images would show."
 )
 Density = Mapping[str, Any]
@@ -82,8 +81,8 @@ def _standardized(density: Density, on: str) -> float:
 
 
 def _partners(results: RowResults, setting: str, value: Any, other: Any) -> dict[str, tuple[Density, Density]]:
-    """What our network's rows found that differ in one setting alone, by the name without it."""
-    ours = [row for row in find_item("table2").rows if row.has(weights=WEIGHTS) and results.first(row)]
+    """What our networks' rows found that differ in one setting alone, by the name without it."""
+    ours = [row for row in find_item("table2").rows if not row.has(weights="") and results.first(row)]
     return {
         row.name_without(f"K{value}" if setting == "codebook_size" else value): (
             _density(row, results),
