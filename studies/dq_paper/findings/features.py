@@ -12,8 +12,8 @@ from studies.dq_paper.row_results import Measured, RowResults
 COMMAND = "table2 --rows lite0 lite1 lite2 --data imagenet-sample=FOLDER efficientnet-lite0-weights=FILE"
 """And the other two files of weights, by their names."""
 CAVEAT = (
-    "EfficientNet-lite0, -lite1 and -lite2 on 400 images, not the paper's VGG-16. Deviations are of ten quantizers on the same 100 "
-    "held-out images: they say how far training varies, not what other images would show."
+    "EfficientNet-lite0, -lite1 and -lite2 on 400 images, not the paper's VGG-16. Deviations are of ten quantizers on "
+    "the same 100 held-out images: they say how far training varies, not what other images would show."
 )
 Density = Mapping[str, Any]
 """What a row of Table 2 found, see `depthq.features.density`."""
