@@ -55,7 +55,7 @@ def test_a_second_writer_is_refused_and_told_who_is_first(started, capsys):
     run, process = started
     assert main(["train", "--out", str(run), "--resume"]) == 1
     err = capsys.readouterr().err
-    assert f"{run} must have one writer; got two: process {process.pid} on {os.uname().nodename} trains there" in err
+    assert f"{run} must have one writer; got two: process {process.pid} on {os.uname().nodename} writes there" in err
     process.kill()
     process.wait()
     settings = load_run_settings(run)
