@@ -224,6 +224,7 @@ def test_a_shard_that_fails_is_named_in_one_line_and_the_others_stay(source, tmp
         (["--workers", "0"], "workers"),
         (["--workers", "2", "--shard-size", "100"], "--shard-size must be a multiple of 64, .*; got 100; take 128"),
         (["--ray", "127.0.0.1:9"], r"--ray must be the address of a Ray cluster; got 127\.0\.0\.1:9 \(.*refused"),
+        (["--shard-size", "64"], "--shard-size must come with --workers or --ray"),
         (["--ray", "nowhere"], "--ray must be the address of a Ray cluster; got nowhere"),
         (["--workers", "2", "--device", "meta"], "device"),
     ],

@@ -33,7 +33,7 @@ from depthq.cli.model_and_data import (
     ModelAndData,
     add_model_and_data,
     batches_of,
-    check_channels,
+    check_model_takes,
     count_all_images,
     images_of,
     model_and_data,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from depthq.codes.shards import ShardFolder
     from depthq.data import ImageBatch
 
+IMAGES_PER_SHARD = 4096
 _NUM_NAMED = 3
 
 
@@ -71,19 +72,22 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--workers", type=PositiveInt, help="processes, each with its share of the cores, or a GPU")
     parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster: HOST:PORT, or auto for this machine's own")
     parser.add_argument(
-        "--shard_size", type=PositiveInt, default=4096, help=f"images per shard, in steps of {BATCH_SIZE}"
+        "--shard_size",
+        type=PositiveInt,
+        help=f"images per shard, in steps of {BATCH_SIZE}; by default {IMAGES_PER_SHARD}",
     )
     options = parser.parse_args(arguments)
-    if options.shard_size % BATCH_SIZE:
+    in_shards, shard_size = bool(options.workers or options.ray), options.shard_size or IMAGES_PER_SHARD
+    if options.shard_size and not in_shards:
+        raise ValueError("--shard-size must come with --workers or --ray, which write shards; add one, or leave it out")
+    if shard_size % BATCH_SIZE:
         raise ValueError(
-            f"--shard-size must be a multiple of {BATCH_SIZE}, the size of a batch; got {options.shard_size}; take "
-            f"{math.ceil(options.shard_size / BATCH_SIZE) * BATCH_SIZE}"
+            f"--shard-size must be a multiple of {BATCH_SIZE}, the size of a batch; got {shard_size}; take "
+            f"{math.ceil(shard_size / BATCH_SIZE) * BATCH_SIZE}"
         )
-    if (options.workers or options.ray) and options.out.suffix == ".parquet":
+    if in_shards and options.out.suffix == ".parquet":
         raise ValueError(f"--out must be a folder with --workers or --ray; got {options.out}; take {options.out.stem}/")
-    return Settings(
-        model_and_data(options), options.limit, options.out, options.workers, options.ray, options.shard_size
-    )
+    return Settings(model_and_data(options), options.limit, options.out, options.workers, options.ray, shard_size)
 
 
 def run(settings: Settings) -> None:
@@ -133,7 +137,7 @@ def _encode_shards(settings: Settings) -> None:
     model, out = load_model(settings.source.model).to(settings.source.device), settings.out.absolute()
     to_encode = images_of(settings.source)
     images = to_encode.open()
-    check_channels(model, images, to_encode.source, to_encode.crop)
+    check_model_takes(model, images, to_encode.source, to_encode.crop)
     note(what_was_taken(settings.source.split, images))
     source = asdict(to_encode)
     source |= source.pop("reading")

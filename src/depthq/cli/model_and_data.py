@@ -168,12 +168,12 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
             images = open_images(source, settings.split, image_size=crop, **reading)
         except DataError as error:  # what Python calls image_size is an option of another name here
             raise DataError(str(error).replace("image_size", "--crop")) from error
-    check_channels(model, images, source, None if crop is None and settings.whole else images.image_size)
+    check_model_takes(model, images, source, None if crop is None and settings.whole else images.image_size)
     note(what_was_taken(settings.split, images))
     return model, images
 
 
-def check_channels(model: DQAE, images: "ImageDataset", source: str, crop: int | None) -> None:
+def check_model_takes(model: DQAE, images: "ImageDataset", source: str, crop: int | None) -> None:
     """Raise DataError unless the model takes such images, whole (`crop` None) or as crops of that side."""
     from depthq.data import DataError
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -126,7 +127,7 @@ def write_codes(
     images, checksum = 0, _Checksum(schema.metadata[METADATA_KEY])
     with replacing(path) as file, _writer(file, schema) as writer:
         groups = _RowGroups(writer)
-        for batch in _chain(first, whole):
+        for batch in chain([first], whole):
             _check_alike(batch, first)
             _check_labels(batch, label_type, path)
             groups.add(_table(batch, schema))
@@ -420,8 +421,3 @@ def _smallest_type(codebook_size: int) -> pa.DataType:
     raise ValueError(
         f"codebook_sizes must be at most 2**32 to be written; got {codebook_size}; split such codes into several"
     )
-
-
-def _chain(first: CodesBatch, rest: Iterator[CodesBatch]) -> Iterator[CodesBatch]:
-    yield first
-    yield from rest
