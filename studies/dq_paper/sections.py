@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from statistics import fmean, median, stdev
 
 from depthq.units import nats_to_bits
 from studies.dq_paper.comparison import (
@@ -215,18 +215,27 @@ def _convergence_cells(steps: StepsToMatch) -> list[str]:
 
 
 def _progressive(item: Item, results: RowResults) -> Lines:
+    """Each stage of each row, the mean and deviation over seeds."""
     names = ("nll_bits_per_dim", "code_bits_per_dim", "total_bits_per_dim")
     rows = []
     for row in item.rows:
-        result = results.first(row)
-        if result is None:
-            continue
-        steps = result.experiment["training"]["steps"]
-        full_size = DATA_SETS[result.experiment["data"]].shape[-1]
-        for stage in result.figures.get("stages") or [{"image_size": full_size} | result.figures]:
-            cells = [f"{stage[name]:.4g}" for name in names]
-            rows.append([row.name, f"{stage['image_size']} x {stage['image_size']}", str(steps), *cells])
-    return table(["row", "images", "steps", "image, bits/dim", "codes, bits/dim", "total, bits/dim"], rows)
+        for stages in zip(*map(_stages, results.of(row)), strict=True):
+            size, steps = stages[0]["image_size"], stages[0]["steps"]
+            cells = [_over_seeds([stage[name] for stage in stages]) for name in names]
+            rows.append([row.name, f"{size} x {size}", str(steps), *cells, str(len(stages))])
+    return table(["row", "images", "steps", "image, bits/dim", "codes, bits/dim", "total, bits/dim", "seeds"], rows)
+
+
+def _stages(result: Result) -> list[dict]:
+    """The figures of each stage; a training from scratch has one."""
+    steps = result.experiment["training"]["steps"]
+    full_size = DATA_SETS[result.experiment["data"]].shape[-1]
+    stages = result.figures.get("stages") or [{"image_size": full_size} | result.figures]
+    return [{"steps": steps} | stage for stage in stages]
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    return with_deviation(fmean(values), stdev(values)) if len(set(values)) > 1 else f"{values[0]:.4g}"
 
 
 def _side_by_side(item: Item, results: RowResults) -> Lines:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from studies.dq_paper.comparison import codec_rows, rate_at_quality, sign_of_difference
-from studies.dq_paper.declared import Row, find_item, row_with
+from studies.dq_paper.declared import Row, find_item
 from studies.dq_paper.findings.finding import SQUARED_ERROR, Finding, all_or_none
+from studies.dq_paper.markdown import cell
 from studies.dq_paper.row_results import RowResults
 
 CODECS = ("JXL", "WEBP", "JPEG")
@@ -65,21 +66,17 @@ def _beside_codecs(row: Row, results: RowResults) -> str:
 
 
 def growing_sizes(results: RowResults) -> Iterator[Finding]:
-    rows = (
-        row_with("progressive", kind="progressive"),
-        row_with("progressive", kind="training", times_steps=1),
-        row_with("progressive", kind="training", times_steps=2),
-    )
+    rows = find_item("progressive").rows
     if totals := all_or_none(results.metric(row, "total_bits_per_dim") for row in rows):
-        grown, once, twice = totals
+        grown, once, equal = totals
         words = {-1: "clearly better than", 0: "not to be told from", 1: "clearly worse than"}
         yield Finding(
             "One model through growing image sizes",
             "new",
-            f"32 x 32 behind 16 x 16 ends at {grown.mean:.3f} bits/dim in all. From scratch at 32 x 32, with as many "
-            f"steps as that last stage: {once.mean:.3f}; with as many as both: {twice.mean:.3f}. Growing is "
-            f"{words[sign_of_difference(grown, once)]} the former and {words[sign_of_difference(grown, twice)]} the "
-            "latter, which costs more: steps at 16 x 16 are a quarter of the work.",
+            f"64 x 64 behind 32 x 32 and 16 x 16 ends at {cell(grown)} bits/dim in all. From scratch at 64 x 64, with "
+            f"as many steps as that last stage: {cell(once)}; at equal cost: {cell(equal)}. Growing is "
+            f"{words[sign_of_difference(grown, once)]} the former, and {words[sign_of_difference(grown, equal)]} the "
+            "latter.",
             "progressive",
         )
 
