@@ -1,6 +1,7 @@
 """Claims go where the results put them: every verdict turns with them."""
 
 import re
+
 import pytest
 
 from studies.dq_paper import find_item
