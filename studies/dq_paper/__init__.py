@@ -2,7 +2,7 @@
 
 from studies.dq_paper.declared import ITEMS, Item, Row, choose_rows, find_item
 from studies.dq_paper.experiment import Experiment, Outcome
-from studies.dq_paper.probe import expected_seconds
+from studies.dq_paper.probe import Effort, expected_effort
 from studies.dq_paper.results import Result, ResultsStore
 from studies.dq_paper.runner import ExecutionSettings, Task, distinct, run_tasks, tasks_of
 from studies.dq_paper.scales import SCALES, Scale
@@ -10,6 +10,7 @@ from studies.dq_paper.scales import SCALES, Scale
 __all__ = [
     "ITEMS",
     "SCALES",
+    "Effort",
     "ExecutionSettings",
     "Experiment",
     "Item",
@@ -21,7 +22,7 @@ __all__ = [
     "Task",
     "choose_rows",
     "distinct",
-    "expected_seconds",
+    "expected_effort",
     "find_item",
     "run_tasks",
     "tasks_of",

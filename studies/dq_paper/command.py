@@ -9,12 +9,12 @@ examples:
 An item is one of table1, table2, table3, table4, decoupling, convergence, mnist, larger_images, progressive,
 equal_bits, which_quantizer, length, capacity, rate_distortion, figure1, figure3, figure4 and figure5. Each finished row
 is a file in --results and is never run twice; a killed run goes on where it was. --rows takes names, their first words,
-or wildcards; --dry-run lists them. docs/reproduction.md and docs/findings.md are what --render wrote of the results in
-this repository.
+or wildcards; --dry-run lists them, with the time they take here and their arithmetic (1 EFLOP is 2.8 hours at 100
+TFLOP/s). docs/reproduction.md and docs/findings.md are what --render wrote of the results in this repository.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from depthq.cli import run_command
 from studies.dq_paper import (
     ITEMS,
     SCALES,
+    Effort,
     ExecutionSettings,
     Item,
     ResultsStore,
@@ -33,7 +34,7 @@ from studies.dq_paper import (
     Task,
     choose_rows,
     distinct,
-    expected_seconds,
+    expected_effort,
     find_item,
     run_tasks,
     tasks_of,
@@ -129,19 +130,25 @@ def _list(settings: Settings) -> None:
     """Rows, what is there, and how long the rest will take."""
     tasks, results = distinct(settings.tasks), settings.execution.results
     missing = [task for task in tasks if results.find(task.experiment) is None]
-    seconds = expected_seconds(missing)
+    effort = expected_effort(missing)
     for task in tasks:
         if task not in missing:
             status = "there already"
-        elif task.name in seconds:
-            status = f"about {_duration(seconds[task.name])}"
+        elif task.name in effort:
+            status = _in_words([effort[task.name]])
         else:
             status = "not timed"
         print(f"{task.key}  {task.name:48}  {status}")
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     print(
-        f"{len(tasks)} experiments, {len(tasks) - len(missing)} there already; "
-        f"about {_duration(sum(seconds.values()))} of training one by one on {torch.get_num_threads()} threads"
+        f"{len(tasks)} experiments, {len(tasks) - len(missing)} there already; {_in_words(list(effort.values()))} of "
+        f"training one by one, as fast as on {where}"
     )
+
+
+def _in_words(efforts: Sequence[Effort]) -> str:
+    seconds, operations = (sum(getattr(effort, name) for effort in efforts) for name in ("seconds", "operations"))
+    return f"about {_duration(seconds)}, {operations / 1e18:.3g} EFLOP"
 
 
 def _duration(seconds: float) -> str:

@@ -132,6 +132,8 @@ class Item:
     rows: tuple[Row, ...]
     metrics: tuple[str, ...] = ("mse_normalized", "nll_nats_per_dim")
     """What is compared between its rows, by the names in results."""
+    not_run: str = ""
+    """Why rows without a result have none, in a sentence; "" where none is missing."""
     scale: str | None = None
     """The one scale at which it is shown, and which shows nothing else; None: all others."""
 

@@ -175,15 +175,18 @@ def _papers_rate(row: Row, results: RowResults) -> list[str]:
 
 
 def rows_not_run(item: Item, results: RowResults) -> Lines:
-    """The names of those, out of the way."""
+    """The names of those, why they were not, and what runs them, out of the way."""
     missing = [row.name for row in item.rows if not results.of(row)]
     if not missing:
         return []
+    command = f"python -m studies.dq_paper {item.name} --scale {results.scale_name}"
     return [
         "",
         f"<details><summary>{len(missing)} of {len(item.rows)} rows not run</summary>",
         "",
         f"{', '.join(missing)}",
+        "",
+        f"{item.not_run} What runs them: `{command}`.".strip(),
         "",
         "</details>",
     ]

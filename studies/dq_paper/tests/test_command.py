@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from depthq.cli.main import with_underscores
 from depthq.training.module import DQAETraining
-from studies.dq_paper import command, probe
+from studies.dq_paper import Effort, command, probe
 from studies.dq_paper.command import main
 from studies.dq_paper.data_sets import DATA_SETS, DataSet
 
@@ -80,8 +80,11 @@ def test_dry_run_lists_rows_and_times_and_needs_no_data(study, tmp_path, no_trai
     assert study("table3", "--rows", "M5-K128", "--dry-run", "--data", "cifar10=/nowhere") == 0
     *rows, total = capsys.readouterr().out.splitlines()
     assert len(rows) == 4 * 2  # both seeds of depthwise and shared, l2 and ce
-    assert all(re.fullmatch(r"[0-9a-f]{12}  table3/M5-K128-\S+ seed [01] +about \d+\.\d (min|h)", row) for row in rows)
-    assert re.match(r"8 experiments, 0 there already; about \d+\.\d min of training", total)
+    assert all(
+        re.fullmatch(r"[0-9a-f]{12}  table3/M5-K128-\S+ seed [01] +about \d+\.\d (min|h), \S+ EFLOP", row)
+        for row in rows
+    )
+    assert re.match(r"8 experiments, 0 there already; about \d+\.\d min, \S+ EFLOP of training", total)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,10 +97,10 @@ def test_dry_run_names_each_experiment_once_and_does_not_time_codecs(study, caps
 
 @pytest.mark.parametrize("scale", ["cpu", "gpu"])
 def test_dry_run_at_the_scales_of_the_page(study, scale, monkeypatch, capsys):
-    monkeypatch.setattr(probe, "_seconds_per_step", lambda experiment: 0.03)
+    monkeypatch.setattr(probe, "_effort_of_step", lambda experiment: Effort(0.03, 2e12))
     assert study(*ROW, "--dry-run", scale=scale) == 0
-    expected = {"cpu": "about 0.5 min", "gpu": "about 78.1 min"}[scale]  # 1,000 and 156,250 steps
-    assert expected in capsys.readouterr().out
+    steps = {"cpu": "about 0.5 min, 0.002 EFLOP", "gpu": "about 78.1 min, 0.312 EFLOP"}  # 1,000 and 156,250
+    assert steps[scale] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

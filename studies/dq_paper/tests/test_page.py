@@ -16,6 +16,8 @@ from studies.dq_paper.page import render, tables
 from studies.dq_paper.row_results import DeclaredResults
 from studies.dq_paper.tests.saved import CPU, save, save_errors
 
+COMMITTED = Path(__file__).parents[1] / "results"
+
 
 def pages(store, tmp_path):
     render(store, tmp_path / "docs")
@@ -104,6 +106,14 @@ def test_rows_that_were_not_run_are_named(store, tmp_path):
     page, _ = pages(store, tmp_path)
     assert "<summary>46 of 48 rows not run</summary>" in page
     assert "M1-K32-l2-depthwise, M1-K32-l2-shared" in page
+    assert "What runs them: `python -m studies.dq_paper table3 --scale cpu`." in page
+
+
+def test_the_page_says_of_each_item_why_rows_were_not_run():
+    declared = DeclaredResults(ResultsStore(COMMITTED))
+    for item in map(find_item, ITEMS):
+        missing = [row.name for row in item.rows if not declared.at(item.scale or "cpu").of(row)]
+        assert bool(item.not_run) == bool(missing), (item.name, missing)
 
 
 def test_every_picture_of_the_page_is_written(store, tmp_path):
