@@ -1,0 +1,165 @@
+"""Error at the bits that codes really take: those under a prior that is trained on them, not those of a formula.
+
+    python -m studies.real_rate runs/a runs/b --data cifar10/ --priors priors/ --out real_rate.json
+
+Of each trained model the codes of the training images are taken, and two priors are trained on them: one that predicts
+the codes of a position one after the other, and one that predicts them at once, as if they were independent. Told are
+the squared error on the test images and what a position of their codes costs: under both priors, by how often each code
+occurs, and if all are alike. What predicting at once costs is what the codebooks of a position say twice.
+"""
+
+import argparse
+import io
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from matplotlib.ticker import FormatStrFormatter
+from PIL import Image
+
+from depthq.codes import Codes
+from depthq.data import Split, evaluation_loader, open_images
+from depthq.files import replacing
+from depthq.measure import measure
+from depthq.models import DQAE
+from depthq.priors import CodePrior, CountedPrior, UniformPrior
+from depthq.priors.base import grids_of
+from depthq.priors.transformer import Factorization
+from depthq.report.plots import new_figure
+from depthq.runs import RunFolder, load_model, load_settings
+from depthq.training import PriorConfig, PriorTrainingConfig, steps_done, train_prior
+from depthq.units import nats_to_bits
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+FACTORIZATIONS: tuple[Factorization, ...] = ("sequential", "parallel")
+BATCH_SIZE = 100
+COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "scalar": "#8c5fa8", "binary": "#b04a5a"}
+
+
+@torch.no_grad()
+def codes_of(model: DQAE, data: str, split: Split, limit: int | None) -> Codes:
+    """Those of a split's first images."""
+    loader = evaluation_loader(open_images(data, split), batch_size=BATCH_SIZE, limit=limit)
+    return Codes.cat(model.encode(batch) for batch in loader)
+
+
+@torch.no_grad()
+def bits_per_position(prior: CodePrior, codes: Codes) -> float:
+    """Mean cost of all codes of a position of the finest level, with those of coarser levels that belong to it."""
+    nats = sum(
+        prior.nll_nats(codes[start : start + BATCH_SIZE]).sum().item() for start in range(0, len(codes), BATCH_SIZE)
+    )
+    return nats_to_bits(nats / (len(codes) * codes.levels[-1].shape[2:].numel()))
+
+
+def trained_prior(codes: Codes, folder: Path, prior: PriorConfig, training: PriorTrainingConfig) -> CodePrior:
+    """A prior from a folder, trained there from where a killed run left it."""
+    if steps_done(folder) < training.steps:
+        train_prior(codes, folder, prior=prior, training=training, progress=False)
+    return CodePrior.from_pretrained(folder)
+
+
+def measure_run(
+    run: Path, data: str, priors: Path, training: PriorTrainingConfig, limits: dict[Split, int | None]
+) -> dict:
+    """A row: the model's error, and its codes' bits per position."""
+    start, model, settings = time.perf_counter(), load_model(run), load_settings(RunFolder(run).config)
+    learned, test = (codes_of(model, data, split, limits[split]) for split in SPLITS)
+    images = evaluation_loader(open_images(data, "test"), batch_size=BATCH_SIZE, limit=limits["test"])
+    row = {"run": run.name} | {name: settings[name] for name in ("quantizer", "num_codebooks", "steps", "seed")}
+    row["mse_normalized"] = measure(model, images).mse_normalized
+    row["uniform"] = bits_per_position(UniformPrior(test.codebook_sizes, grids_of(test)), test)
+    row["counted"] = bits_per_position(CountedPrior.from_codes([learned]), test)
+    for factorization in FACTORIZATIONS:
+        folder = priors / f"{run.name}-{factorization}"
+        prior = trained_prior(learned, folder, PriorConfig(factorization=factorization), training)
+        row[factorization] = bits_per_position(prior, test)
+    return row | {"prior_steps": training.steps, "seconds": round(time.perf_counter() - start)}
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: each run, the fewest real bits first."""
+    head = ["codes of", "squared error", "uniform", "counted", "parallel", "sequential"]
+    head += ["what predicting at once costs", "error over depthwise's at as many real bits"]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for row in sorted(rows, key=lambda row: row["sequential"]):
+        bits = [row[name] for name in ("uniform", "counted", "parallel", "sequential")]
+        cells = [_name(row), f"{row['mse_normalized']:.4f}", *(f"{each:.2f}" for each in bits)]
+        cells.append(f"{row['parallel'] - row['sequential']:.2f}")
+        error = None if row["quantizer"] == "depthwise" else depthwise_error_at(row["sequential"], rows)
+        cells.append(f"{row['mse_normalized'] / error:.2f}" if error else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def depthwise_error_at(bits: float, rows: list[dict]) -> float | None:
+    """The error of depthwise codes at so many real bits, its logarithm linear between two runs; None beyond
+    the outermost."""
+    own = sorted((row["sequential"], row["mse_normalized"]) for row in rows if row["quantizer"] == "depthwise")
+    for (low, worse), (high, better) in pairwise(own):
+        if low <= bits <= high:
+            return worse * (better / worse) ** ((bits - low) / (high - low))
+    return None
+
+
+def _name(row: dict) -> str:
+    return f"{row['quantizer']}, M = {row['num_codebooks']}"
+
+
+def plot(rows: list[dict]) -> Image.Image:
+    """Squared error over real bits, a line per quantizer along M; nominal bits hollow, joined by a thin line."""
+    figure = new_figure(7.0, 4.8)
+    axes = figure.add_subplot()
+    for quantizer, colour in COLOURS.items():
+        own = sorted((row for row in rows if row["quantizer"] == quantizer), key=lambda row: row["num_codebooks"])
+        real, nominal, errors = ([row[name] for row in own] for name in ("sequential", "uniform", "mse_normalized"))
+        if own:
+            axes.plot(real, errors, color=colour, marker="o", label=quantizer)
+            axes.plot(nominal, errors, color=colour, marker="o", fillstyle="none", linestyle="none")
+            axes.hlines(errors, real, nominal, color=colour, linewidth=0.6, linestyle=":")
+        for row in own:
+            axes.annotate(f"M = {row['num_codebooks']}", (row["sequential"], row["mse_normalized"]), fontsize="small")
+    axes.set(xlabel="bits per position: under a trained prior; hollow, M log2 K", ylabel="L2, normalised space")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return Image.open(stream)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of runs; none draws what there is")
+    parser.add_argument("--data", help="as in depthq train")
+    parser.add_argument("--train-images", type=int, help="only the first so many")
+    parser.add_argument("--test-images", type=int, help="only the first so many")
+    parser.add_argument("--priors", type=Path, help="where priors are trained; a killed run goes on from there")
+    parser.add_argument("--steps", type=int, default=1000, help="of each prior")
+    parser.add_argument("--out", type=Path, required=True, help="a JSON file; rows that it has are not made again")
+    parser.add_argument("--plot", type=Path, help="a PNG file")
+    args = parser.parse_args()
+    if args.runs and not (args.data and args.priors):
+        parser.error("runs need --data and --priors")
+    rows = json.loads(args.out.read_text()) if args.out.exists() else []
+    limits: dict[Split, int | None] = {"train": args.train_images, "test": args.test_images}
+    for run in args.runs:
+        if any(row["run"] == run.name for row in rows):
+            continue
+        training = PriorTrainingConfig(steps=args.steps, validate_every=args.steps)
+        rows.append(measure_run(run, args.data, args.priors, training, limits))
+        print(rows[-1], flush=True)
+        with replacing(args.out) as file:
+            file.write((json.dumps(rows, indent=1) + "\n").encode())
+    if args.plot:
+        with replacing(args.plot) as file:
+            plot(rows).save(file, "PNG")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
