@@ -56,3 +56,5 @@ SCALES = {
         caveat="Its figures mean nothing.",
     ),
 }
+SHORT = "cpu"
+"""The scale that a longer one is set beside."""

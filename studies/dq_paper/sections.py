@@ -22,6 +22,7 @@ from studies.dq_paper.declared import Item, Row, find_item
 from studies.dq_paper.markdown import Lines, cell, number, table, with_deviation
 from studies.dq_paper.results import Result
 from studies.dq_paper.row_results import RowResults
+from studies.dq_paper.scales import SHORT
 
 METRICS = {
     "mse_normalized": "L2, normalised space",
@@ -37,8 +38,6 @@ SQUARED = ("mse_normalized",)
 """Beside which PSNR is shown, which tells the same in the images' own units."""
 OVERFITTED = 0.01
 """By what share a network must have been better before its end to be told of."""
-SHORT = "cpu"
-"""The scale that a longer one is set beside."""
 HIGHER = ("mean_entropy_nats",)
 """Of which the paper claims that depthwise has more; of all others, less."""
 

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 
-from studies.dq_paper.comparison import codec_rows, rate_at_quality, sign_of_difference
+from studies.dq_paper.comparison import codec_rows, pairs_of, rate_at_quality, sign_of_difference
 from studies.dq_paper.declared import Row, find_item
 from studies.dq_paper.findings.finding import SQUARED_ERROR, Finding, all_or_none
 from studies.dq_paper.markdown import cell
 from studies.dq_paper.row_results import RowResults
+from studies.dq_paper.scales import SHORT
 
 CODECS = ("JXL", "WEBP", "JPEG")
+CODES = {
+    "mean_mutual_information_shuffle_nats": "Mutual information of two codebooks, shuffle-corrected, nats",
+    "mean_entropy_nats": "Entropy of a code, nats",
+}
 
 
 def others_at_equal_bits(results: RowResults) -> Iterator[Finding]:
@@ -81,4 +86,38 @@ def growing_sizes(results: RowResults) -> Iterator[Finding]:
         )
 
 
-BEYOND = (others_at_equal_bits, beside_codecs, growing_sizes)
+def longer(results: RowResults) -> Iterator[Finding]:
+    """At the scale of the long runs alone: what has changed since the short ones."""
+    item = find_item("length")
+    if results.scale_name != item.scale:
+        return
+    short = results.at(SHORT)
+    pairs = {
+        scale: {pair.name: pair for pair in pairs_of(item, scale, SQUARED_ERROR) if pair.is_compared}
+        for scale in (short, results)
+    }
+    ratios = [
+        f"{name} {pairs[short][name].ratio:.2f} to {pair.ratio:.2f} (the paper, 400 epochs: {pair.paper_ratio:.2f})"
+        for name, pair in pairs[results].items()
+        if name in pairs[short]
+    ]
+    if not ratios:
+        return
+    steps = [scale.training.steps for scale in (short.scale, results.scale)]
+    told = [f"Squared error, depthwise over shared: {', '.join(ratios)}."]
+    for name, words in CODES.items():
+        changes = [
+            f"{row.name} {before.mean:.2f} to {after.mean:.2f}"
+            for row in item.rows
+            if (before := short.metric(row, name)) and (after := results.metric(row, name))
+        ]
+        told += [f"{words}: {', '.join(changes)}."] if changes else []
+    yield Finding(
+        f"From {steps[0]:,} to {steps[1]:,} steps",
+        "new",
+        f"{' '.join(told)} One seed at {steps[1]:,} steps.",
+        item.name,
+    )
+
+
+BEYOND = (others_at_equal_bits, beside_codecs, growing_sizes, longer)

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from studies.dq_paper import find_item
+from studies.dq_paper import SCALES, find_item
 from studies.dq_paper.findings import findings
 from studies.dq_paper.findings.page import HEADINGS
+from studies.dq_paper.row_results import DeclaredResults
 from studies.dq_paper.tests.saved import at_cpu, save, save_errors
 
 
@@ -172,6 +173,18 @@ def test_growing_is_compared_with_both_ways_from_scratch(store):
     text = findings([at_cpu(store)])
     assert re.search(r"ends at 5\.0+ .*bits/dim in all", text)
     assert "Growing is clearly better than the former, and clearly worse than the latter" in text
+
+
+def test_long_runs_are_set_beside_short_ones(store):
+    for scale, errors in {"cpu": (0.04, 0.1), "cpu-long": (0.01, 0.05)}.items():
+        for quantizer, error in zip(("depthwise", "shared"), errors, strict=True):
+            row = f"M5-K128-l2-{quantizer}"
+            save(store, "table3", row, scale=SCALES[scale], mse_normalized=error, mean_entropy_nats=10 * error)
+    declared = DeclaredResults(store)
+    text = findings([declared.at("cpu"), declared.at("cpu-long")])
+    assert text.count("### From 1,000 to 10,000 steps") == 1
+    assert "depthwise over shared: M5-K128-l2 0.40 to 0.20 (the paper, 400 epochs: 0.21)." in text
+    assert "Entropy of a code, nats: M5-K128-l2-depthwise 0.40 to 0.10, M5-K128-l2-shared 1.00 to 0.50." in text
 
 
 def test_other_quantizers_are_ranked_after_as_many_steps_each(store):
