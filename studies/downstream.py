@@ -9,9 +9,8 @@ the pixels, brought to the codes' grid by a convolution, say what codes lose. Co
 """
 
 import argparse
-import json
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from depthq.data import ImageBatches, Split, open_images
-from depthq.files import replacing
 from depthq.models import DQAE
 from depthq.runs import load_model
+from studies.kept_rows import kept_rows
 
 EMBEDDING_DIM, WIDTH = 16, 96
 
@@ -186,27 +185,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True, help="a JSON file; rows that it has are not made again")
     args = parser.parse_args()
-    rows = json.loads(args.out.read_text()) if args.out.exists() else []
-    for run in [None, *args.runs]:
-        name = "pixels" if run is None else run.name
-        if any(row["run"] == name for row in rows):
-            continue
-        start = time.perf_counter()
-        if run is None:
-            train = pixels_of(args.data, "train", args.train_images)
-            row = {"run": name} | measure_pixels(train, pixels_of(args.data, "test", args.test_images), args.epochs)
-        else:
-            model = load_model(run)
-            ((size, *_),) = model.codebook_sizes
-            train = codes_of(model, args.data, "train", args.train_images)
-            test = codes_of(model, args.data, "test", args.test_images)
-            row = {"run": name, "quantizer": model.config.quantizer, "distance": model.config.distance}
-            row |= measure(train, test, size, args.epochs)
-        rows.append(row | {"seconds": round(time.perf_counter() - start)})
-        print(rows[-1], flush=True)
-        with replacing(args.out) as file:
-            file.write((json.dumps(rows, indent=1) + "\n").encode())
-    print(table(rows))
+
+    def of_pixels() -> dict:
+        train, test = (pixels_of(args.data, split, limit) for split, limit in limits.items())
+        return measure_pixels(train, test, args.epochs)
+
+    def of_run(run: Path) -> dict:
+        model = load_model(run)
+        ((size, *_),) = model.codebook_sizes
+        train, test = (codes_of(model, args.data, split, limit) for split, limit in limits.items())
+        row = {"quantizer": model.config.quantizer, "distance": model.config.distance}
+        return row | measure(train, test, size, args.epochs)
+
+    limits: dict[Split, int | None] = {"train": args.train_images, "test": args.test_images}
+    make = {"pixels": of_pixels} | {run.name: partial(of_run, run) for run in args.runs}
+    print(table(kept_rows(args.out, make)))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ Codes of one level.
 """
 
 import argparse
-import json
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -32,10 +31,10 @@ from torch import Tensor, nn
 from depthq.codes import Codes
 from depthq.data import evaluation_loader, open_images
 from depthq.features.backbones import NORMALIZATIONS, load_backbone
-from depthq.files import replacing
 from depthq.models import DQAE
 from depthq.report.mixing import mix_codebooks, mix_positions
 from depthq.runs import load_model
+from studies.kept_rows import kept_rows
 
 PATHS = ("pixels", "nearest", "codebooks", "positions")
 FIGURES = ("length", "longest_step", "detail")
@@ -166,18 +165,13 @@ def main() -> None:
     network = load_backbone(args.backbone, args.weights)
     eye = Eye(network, tuple(args.layers), NORMALIZATIONS[args.normalize], args.image_size)
     images = torch.cat(list(evaluation_loader(open_images(args.data, "test"), batch_size=50, limit=2 * args.pairs)))
-    rows = json.loads(args.out.read_text()) if args.out.exists() else []
-    for run in args.runs:
-        if any(row["run"] == run.name for row in rows):
-            continue
-        start, model = time.perf_counter(), load_model(run)
-        row = {"run": run.name, "quantizer": model.config.quantizer, "distance": model.config.distance}
-        row |= measure(model, images, eye)
-        rows.append(row | {"seconds": round(time.perf_counter() - start)})
-        print(rows[-1], flush=True)
-        with replacing(args.out) as file:
-            file.write((json.dumps(rows, indent=1) + "\n").encode())
-    print(table(rows))
+
+    def of_run(run: Path) -> dict:
+        model = load_model(run)
+        row = {"quantizer": model.config.quantizer, "distance": model.config.distance}
+        return row | measure(model, images, eye)
+
+    print(table(kept_rows(args.out, {run.name: partial(of_run, run) for run in args.runs})))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ occurs, and if all are alike. What predicting at once costs is what the codebook
 
 import argparse
 import io
-import json
-import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from depthq.report.plots import new_figure
 from depthq.runs import RunFolder, load_model, load_settings
 from depthq.training import PriorConfig, PriorTrainingConfig, steps_done, train_prior
 from depthq.units import nats_to_bits
+from studies.kept_rows import kept_rows
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 FACTORIZATIONS: tuple[Factorization, ...] = ("sequential", "parallel")
@@ -65,10 +65,10 @@ def measure_run(
     run: Path, data: str, priors: Path, training: PriorTrainingConfig, limits: dict[Split, int | None]
 ) -> dict:
     """A row: the model's error, and its codes' bits per position."""
-    start, model, settings = time.perf_counter(), load_model(run), load_settings(RunFolder(run).config)
+    model, settings = load_model(run), load_settings(RunFolder(run).config)
     learned, test = (codes_of(model, data, split, limits[split]) for split in SPLITS)
     images = evaluation_loader(open_images(data, "test"), batch_size=BATCH_SIZE, limit=limits["test"])
-    row = {"run": run.name} | {name: settings[name] for name in ("quantizer", "num_codebooks", "steps", "seed")}
+    row = {name: settings[name] for name in ("quantizer", "num_codebooks", "steps", "seed")}
     row["mse_normalized"] = measure(model, images).mse_normalized
     row["uniform"] = bits_per_position(UniformPrior(test.codebook_sizes, grids_of(test)), test)
     row["counted"] = bits_per_position(CountedPrior.from_codes([learned]), test)
@@ -76,7 +76,7 @@ def measure_run(
         folder = priors / f"{run.name}-{factorization}"
         prior = trained_prior(learned, folder, PriorConfig(factorization=factorization), training)
         row[factorization] = bits_per_position(prior, test)
-    return row | {"prior_steps": training.steps, "seconds": round(time.perf_counter() - start)}
+    return row | {"prior_steps": training.steps}
 
 
 def table(rows: list[dict]) -> str:
@@ -145,16 +145,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.runs and not (args.data and args.priors):
         parser.error("runs need --data and --priors")
-    rows = json.loads(args.out.read_text()) if args.out.exists() else []
     limits: dict[Split, int | None] = {"train": args.train_images, "test": args.test_images}
-    for run in args.runs:
-        if any(row["run"] == run.name for row in rows):
-            continue
-        training = PriorTrainingConfig(steps=args.steps, validate_every=args.steps)
-        rows.append(measure_run(run, args.data, args.priors, training, limits))
-        print(rows[-1], flush=True)
-        with replacing(args.out) as file:
-            file.write((json.dumps(rows, indent=1) + "\n").encode())
+    training = PriorTrainingConfig(steps=args.steps, validate_every=args.steps)
+    make = {run.name: partial(measure_run, run, args.data, args.priors, training, limits) for run in args.runs}
+    rows = kept_rows(args.out, make)
     if args.plot:
         with replacing(args.plot) as file:
             plot(rows).save(file, "PNG")
