@@ -2,10 +2,10 @@
 
     python -m studies.real_rate runs/a runs/b --data cifar10/ --priors priors/ --out real_rate.json
 
-Of each trained model the codes of the training images are taken, and two priors are trained on them: one that predicts
-the codes of a position one after the other, and one that predicts them at once, as if they were independent. Told are
-the squared error on the test images and what a position of their codes costs: under both priors, by how often each code
-occurs, and if all are alike. What predicting at once costs is what the codebooks of a position say twice.
+Of each trained model the codes of the training images are taken, and a prior is trained on them that predicts the codes
+of a position one after the other, so that nothing that they say twice is paid for twice. Told are the squared error on
+the test images and what a position of their codes costs: under that prior, by how often each code occurs, and if all
+are alike.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from depthq.measure import measure
 from depthq.models import DQAE
 from depthq.priors import CodePrior, CountedPrior, UniformPrior
 from depthq.priors.base import grids_of
-from depthq.priors.transformer import Factorization
 from depthq.report.plots import new_figure
 from depthq.runs import RunFolder, load_model, load_settings
 from depthq.training import PriorConfig, PriorTrainingConfig, steps_done, train_prior
@@ -33,7 +32,6 @@ from depthq.units import nats_to_bits
 from studies.kept_rows import kept_rows
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-FACTORIZATIONS: tuple[Factorization, ...] = ("sequential", "parallel")
 BATCH_SIZE = 100
 COLOURS = {"depthwise": "#3b6ea8", "shared": "#d98032", "residual": "#4f9d69", "scalar": "#8c5fa8", "binary": "#b04a5a"}
 
@@ -54,10 +52,10 @@ def bits_per_position(prior: CodePrior, codes: Codes) -> float:
     return nats_to_bits(nats / (len(codes) * codes.levels[-1].shape[2:].numel()))
 
 
-def trained_prior(codes: Codes, folder: Path, prior: PriorConfig, training: PriorTrainingConfig) -> CodePrior:
+def trained_prior(codes: Codes, folder: Path, training: PriorTrainingConfig) -> CodePrior:
     """A prior from a folder, trained there from where a killed run left it."""
     if steps_done(folder) < training.steps:
-        train_prior(codes, folder, prior=prior, training=training, progress=False)
+        train_prior(codes, folder, prior=PriorConfig(factorization="sequential"), training=training, progress=False)
     return CodePrior.from_pretrained(folder)
 
 
@@ -72,23 +70,18 @@ def measure_run(
     row["mse_normalized"] = measure(model, images).mse_normalized
     row["uniform"] = bits_per_position(UniformPrior(test.codebook_sizes, grids_of(test)), test)
     row["counted"] = bits_per_position(CountedPrior.from_codes([learned]), test)
-    for factorization in FACTORIZATIONS:
-        folder = priors / f"{run.name}-{factorization}"
-        prior = trained_prior(learned, folder, PriorConfig(factorization=factorization), training)
-        row[factorization] = bits_per_position(prior, test)
+    row["prior"] = bits_per_position(trained_prior(learned, priors / run.name, training), test)
     return row | {"prior_steps": training.steps}
 
 
 def table(rows: list[dict]) -> str:
     """Markdown: each run, the fewest real bits first."""
-    head = ["codes of", "squared error", "uniform", "counted", "parallel", "sequential"]
-    head += ["what predicting at once costs", "error over depthwise's at as many real bits"]
+    head = ["codes of", "squared error", "bits: uniform", "counted", "prior", "error over depthwise's at as many"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for row in sorted(rows, key=lambda row: row["sequential"]):
-        bits = [row[name] for name in ("uniform", "counted", "parallel", "sequential")]
+    for row in sorted(rows, key=lambda row: row["prior"]):
+        bits = [row[name] for name in ("uniform", "counted", "prior")]
         cells = [_name(row), f"{row['mse_normalized']:.4f}", *(f"{each:.2f}" for each in bits)]
-        cells.append(f"{row['parallel'] - row['sequential']:.2f}")
-        error = None if row["quantizer"] == "depthwise" else depthwise_error_at(row["sequential"], rows)
+        error = None if row["quantizer"] == "depthwise" else depthwise_error_at(row["prior"], rows)
         cells.append(f"{row['mse_normalized'] / error:.2f}" if error else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -97,7 +90,7 @@ def table(rows: list[dict]) -> str:
 def depthwise_error_at(bits: float, rows: list[dict]) -> float | None:
     """The error of depthwise codes at so many real bits, its logarithm linear between two runs; None beyond
     the outermost."""
-    own = sorted((row["sequential"], row["mse_normalized"]) for row in rows if row["quantizer"] == "depthwise")
+    own = sorted((row["prior"], row["mse_normalized"]) for row in rows if row["quantizer"] == "depthwise")
     for (low, worse), (high, better) in pairwise(own):
         if low <= bits <= high:
             return worse * (better / worse) ** ((bits - low) / (high - low))
@@ -114,13 +107,13 @@ def plot(rows: list[dict]) -> Image.Image:
     axes = figure.add_subplot()
     for quantizer, colour in COLOURS.items():
         own = sorted((row for row in rows if row["quantizer"] == quantizer), key=lambda row: row["num_codebooks"])
-        real, nominal, errors = ([row[name] for row in own] for name in ("sequential", "uniform", "mse_normalized"))
+        real, nominal, errors = ([row[name] for row in own] for name in ("prior", "uniform", "mse_normalized"))
         if own:
             axes.plot(real, errors, color=colour, marker="o", label=quantizer)
             axes.plot(nominal, errors, color=colour, marker="o", fillstyle="none", linestyle="none")
             axes.hlines(errors, real, nominal, color=colour, linewidth=0.6, linestyle=":")
         for row in own:
-            axes.annotate(f"M = {row['num_codebooks']}", (row["sequential"], row["mse_normalized"]), fontsize="small")
+            axes.annotate(f"M = {row['num_codebooks']}", (row["prior"], row["mse_normalized"]), fontsize="small")
     axes.set(xlabel="bits per position: under a trained prior; hollow, M log2 K", ylabel="L2, normalised space")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))

@@ -1,11 +1,13 @@
 """docs/reproduction.md and its pictures, from results alone: nothing on the page is typed by hand."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from depthq.files import replacing
+from studies import real_rate
 from studies.dq_paper import pictures
 from studies.dq_paper.comparison import CONFIDENCE, with_partners
 from studies.dq_paper.declared import ITEMS, Item, Row, find_item
@@ -22,6 +24,8 @@ SPREADS = {
     "logistic_mixture": ("nll_nats_per_dim", "nats/dim"),
 }
 """By likelihood, the metric whose spread is shown, and its unit."""
+RATES = Path(real_rate.__file__).with_suffix(".json")
+"""What that study has kept, for the top of the findings."""
 PICTURED = {
     "figure1": pictures.side_by_side,
     "figure3": pictures.decoupling,
@@ -57,7 +61,9 @@ def render(store: ResultsStore, docs: Path) -> list[Path]:
             name = f"reproduction-{item.name}-{results.scale_name}.png"
             drawn[docs / "img" / name] = picture
             lines += ["", f"![{item.title}](img/{name})"]
-    pages = {docs / "reproduction.md": "\n".join(lines) + "\n", docs / "findings.md": _findings(declared)}
+    rates = json.loads(RATES.read_text())
+    drawn[docs / "img/real-rate.png"] = real_rate.plot(rates)
+    pages = {docs / "reproduction.md": "\n".join(lines) + "\n", docs / "findings.md": _findings(declared, rates)}
     for file, picture in drawn.items():  # only now that all is drawn and written down
         with replacing(file) as stream:
             picture.save(stream, "PNG")
@@ -109,11 +115,11 @@ def _own_scales() -> dict[str, str]:
     return {item.scale: item.scale for item in map(find_item, ITEMS) if item.scale}
 
 
-def _findings(declared: DeclaredResults) -> str:
+def _findings(declared: DeclaredResults, rates: Sequence[dict]) -> str:
     """Of every scale that has results, the one that most items have first."""
     scales = Counter(results.scale_name for item, results in _shown(declared) if has_scale(item))
     names = [name for name, _ in scales.most_common()] or list(SCALES)[:1]
-    return findings([declared.at(name) for name in names])
+    return findings([declared.at(name) for name in names], rates)
 
 
 def _preface(declared: DeclaredResults) -> Lines:

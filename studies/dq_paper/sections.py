@@ -77,13 +77,14 @@ def _pair_table(pairs: Sequence[Pair], quality: Mapping[str, Pair]) -> Lines:
         *(["PSNR, dB: depthwise", "shared"] if quality else []),
     ]
     head += ["paper: depthwise", "shared", "ratio", "as ours"]
-    return table(head, (_pair_cells(pair, quality.get(pair.name) if quality else None) for pair in pairs))
+    return table(head, (_pair_cells(pair, quality) for pair in pairs))
 
 
-def _pair_cells(pair: Pair, quality: Pair | None) -> list[str]:
+def _pair_cells(pair: Pair, quality: Mapping[str, Pair]) -> list[str]:
     cells = [pair.name, cell(pair.depthwise), cell(pair.shared), number(pair.ratio), _side(pair)]
-    if quality:
-        cells += [cell(quality.depthwise), cell(quality.shared)]
+    if quality:  # of the rows that were run
+        of_pair = quality.get(pair.name)
+        cells += [cell(of_pair.depthwise), cell(of_pair.shared)] if of_pair else ["", ""]
     as_ours = pair.is_as_in_paper if pair.is_compared else None
     cells += map(number, (pair.paper_depthwise, pair.paper_shared, pair.paper_ratio))
     return [*cells, {True: "yes", False: "no", None: ""}[as_ours]]

@@ -27,7 +27,7 @@ def test_codes_that_never_change_cost_next_to_nothing():
 
 
 def row(quantizer, m, error, real, run=""):
-    bits = {"uniform": 7.0 * m, "counted": 6.5 * m, "parallel": real + 1, "sequential": real}
+    bits = {"uniform": 7.0 * m, "counted": 6.5 * m, "prior": real}
     return {"run": run, "quantizer": quantizer, "num_codebooks": m, "mse_normalized": error} | bits
 
 
@@ -39,8 +39,8 @@ def test_error_is_set_beside_that_of_depthwise_codes_of_as_many_real_bits():
     assert real_rate.depthwise_error_at(6, ROWS) == pytest.approx(0.1)
     assert real_rate.depthwise_error_at(17, ROWS) is None
     lines = real_rate.table(ROWS).splitlines()
-    assert lines[2] == "| depthwise, M = 1 | 0.1000 | 7.00 | 6.50 | 7.00 | 6.00 | 1.00 |  |"
-    assert lines[3] == "| shared, M = 5 | 0.0200 | 35.00 | 32.50 | 12.00 | 11.00 | 1.00 | 2.00 |"
+    assert lines[2] == "| depthwise, M = 1 | 0.1000 | 7.00 | 6.50 | 6.00 |  |"
+    assert lines[3] == "| shared, M = 5 | 0.0200 | 35.00 | 32.50 | 11.00 | 2.00 |"
 
 
 def test_a_run_is_measured_once_and_its_priors_are_kept(tmp_path, monkeypatch, capsys):
@@ -53,7 +53,7 @@ def test_a_run_is_measured_once_and_its_priors_are_kept(tmp_path, monkeypatch, c
     (found,) = json.loads(out.read_text())
     assert found["steps"] == 20
     assert found["uniform"] == pytest.approx(found["num_codebooks"] * 3)  # 8 codes in each of the preset's codebooks
-    assert min(found["counted"], found["sequential"], found["parallel"]) > 0
+    assert min(found["counted"], found["prior"]) > 0
     assert "| depthwise, M = " in capsys.readouterr().out
     assert plot.read_bytes().startswith(b"\x89PNG")
     out.unlink()  # killed behind its priors, it does not train them again

@@ -1,6 +1,6 @@
 """docs/findings.md: the claims, sorted by whether they hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from studies.dq_paper.findings.beyond import BEYOND
 from studies.dq_paper.findings.claims import CLAIMS
@@ -8,6 +8,7 @@ from studies.dq_paper.findings.features import FEATURES
 from studies.dq_paper.findings.finding import Finding, Test
 from studies.dq_paper.findings.omissions import OMISSIONS
 from studies.dq_paper.row_results import RowResults
+from studies.real_rate import table
 
 HEADINGS = {
     "held": "What held up",
@@ -30,17 +31,21 @@ ONCE: tuple[Test, ...] = (*FEATURES, *OMISSIONS)
 """The same at every scale."""
 
 
-def findings(results_by_scale: Sequence[RowResults]) -> str:
+def findings(results_by_scale: Sequence[RowResults], rates: Sequence[dict] = ()) -> str:
     """The page: claims without results are left out.
 
     Args:
         results_by_scale: In the order to show. What has no scale is shown with the first.
+        rates: Rows of `studies.real_rate`, shown behind the table of claims.
     """
     lines = ["# Findings"]
     for number, results in enumerate(results_by_scale):
         tests = (*AT_EACH_SCALE, *ONCE) if number == 0 else AT_EACH_SCALE
         suffix = "" if len(results_by_scale) == 1 else f", scale {results.scale_name}"
-        lines += _at_scale(results, [finding for test in tests for finding in test(results)], suffix)
+        found = [finding for test in tests for finding in test(results)]
+        lines += _verdicts(found)
+        lines += _at_real_rate(rates) if number == 0 and rates else []
+        lines += _by_verdict(found, results, suffix)
     lines += ["", "## Where the figures come from", ""]
     lines += [
         "Written by `python -m studies.dq_paper --render` from the files in `studies/dq_paper/results/`, verdicts "
@@ -59,8 +64,33 @@ def findings(results_by_scale: Sequence[RowResults]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _at_scale(results: RowResults, found: Sequence[Finding], suffix: str) -> list[str]:
-    lines = _verdicts(found)
+def _at_real_rate(rates: Sequence[dict]) -> list[str]:
+    steps, of_priors = ({row[name] for row in rates} for name in ("steps", "prior_steps"))
+    return [
+        "",
+        "## At equal real rate",
+        "",
+        "The paper's tables set as many codes beside as many codes. But codes that repeat each other take fewer bits "
+        "than M log2 K. What they take is told by a prior that is trained on them, one that sees the codes before, "
+        "of the same position and of others. Bits per position of 8 x 8, CIFAR-10's test images, K = 128; networks of "
+        f"{_numbers(steps)} steps, priors of {_numbers(of_priors)}, one seed each; a prior that is trained for longer "
+        "would need fewer bits.",
+        "",
+        table(list(rates)),
+        "",
+        "![squared error over real bits](img/real-rate.png)",
+        "",
+        "`python -m studies.real_rate RUNS --data cifar10/ --priors priors/ --out studies/real_rate.json`, RUNS those "
+        "of `python -m studies.dq_paper length --scale cpu-long`",
+    ]
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return " or ".join(f"{number:,}" for number in sorted(numbers))
+
+
+def _by_verdict(found: Sequence[Finding], results: RowResults, suffix: str) -> list[str]:
+    lines = []
     for verdict, heading in HEADINGS.items():
         of_this_kind = [finding for finding in found if finding.verdict == verdict]
         lines += ["", f"## {heading}{suffix}"] if of_this_kind else []

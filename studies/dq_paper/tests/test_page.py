@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -101,6 +102,14 @@ def test_likelihood_is_shown_with_the_cost_of_the_codes(store, tmp_path):
     assert "Ours at scale cpu: 2.08 nats/dim for the image" in found
 
 
+def test_every_row_of_every_table_has_the_cells_of_its_head(store, tmp_path):
+    save_errors(store, 0.02, 0.08)
+    save(store, "larger_images", "imagenet256-sample-depthwise")  # beside rows that were not run
+    for page in (*pages(store, tmp_path), *(file.read_text() for file in (COMMITTED.parents[2] / "docs").glob("*.md"))):
+        for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+            assert len({re.sub(r"\\\||`[^`]*`", "", line).count("|") for line in block.splitlines()}) == 1, block
+
+
 def test_rows_that_were_not_run_are_named(store, tmp_path):
     save_errors(store, 0.02, 0.08)
     page, _ = pages(store, tmp_path)
@@ -120,10 +129,13 @@ def test_every_picture_of_the_page_is_written(store, tmp_path):
     save_errors(store, 0.02, 0.08)
     written = render(store, tmp_path / "docs")
     assert all(file.is_file() for file in written)
-    page = (tmp_path / "docs" / "reproduction.md").read_text()
-    assert {file.name for file in written if file.suffix == ".png"} == {
-        line.split("(img/")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")
-    }
+    shown = [
+        line.split("(img/")[1].rstrip(")")
+        for page in ("reproduction.md", "findings.md")
+        for line in (tmp_path / "docs" / page).read_text().splitlines()
+        if line.startswith("![")
+    ]
+    assert {file.name for file in written if file.suffix == ".png"} == set(shown)
 
 
 def test_scales_are_kept_apart(store, tmp_path):
