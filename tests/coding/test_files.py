@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import depthq
-from depthq.coding import Archive, FileError, streams
+from depthq.coding import Archive, FileError, integers, streams
+from depthq.coding.integers import Grid
 from depthq.pixels import pad_to_multiple
 from depthq.priors import TransformerPrior
 from tests.coding.conftest import KINDS, make_model, smooth_images
@@ -29,11 +30,11 @@ def test_lossy_file_decodes_to_what_the_codes_say(model, prior, with_prior):
     assert torch.equal(depthq.decompress(model, data, prior), model.decode(model.encode(images)))
 
 
-def test_header_of_one_image_has_sixteen_bytes_and_a_lossless_file_starts_as_the_lossy_one(model):
+def test_header_of_one_image_has_fifteen_bytes_and_a_lossless_file_starts_as_the_lossy_one(model):
     image = smooth_images(1, 3, 16)
     lossy, lossless = (depthq.compress(model, image, lossless=lossless) for lossless in (False, True))
-    assert len(lossy) <= 16 + 4 * math.ceil(model.encode(image).num_bits() / 32 + 1)
-    header = 2 + 1 + 4 + 1 + 1 + 1 + 4
+    assert len(lossy) <= 15 + 4 * math.ceil(model.encode(image).num_bits() / 32 + 1)
+    header = 2 + 1 + 4 + 1 + 1 + 4
     assert lossless[:2] == lossy[:2] == b"DQ"
     assert lossless[3:9] == lossy[3:9]
     assert lossless[header : len(lossy) - 8] == lossy[header:-8]  # the coder's last words are still open
@@ -94,6 +95,23 @@ def test_a_machine_with_other_last_bits_decodes_every_file(kind, monkeypatch):
     noise_every_output(monkeypatch, 1e-11)
     for data, images in files.items():
         assert torch.equal(depthq.decompress(model, data, prior), images)
+
+
+@pytest.mark.parametrize("kind", ["causal", "mixture"])
+def test_an_image_that_no_one_grid_fits_has_a_grid_for_each_block(kind, monkeypatch):
+    model, image = make_model(kind), smooth_images(1, 3, 48)
+    monkeypatch.setattr(integers, "_NOISE", 2e-7)  # so that thousands of pixels are as hard as millions are
+    whole = streams.StreamCoder(model, None)
+    with pytest.raises(ValueError, match="keep clear of the boundaries of some grid"):
+        whole.encode(model.encode(image), image)
+    monkeypatch.setattr(streams, "_BLOCK_PIXELS", 64)
+    monkeypatch.setattr(streams, "_CHUNK_PIXELS", 32)
+    data = depthq.compress(model, image, lossless=True)
+    used = []
+    monkeypatch.setattr(streams, "Grid", lambda offset, careful: used.append(offset) or Grid(offset, careful=careful))
+    noise_every_output(monkeypatch, 5e-8)
+    assert torch.equal(depthq.decompress(model, data), image)
+    assert len(set(used)) > 1
 
 
 def test_a_machine_that_computes_in_float32_is_told_apart(model, monkeypatch):
@@ -175,7 +193,7 @@ def test_what_is_no_file_of_this_model_is_named(model, prior):
     for broken, message in [
         (b"", "cut off"),
         (b"PNG" + data, "got something else"),
-        (data[:2] + bytes([data[2] + (2 << 4)]) + data[3:], "must be of format 2; got 4; update depthq"),
+        (data[:2] + bytes([data[2] + (2 << 4)]) + data[3:], "must be of format 3; got 5; update depthq"),
         (data[:10], "cut off"),
     ]:
         with pytest.raises(FileError, match=message):

@@ -2,11 +2,11 @@
 
 One image, all numbers little-endian, whole numbers of unknown size as varints (7 bits a byte, low ones first):
 
-    "DQ"   format and kind (1 byte)   model id (4)   height, width (varints)   offset (1)   CRC-32 (4)   stream
+    "DQ"   format and kind (1 byte)   model id (4)   height, width (varints)   CRC-32 (4)   stream
 
-at most 16 bytes before the stream. The CRC-32 is of the header before it and of the codes. A lossless file goes on in
+at most 15 bytes before the stream. The CRC-32 is of the header before it and of the codes. A lossless file goes on in
 the same stream, and ends with the CRC-32 of the pixels. An archive has, behind the model id, the number of images,
-their names (compressed by zlib), and chunks of images of one size: how many, their height and width, offset and CRC-32
+their names (compressed by zlib), and chunks of images of one size: how many, their height and width and CRC-32
 as above, the length of the stream, the stream, and the CRC-32 of the pixels.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from depthq.codes import Codes
 
 MAGIC = b"DQ"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _LOSSLESS, _ARCHIVE = 1, 2
 _MODEL_ID_BYTES = 4
 _PIXELS_PER_BYTE = 1024
@@ -42,7 +42,6 @@ class Chunk:
     count: int
     height: int
     width: int
-    offset: int
     codes_crc: int
     stream: bytes
     pixels_crc: int | None
@@ -81,7 +80,7 @@ def to_bytes(container: Container) -> bytes:
     for chunk in container.chunks:
         stream = chunk.stream + bytes(max(0, _pixels(chunk) // _PIXELS_PER_BYTE - len(chunk.stream)))
         parts += [_varint(chunk.count)] if is_archive else []
-        parts += [_varint(chunk.height), _varint(chunk.width), bytes([chunk.offset])]
+        parts += [_varint(chunk.height), _varint(chunk.width)]
         parts += [struct.pack("<I", chunk.codes_crc)]
         parts += [_varint(len(stream))] if is_archive else []
         parts += [stream]
@@ -121,10 +120,10 @@ def from_bytes(content: bytes, model_id: bytes) -> Container:
     return Container(maker, is_lossless, chunks, _names(packed, count) if packed else numbers(count))
 
 
-def codes_crc(told: tuple[bytes, int, int, int, int], codes: Codes) -> int:
-    """CRC-32 of what a file says of a chunk (model id, count, height, width, offset) and of its codes."""
+def codes_crc(told: tuple[bytes, int, int, int], codes: Codes) -> int:
+    """CRC-32 of what a file says of a chunk (model id, count, height, width) and of its codes."""
     model_id, *numbers = told
-    crc = zlib.crc32(struct.pack("<4I", *numbers), zlib.crc32(model_id))
+    crc = zlib.crc32(struct.pack("<3I", *numbers), zlib.crc32(model_id))
     for level in codes.levels:
         crc = zlib.crc32(level.to(torch.int32).contiguous().numpy().astype("<i4").tobytes(), crc)
     return crc
@@ -181,9 +180,9 @@ class _Reader:
         raise FileError("data must be a whole file; got a number that is too large; copy it again")
 
     def only_chunk(self, is_lossless: bool) -> Chunk:
-        height, width, offset, crc = self._numbers()
+        height, width, crc = self._numbers()
         rest = len(self.content) - self.at - 4 * is_lossless
-        return self._chunk(1, height, width, offset, crc, max(rest, 0), is_lossless)
+        return self._chunk(1, height, width, crc, max(rest, 0), is_lossless)
 
     def chunks(self, count: int, is_lossless: bool) -> Iterator[Chunk]:
         """Of `count` images in all, up to the file's end."""
@@ -200,11 +199,11 @@ class _Reader:
         if self.at != len(self.content):
             raise FileError("data must be a whole file; got more behind its end; copy it again")
 
-    def _numbers(self) -> tuple[int, int, int, int]:
+    def _numbers(self) -> tuple[int, int, int]:
         height, width = self.varint(), self.varint()
-        return height, width, self.take(1)[0], struct.unpack("<I", self.take(4))[0]
+        return height, width, struct.unpack("<I", self.take(4))[0]
 
-    def _chunk(self, count: int, height: int, width: int, offset: int, crc: int, size: int, is_lossless: bool) -> Chunk:
+    def _chunk(self, count: int, height: int, width: int, crc: int, size: int, is_lossless: bool) -> Chunk:
         if not (0 < height <= _LARGEST_SIDE and 0 < width <= _LARGEST_SIDE):
             raise FileError(f"data must be a whole file; got an image of {height}x{width}; copy it again")
         if count * height * width > _PIXELS_PER_BYTE * (size + 1):
@@ -213,4 +212,4 @@ class _Reader:
             )
         stream = self.take(size)
         pixels = struct.unpack("<I", self.take(4))[0] if is_lossless else None
-        return Chunk(count, height, width, offset, crc, stream, pixels)
+        return Chunk(count, height, width, crc, stream, pixels)

@@ -30,7 +30,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _CHUNK_PIXELS = 64 * 1024
-"""Pixels of a stream, 64 images of 32x32: its grid must suit all of them."""
+"""Pixels of a stream, 64 images of 32x32, which are decoded together."""
 
 
 def compress(
@@ -148,9 +148,9 @@ class Archive:
         count, _, height, width = images.shape
         padded = pad_to_multiple(images.cpu(), self.model.config.image_multiple)
         codes = self.model.encode(padded.to(self.model.device)).to("cpu")
-        offset, stream = self._coder.encode(codes, images.cpu() if lossless else None)
-        crc = codes_crc((self.model_id, count, height, width, offset), codes)
-        return Chunk(count, height, width, offset, crc, stream, pixels_crc(images.cpu()) if lossless else None)
+        stream = self._coder.encode(codes, images.cpu() if lossless else None)
+        crc = codes_crc((self.model_id, count, height, width), codes)
+        return Chunk(count, height, width, crc, stream, pixels_crc(images.cpu()) if lossless else None)
 
     def _images(self, chunk: Chunk, preview: bool) -> Tensor:
         """uint8 (B, C, H, W)."""
@@ -159,14 +159,13 @@ class Archive:
         grids = [(height << level, width << level) for level in range(num_levels)]
         decoder = SymbolDecoder(chunk.stream)
         try:
-            codes = self._coder.decode_codes(chunk.offset, decoder, chunk.count, grids)
-            told = (self.model_id, chunk.count, chunk.height, chunk.width, chunk.offset)
-            if codes_crc(told, codes) != chunk.codes_crc:
+            codes = self._coder.decode_codes(decoder, chunk.count, grids)
+            if codes_crc((self.model_id, chunk.count, chunk.height, chunk.width), codes) != chunk.codes_crc:
                 raise FileError(_DIFFERS.format("codes"))
             if chunk.pixels_crc is None or preview:
                 images = self.model.decode(codes.to(self.model.device)).cpu()
             else:
-                images = self._coder.decode_pixels(chunk.offset, decoder, codes, (chunk.height, chunk.width))
+                images = self._coder.decode_pixels(decoder, codes, (chunk.height, chunk.width))
                 if pixels_crc(images) != chunk.pixels_crc:
                     raise FileError(_DIFFERS.format("pixels"))
         except AssertionError as error:  # what constriction makes of bytes that no encoder wrote

@@ -3,7 +3,8 @@
 Floating point sums differ in their last bits between machines, batch sizes and numbers of threads. Everything that a
 decoder must compute again is therefore computed in float64, whose noise is about 1e-13, and put on a coarse grid. The
 encoder sees to it that no value lies so near a boundary of the grid that noise could carry it across: if one does, it
-moves the whole grid, by an offset that is told in the file. From the grid on there are whole numbers only.
+moves the grid, for a block of values at a time, by an offset that is told in the stream. From the grid on there are
+whole numbers only.
 """
 
 from abc import ABC, abstractmethod

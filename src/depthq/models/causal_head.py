@@ -64,12 +64,8 @@ class CausalHead(nn.Module):
         for coupling in couplings[::2]:  # R to G, G to B
             coupling.fill_(_FIRST_COUPLING)
 
-    def parameters_given(self, images: Tensor, features: Tensor, pixels: Tensor) -> Tensor:
-        """Of the mixtures at some pixels of known images: (B, N, P)."""
-        return self._parameters_at(_Canvas(images, self.horizon), features, pixels).squeeze(3).transpose(1, 2)
-
     def walk(self, features: Tensor, images: Tensor) -> "Walk":
-        """The way through images that are not known yet, uint8 (B, C, H, W) of zeros, front by front."""
+        """The way through images uint8 (B, C, H, W), front by front: of zeros where they are not known yet."""
         return Walk(self, features, images)
 
     def log_prob(self, images: Tensor, features: Tensor, pixels: Tensor) -> Tensor:
