@@ -73,15 +73,16 @@ def _beside_codecs(row: Row, results: RowResults) -> str:
 def growing_sizes(results: RowResults) -> Iterator[Finding]:
     rows = find_item("progressive").rows
     if totals := all_or_none(results.metric(row, "total_bits_per_dim") for row in rows):
-        grown, once, equal = totals
+        grown, once, *equal = totals
         words = {-1: "clearly better than", 0: "not to be told from", 1: "clearly worse than"}
         yield Finding(
             "One model through growing image sizes",
             "new",
             f"64 x 64 behind 32 x 32 and 16 x 16 ends at {cell(grown)} bits/dim in all. From scratch at 64 x 64, with "
-            f"as many steps as that last stage: {cell(once)}; at equal cost: {cell(equal)}. Growing is "
-            f"{words[sign_of_difference(grown, once)]} the former, and {words[sign_of_difference(grown, equal)]} the "
-            "latter.",
+            f"as many steps as that last stage: {cell(once)}; at equal cost, in steps of 16 images {cell(equal[0])}, "
+            f"in as many steps, of 7 images, {cell(equal[1])}. Growing is {words[sign_of_difference(grown, once)]} the "
+            f"first, {words[sign_of_difference(grown, equal[0])]} the second and "
+            f"{words[sign_of_difference(grown, equal[1])]} the third.",
             "progressive",
         )
 

@@ -226,12 +226,14 @@ def test_experiments_that_several_rows_share_are_run_once_in_the_order_of_the_fi
 
 
 def test_progressive_rows_cost_what_they_say():
-    staged, once, equal = (row.experiment(CPU, seed=0) for row in find_item("progressive").rows)
+    staged, once, *equal = (row.experiment(CPU, seed=0) for row in find_item("progressive").rows)
     assert staged.image_sizes == (16, 32, 64)
-    assert staged.model == once.model == equal.model
     assert staged.training == once.training
-    pixels = staged.training.steps * sum(size**2 for size in staged.image_sizes)
-    assert math.isclose(pixels, equal.training.steps * 64**2, rel_tol=1e-3)
+    pixels = sum(size**2 for size in staged.image_sizes) * staged.training.steps * staged.training.batch_size
+    for other in equal:
+        assert math.isclose(pixels, 64**2 * other.training.steps * other.training.batch_size, rel_tol=1e-3)
+    assert equal[1].training.steps == len(staged.image_sizes) * staged.training.steps
+    assert {other.model for other in (once, *equal)} == {staged.model}
 
 
 def test_digits_are_never_mirrored():
