@@ -91,16 +91,18 @@ def _pair_cells(pair: Pair, quality: Mapping[str, Pair]) -> list[str]:
 
 
 def _overfitting(item: Item, results: RowResults) -> Lines:
-    """Rows that were better on test images before their end, with the step and the figure there."""
+    """Rows that were better on test images before their end, with the step and the figure there; or that none was."""
+    curves = {row.name: result.curve for row in item.rows if (result := results.first(row))}
+    losses = {name: curve["nll_bits_per_dim"] for name, curve in curves.items() if "nll_bits_per_dim" in curve}
     told = []
-    for row in item.rows:
-        result = results.first(row)
-        losses = result.curve.get("nll_bits_per_dim") if result else None
-        if result and losses and min(losses) < (1 - OVERFITTED) * losses[-1]:
-            best = losses.index(min(losses))
-            step, last = result.curve["step"][best], losses[-1]
-            told.append(f"{row.name}, {losses[best]:.3g} bits/dim at step {step}, {last:.3g} at the end")
-    return ["", f"Better on test images before their end, image given codes: {'; '.join(told)}."] if told else []
+    for name, of_row in losses.items():
+        if min(of_row) < (1 - OVERFITTED) * of_row[-1]:
+            best = of_row.index(min(of_row))
+            step = curves[name]["step"][best]
+            told.append(f"{name}, {of_row[best]:.3g} bits/dim at step {step}, {of_row[-1]:.3g} at the end")
+    if not losses:
+        return []
+    return ["", f"Better on test images before their end, image given codes, by over 1 %: {'; '.join(told) or 'none'}."]
 
 
 def _side(pair: Pair) -> str:

@@ -102,6 +102,20 @@ def test_likelihood_is_shown_with_the_cost_of_the_codes(store, tmp_path):
     assert "Ours at scale cpu: 2.08 nats/dim for the image" in found
 
 
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ([3.0, 2.8, 2.85], "cifar10-depthwise, 2.8 bits/dim at step 200, 2.85 at the end."),
+        ([3.0, 2.8, 2.81], "none."),
+    ],
+)
+def test_a_row_that_was_better_before_its_end_is_named(store, tmp_path, losses, told):
+    curve = {"step": [100, 200, 300], "nll_bits_per_dim": losses}
+    save(store, "table1", "cifar10-depthwise", curve=curve)
+    page, _ = pages(store, tmp_path)
+    assert f"Better on test images before their end, image given codes, by over 1 %: {told}" in page
+
+
 def test_every_row_of_every_table_has_the_cells_of_its_head(store, tmp_path):
     save_errors(store, 0.02, 0.08)
     save(store, "larger_images", "imagenet256-sample-depthwise")  # beside rows that were not run
