@@ -194,15 +194,6 @@ def test_a_scale_of_its_own_shows_its_item_alone_beside_the_shorter_one(store, t
     assert (tmp_path / "docs/img/reproduction-length-cpu-long.png").is_file()
 
 
-def test_a_network_that_was_better_before_its_end_is_told_of(store, tmp_path):
-    curve = {"step": [100, 200, 300], "nll_bits_per_dim": [6.0, 5.0, 5.5], "mse_normalized": [0.1, 0.1, 0.1]}
-    save(store, "table1", "imagenet64-sample-depthwise", curve=curve)
-    page, _ = pages(store, tmp_path)
-    assert "imagenet64-sample-depthwise, 5 bits/dim at step 200, 5.5 at the end." in page
-    save(store, "table1", "imagenet64-sample-depthwise", curve=curve | {"nll_bits_per_dim": [6.0, 5.0, 5.01]})
-    assert "before their end" not in pages(store, tmp_path)[0]
-
-
 def test_capacity_that_is_used_is_that_of_two_codebooks_if_the_third_repeats_one(store):
     first, second = torch.tensor([[0, 0], [1, 1]]), torch.tensor([[0, 1], [0, 1]])
     codes = Codes((torch.stack([first, first, second])[None],), ((2, 2, 2),))
