@@ -206,16 +206,17 @@ def test_a_cluster_of_two_nodes_does_the_same_though_a_worker_is_killed(source, 
 
 def test_a_shard_that_fails_is_named_in_one_line_and_the_others_stay(source, tmp_path, cluster):
     out = tmp_path / "codes"
-    with subprocess.Popen(encode(source, out, "--ray", cluster), stderr=subprocess.DEVNULL) as process:
-        wait_for((out / "shards.json").exists, process)
-        process.kill()
-    (out / "codes-00005-of-00008.parquet").mkdir()
+    assert run(encode(source, out, "--ray", cluster)).returncode == 0
+    shard = out / "codes-00005-of-00008.parquet"
+    shard.unlink()
+    shard.mkdir()
     failed = run(encode(source, out, "--ray", cluster))
     assert failed.returncode == 1
     error = failed.stderr.splitlines()[-1]
     assert error.startswith(f"depthq encode: error: shard 5 of {out} must be encoded; got: [Errno 21] Is a directory")
     assert "Traceback" not in failed.stderr
     assert not list(out.glob(".depthq-*"))
+    assert sum(file.is_file() for file in out.glob("codes-*.parquet")) == 7
 
 
 @pytest.mark.parametrize(
