@@ -102,7 +102,11 @@ def _overfitting(item: Item, results: RowResults) -> Lines:
             told.append(f"{name}, {of_row[best]:.3g} bits/dim at step {step}, {of_row[-1]:.3g} at the end")
     if not losses:
         return []
-    return ["", f"Better on test images before their end, image given codes, by over 1 %: {'; '.join(told) or 'none'}."]
+    share = f"{100 * OVERFITTED:g} %"
+    return [
+        "",
+        f"Better on test images before their end, image given codes, by over {share}: {'; '.join(told) or 'none'}.",
+    ]
 
 
 def _side(pair: Pair) -> str:
@@ -181,7 +185,10 @@ def rows_not_run(item: Item, results: RowResults) -> Lines:
     missing = [row.name for row in item.rows if not results.of(row)]
     if not missing:
         return []
+    used = sorted({row.options.get("data", "") for row in item.rows if row.name in missing})
+    to_give = [f"{name}=FOLDER" for name in used if name in DATA_SETS and not DATA_SETS[name].source]
     command = f"python -m studies.dq_paper {item.name} --scale {results.scale_name}"
+    command += f" --data {' '.join(to_give)}" if to_give else ""
     return [
         "",
         f"<details><summary>{len(missing)} of {len(item.rows)} rows not run</summary>",

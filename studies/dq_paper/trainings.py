@@ -22,6 +22,8 @@ from studies.dq_paper.experiment import Outcome
 
 BATCH_SIZE = 64
 PICTURED_IMAGES = 8
+PICTURED_PIXELS = 512
+"""Side by side, at most: of images of 256 x 256 two are pictured, as eight would be megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,7 @@ def code_figures(summary: CodeSummary) -> dict[str, float | None]:
 
 
 def _picture(model: DQAE, images: Tensor) -> Image.Image:
+    images = images[: max(1, PICTURED_PIXELS // images.shape[3])]
     rows = [images, model.reconstruct(images)]
     if model.config.num_levels > 1 and model.codebook_sizes:
         codes = model.encode(images)

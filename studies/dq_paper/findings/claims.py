@@ -30,8 +30,8 @@ from studies.dq_paper.row_results import Measured, RowResults
 
 QUARTER = 0.25
 NOT_COUNTED = (
-    "Both have as many codes of as many bits; into how few bits codes as redundant as the shared ones could be packed "
-    "is not counted."
+    "Both have as many codes of as many bits by name; how few bits codes as redundant as the shared ones really take "
+    "is not counted here (see `studies.real_rate`)."
 )
 
 

@@ -9,8 +9,10 @@ from studies.dq_paper.declared import Row, find_item, row_with
 from studies.dq_paper.findings.finding import Finding, count_signs, verdict
 from studies.dq_paper.row_results import Measured, RowResults
 
-COMMAND = "table2 --rows lite0 lite1 lite2 --data imagenet-sample=FOLDER efficientnet-lite0-weights=FILE"
-"""And the other two files of weights, by their names."""
+COMMAND = (
+    "table2 --rows lite0 lite1 lite2 --data imagenet-sample=FOLDER efficientnet-lite0-weights=FILE "
+    "efficientnet-lite1-weights=FILE efficientnet-lite2-weights=FILE"
+)
 CAVEAT = (
     "EfficientNet-lite0, -lite1 and -lite2 on 400 images, not the paper's VGG-16. Deviations are of ten quantizers on "
     "the same 100 held-out images: they say how far training varies, not what other images would show."

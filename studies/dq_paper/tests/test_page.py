@@ -130,6 +130,10 @@ def test_rows_that_were_not_run_are_named(store, tmp_path):
     assert "<summary>46 of 48 rows not run</summary>" in page
     assert "M1-K32-l2-depthwise, M1-K32-l2-shared" in page
     assert "What runs them: `python -m studies.dq_paper table3 --scale cpu`." in page
+    save(store, "table1", "cifar10-depthwise")
+    page, _ = pages(store, tmp_path)
+    given = "imagenet32=FOLDER imagenet64=FOLDER imagenet64-sample=FOLDER"  # CIFAR-10 is on the hub
+    assert f"What runs them: `python -m studies.dq_paper table1 --scale cpu --data {given}`." in page
 
 
 def test_the_page_says_of_each_item_why_rows_were_not_run():
