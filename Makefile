@@ -39,7 +39,7 @@ fix: $(INSTALLED) ## format and mend what ruff can
 
 bench: $(INSTALLED) ## time ours, the peers and the limit; prints tables, draws docs/img/bench-*.png
 	@for benchmark in benchmarks/*.py; do \
-		case $$benchmark in */measure.py|*/gpu.py) ;; *) echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1 ;; esac; done
+		case $$benchmark in */measure.py|*/image_files.py|*/gpu.py) ;; *) echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1 ;; esac; done
 
 docs: $(INSTALLED) ## the site, in site/; fails on a broken link or a docstring that cannot be read
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

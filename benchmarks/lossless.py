@@ -1,5 +1,6 @@
 """Lossless files: an archive of depthq beside PNG, WebP and JPEG XL, in bits/dim of the files' own bytes and MB/s.
 
+    python benchmarks/lossless.py                                            # the shipped model on bundled photos
     python benchmarks/lossless.py runs/cifar --data cifar10/ --limit 2000    # codecs: a file each, and one mosaic
     python benchmarks/lossless.py runs/cifar --data cifar10/ --ours-only     # all test images
     python benchmarks/lossless.py runs/tiny --data photos/ --limit 4 --effort 1
@@ -9,42 +10,39 @@ Images are the centre crops of the data's test split. All work on as many thread
 """
 
 import argparse
-import io
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
+from image_files import mosaic, read, weights_bits, write
 from measure import environment
-from PIL import Image
 from torch import Tensor
 
+from depthq.cli.model_and_data import MODEL_HELP, model_folder
 from depthq.coding import Archive
 from depthq.data import evaluation_loader, open_images
-from depthq.pixels import to_picture
 from depthq.runs import load_model, load_prior
 
 
 def main() -> None:
     args = parse_arguments()
     images = torch.cat(list(evaluation_loader(open_images(args.data, "test"), batch_size=64, limit=args.limit)))
-    archive = Archive(load_model(args.run), load_prior(args.run))
+    model, prior = load_model(args.run), load_prior(args.run)
+    archive = Archive(model, prior)
     rows = [
         measured("depthq, one archive", images, [images], lambda x: write_ours(archive, x), lambda d: ours(archive, d))
     ]
-    weights = sum(tensor.numel() for tensor in load_model(args.run).state_dict().values())
     if not args.ours_only:
         rows += list(rivals(images, args.effort))
     for row in rows:
         print(json.dumps({**row, "images": len(images), **environment()}))
-    print(f"depthq's weights, {weights} numbers of float32, are {32 * weights / images.numel():.4f} bits/dim more")
+    print(f"depthq's weights, as float32, are {weights_bits(model, prior) / images.numel():.4f} bits/dim more")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run of depthq train with a discrete likelihood")
+    parser.add_argument("run", type=model_folder, nargs="?", default="cifar10-lossless", help=MODEL_HELP)
     parser.add_argument("--data", default="bundled", help="as for depthq train")
     parser.add_argument("--limit", type=int, help="only the first so many images")
     parser.add_argument("--effort", type=int, default=9, help="of JPEG XL")
@@ -94,28 +92,6 @@ def write_ours(archive: Archive, images: Tensor) -> bytes:
 
 def ours(archive: Archive, data: bytes) -> Tensor:
     return torch.stack([image for _, image in archive.decompress(data)])
-
-
-def write(image: Tensor, options: dict) -> bytes:
-    file = io.BytesIO()
-    to_picture(image).save(file, **options)
-    return file.getvalue()
-
-
-def read(data: bytes) -> Tensor:
-    import numpy as np
-
-    with Image.open(io.BytesIO(data)) as picture:
-        array = np.array(picture)
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)[None]
-
-
-def mosaic(images: Tensor) -> Tensor:
-    """uint8 (C, rows H, columns W), as square as can be; black where images run out."""
-    columns = math.ceil(len(images) ** 0.5)
-    rows = math.ceil(len(images) / columns)
-    padded = torch.cat([images, images.new_zeros((rows * columns - len(images), *images.shape[1:]))])
-    return padded.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
 
 
 if __name__ == "__main__":
