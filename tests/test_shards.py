@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -124,14 +125,21 @@ cluster.shutdown()
 """
 
 
-@pytest.fixture(scope="module")
-def cluster():
+@contextmanager
+def cluster_of(**environment):
     """The address of a Ray cluster of two nodes with a core each, on this machine."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", CLUSTER], text=True, **pipes) as process:
+    command = [sys.executable, "-c", CLUSTER]
+    with subprocess.Popen(command, text=True, env=os.environ | environment, **pipes) as process:
         address = next(line.split()[1] for line in process.stdout if line.startswith("address"))
         yield address
         process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with cluster_of() as address:
+        yield address
 
 
 def workers():
@@ -217,6 +225,21 @@ def test_a_shard_that_fails_is_named_in_one_line_and_the_others_stay(source, tmp
     assert "Traceback" not in failed.stderr
     assert not list(out.glob(".depthq-*"))
     assert sum(file.is_file() for file in out.glob("codes-*.parquet")) == 7
+
+
+def test_a_cluster_that_asks_for_a_token_is_reached_with_one(source, expected, tmp_path, monkeypatch):
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+    out = tmp_path / "codes"
+    with cluster_of(HOME=str(tmp_path), RAY_AUTH_MODE="token") as address:
+        refused = run(encode(source, out, "--ray", address))
+        assert refused.returncode == 1
+        assert "set RAY_AUTH_MODE=token if that cluster asks for a token" in refused.stderr.splitlines()[-1]
+        assert not list(out.glob("*.parquet"))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        assert run(encode(source, out, "--ray", address)).returncode == 0
+    assert rows(out) == expected
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
         first_line = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"--ray must be the address of a Ray cluster; got {address or 'none'} ({first_line}); start one with "
-            "ray start --head, or leave --ray out"
+            "ray start --head, leave --ray out, or set RAY_AUTH_MODE=token if that cluster asks for a token"
         ) from error
     try:
         yield ray
