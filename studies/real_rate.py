@@ -114,7 +114,9 @@ def plot(rows: list[dict]) -> Image.Image:
             axes.hlines(errors, real, nominal, color=colour, linewidth=0.6, linestyle=":")
         for row in own:
             place = (row["prior"], row["mse_normalized"])
-            axes.annotate(f"M = {row['num_codebooks']}", place, (4, 4), textcoords="offset points", fontsize="small")
+            axes.annotate(
+                f"M = {row['num_codebooks']}", place, (3, 3), textcoords="offset points", fontsize="small", rotation=45
+            )
     axes.set(xlabel="bits per position: under a trained prior; hollow, M log2 K", ylabel="L2, normalised space")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
