@@ -18,6 +18,7 @@ from pathlib import Path
 import pillow_jxl  # noqa: F401  registers the format
 import torch
 from image_files import mosaic, read, weights_bits, write
+from matplotlib.ticker import FuncFormatter
 from measure import environment
 from torch import Tensor
 
@@ -67,7 +68,8 @@ def our_point(run: Path, images: Tensor) -> dict:
     data = archive.compress([images], None)
     decoded = torch.stack([image for _, image in archive.decompress(data)])
     return {
-        "name": f"depthq, {run.name}{', no prior' if prior is None else ''}",
+        "name": f"{model.config.quantizer}, M = {model.config.num_codebooks}{', no prior' if prior is None else ''}",
+        "run": run.name,
         "bits_per_pixel": bits_per_pixel([data], images),
         "psnr_db": psnr_db(squared_error(decoded, images), images),
         "weights_bits_per_pixel": weights_bits(model, prior) / images[:, 0].numel(),
@@ -109,7 +111,7 @@ def bits_at(psnr_db: float, curve: list[dict]) -> float | None:
 
 def table(ours: list[dict], codecs: dict[str, list[dict]]) -> str:
     """Markdown: each run, and what codecs take for as much PSNR."""
-    lines = [f"| run | PSNR, dB | depthq, bits/pixel | {' | '.join(codecs)} |", f"|{' --- |' * (3 + len(codecs))}"]
+    lines = [f"| depthq | PSNR, dB | bits/pixel | {' | '.join(codecs)} |", f"|{' --- |' * (3 + len(codecs))}"]
     for row in ours:
         bits = [bits_at(row["psnr_db"], curve) for curve in codecs.values()]
         cells = ["" if each is None else f"{each:.3f}" for each in bits]
@@ -121,13 +123,18 @@ def draw(ours: list[dict], codecs: dict[str, list[dict]], out: Path) -> None:
     figure = new_figure(7.0, 4.8)
     axes = figure.add_subplot()
     for name, curve in {"depthq": ours, **codecs}.items():
-        bits, quality = ([row[key] for row in curve] for key in ("bits_per_pixel", "psnr_db"))
-        axes.plot(
-            bits, quality, marker="o" if name == "depthq" else "", linestyle="" if name == "depthq" else "-", label=name
+        style = "o" if curve is ours else "-"
+        axes.plot(*([row[key] for row in curve] for key in ("bits_per_pixel", "psnr_db")), style, label=name)
+    for row in ours:
+        place = (row["bits_per_pixel"], row["psnr_db"])
+        axes.annotate(
+            row["name"], place, (-4, 4), textcoords="offset points", ha="right", rotation=-35, fontsize="x-small"
         )
     axes.set(xscale="log", xlabel="bits per pixel of the files", ylabel="PSNR, dB")
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter(FuncFormatter(lambda bits, _: f"{bits:g}" if f"{bits:.0e}"[0] in "125" else ""))
     axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
     with replacing(out) as file:
         figure.savefig(file, format="png")
 

@@ -30,7 +30,7 @@ def test_benchmark_tells_what_files_take_and_draws(trained_run, photos, tmp_path
     error = (model.reconstruct(images).double() - images.double()).square().mean()
     assert ours["psnr_db"] == pytest.approx(10 * (255**2 / error).log10().item())
     assert len(codecs) == 3 * 14
-    assert "| depthq, " in done.stdout
+    assert f"| depthwise, M = {model.config.num_codebooks}, no prior | " in done.stdout
     with Image.open(picture) as curve:
         assert curve.width > 600
 
