@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -236,12 +237,23 @@ def test_a_cluster_that_asks_for_a_token_is_reached_with_one(source, expected, t
     with cluster_of(HOME=str(tmp_path), RAY_AUTH_MODE="token") as address:
         refused = run(encode(source, out, "--ray", address))
         assert refused.returncode == 1
-        assert "set RAY_AUTH_MODE=token if that cluster asks for a token" in refused.stderr.splitlines()[-1]
+        assert "if that cluster asks for a token, set RAY_AUTH_MODE=token" in refused.stderr.splitlines()[-1]
         assert not list(out.glob("*.parquet"))
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         assert run(encode(source, out, "--ray", address)).returncode == 0
     assert rows(out) == expected
+
+
+def test_a_token_that_is_not_there_is_told_of_in_one_line(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        failed = run(encode(source, tmp_path / "codes", "--ray", f"127.0.0.1:{listening.getsockname()[1]}"))
+    assert failed.returncode == 1
+    assert "no authentication token was found" in failed.stderr.splitlines()[-1]
+    assert "put it into ~/.ray/auth_token" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     with explain_missing():
         import ray
         import ray.data
+        import ray.exceptions
 
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -211,11 +212,12 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
             _check_reachable(address)
             with _muted():
                 ray.init(address=address, **quiet)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"--ray must be the address of a Ray cluster; got {address or 'none'} ({first_line}); start one with "
-            "ray start --head, leave --ray out, or set RAY_AUTH_MODE=token if that cluster asks for a token"
+            "ray start --head, leave --ray out, or, if that cluster asks for a token, set RAY_AUTH_MODE=token and put "
+            "it into ~/.ray/auth_token"
         ) from error
     try:
         yield ray
