@@ -130,6 +130,15 @@ def test_two_runs_see_the_same_images(trained_run, shared_run, tmp_path, capsys)
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.filterwarnings("ignore:.*was trained on")
+def test_a_shipped_model_can_be_the_other(tmp_path):
+    content = analyze(
+        tmp_path / "out", "photos-small", "--compare", "cifar10-lossless", "--data", "bundled", "--crop", "32"
+    )
+    assert [run["run"] for run in content["runs"]] == ["photos-small", "cifar10-lossless"]
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_runs_of_one_name_are_told_apart(trained_run, tmp_path):
     other = tmp_path / "other" / trained_run.name
     shutil.copytree(trained_run, other)

@@ -114,6 +114,38 @@ def test_bad_input_is_named_and_leaves_nothing(trained_run, photos, tmp_path, ca
 
 
 @without_a_prior
+@pytest.mark.filterwarnings("default")  # of skipped images
+def test_transparent_and_bad_images_are_taken_as_the_errors_say(trained_run, photos, tmp_path, capsys):
+    album, run = tmp_path / "album", str(trained_run)
+    album.mkdir()
+    Image.new("RGBA", (16, 16), (10, 20, 30, 0)).save(album / "clear.png")
+    command = ["compress", run, str(album), "--lossless", "--out", str(tmp_path / "album.dq")]
+    assert main(command) == 1
+    assert "or pass --background white" in capsys.readouterr().err
+    (album / "bad.png").write_bytes(b"no picture")
+    assert main([*command, "--background", "white"]) == 1
+    assert "or pass --on-bad-image skip" in capsys.readouterr().err
+    assert main([*command, "--background", "white", "--on-bad-image", "skip"]) == 0
+    assert "skipped 1 bad images of 2" in capsys.readouterr().err
+    assert main(["decompress", run, str(tmp_path / "album.dq"), "--out", str(tmp_path / "out")]) == 0
+    (only,) = (tmp_path / "out").iterdir()
+    assert (pixels(only) == 255).all()
+
+
+@without_a_prior
+def test_a_column_of_images_can_be_named(trained_run, photos, tmp_path, capsys):
+    content = [{"bytes": path.read_bytes(), "path": None} for path in sorted(photos.glob("*.png"))[:4]]
+    rows = datasets.Dataset.from_dict({"left": content[:2], "right": content[2:]})
+    for column in ("left", "right"):
+        rows = rows.cast_column(column, datasets.Image())
+    rows.to_parquet(tmp_path / "two.parquet")
+    command = ["compress", str(trained_run), str(tmp_path / "two.parquet"), "--out", str(tmp_path / "two.dq")]
+    assert main(command) == 1
+    assert "pass an --image-column" in capsys.readouterr().err
+    assert main([*command, "--image-column", "right"]) == 0
+
+
+@without_a_prior
 def test_names_never_lead_out_of_the_folder(trained_run, tmp_path, capsys):
     from depthq.coding import Archive
     from depthq.runs import load_model

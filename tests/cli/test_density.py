@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from depthq.cli import main
@@ -83,6 +84,15 @@ def test_gray_images_go_to_all_three_channels(backbone, write_photos, tmp_path, 
     gray = write_photos(tmp_path / "gray", channels=1)
     found = density(capsys, "--backbone", backbone, "--data", gray, "--image-size", 16)
     assert found["training_shape"] == [35, 6, 2, 2]
+
+
+def test_transparent_images_are_laid_on_a_background(backbone, write_photos, tmp_path, capsys):
+    data = write_photos(tmp_path / "photos")
+    Image.new("RGBA", (16, 16)).save(data / "000.png")
+    command = ["density", "--backbone", backbone, "--data", str(data), "--image-size", "16", *QUICK]
+    assert main(command) == 1
+    assert "or pass --background white" in capsys.readouterr().err
+    assert main([*command, "--background", "white"]) == 0
 
 
 def test_table_names_protocol_and_units(features, capsys):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from depthq.cli import main
 from depthq.cli.main import VERBS
@@ -90,6 +91,52 @@ def test_remedies_are_options_of_the_command_line(photos, tmp_path, trained_run,
     (data / "a.png").write_bytes(b"")
     assert main(["evaluate", str(trained_run), "--data", str(data), "--split", "all"]) == 1
     assert "or pass --on-bad-image skip\n" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*has no prior")
+def test_remedies_that_a_verb_does_not_know_are_not_told(tmp_path, trained_run, capsys):
+    (tmp_path / "a.png").write_bytes(b"")
+    assert main(["sample", str(trained_run), "--level-0-of", str(tmp_path / "a.png"), "--out", "b.png"]) == 1
+    assert capsys.readouterr().err.endswith("; replace or remove it\n")
+
+
+def test_a_crop_that_an_image_is_too_small_for_is_told_as_such(write_photos, tmp_path, trained_run, capsys):
+    data = write_photos(tmp_path / "data", count=150)
+    Image.new("RGB", (8, 8)).save(data / "001.png")  # not among the 100 whose headers are read
+    assert main(["evaluate", str(trained_run), "--data", str(data), "--split", "all", "--crop", "16"]) == 1
+    told = capsys.readouterr().err
+    assert "images must be at least --crop, 16 x 16" in told
+    assert "pass a smaller --crop" in told
+
+
+def test_paths_that_cannot_be_are_told_in_one_line(capsys):
+    assert main(["info", "a" * 300]) == 2
+    assert "File name too long" in capsys.readouterr().err
+    assert main(["info", "~no-such-user/model"]) == 1
+    assert "~no-such-user/model must be a folder" in capsys.readouterr().err
+    assert main(["train", "--data", "~no-such-user/photos", "--out", "runs/never"]) == 1
+    assert "data source must exist; got ~no-such-user/photos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_memory_that_runs_out_is_told_in_one_line(trained_run, monkeypatch, capsys, error):
+    def run(settings):
+        raise error
+
+    monkeypatch.setattr("depthq.cli.info.run", run)
+    assert main(["info", str(trained_run)]) == 1
+    assert "there must be memory for it" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_it_starts_is_no_traceback(monkeypatch, capsys):
+    def parse(parser, arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("depthq.cli.info.parse", parse)
+    assert main(["info", "model"]) == 130
+    assert capsys.readouterr().err == "depthq: interrupted\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

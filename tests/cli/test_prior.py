@@ -9,6 +9,7 @@ from PIL import Image
 
 from depthq import CodePrior
 from depthq.cli import main
+from depthq.codes.file import read_header
 from depthq.runs import load_prior
 from depthq.training.prior import PriorTraining
 
@@ -92,6 +93,22 @@ def test_codes_are_encoded_once(run, bare):
     before = (bare / "prior" / "codes.parquet").stat().st_mtime_ns
     assert main(["prior", str(bare), *SMALL]) == 0
     assert (bare / "prior" / "codes.parquet").stat().st_mtime_ns == before
+
+
+def test_codes_of_other_images_or_damaged_ones_are_encoded_anew_and_never_gone_on_with(run, bare, write_photos, capsys):
+    codes = bare / "prior" / "codes.parquet"
+    shutil.copytree(run / "prior", bare / "prior", ignore=lambda folder, names: set(names) - {"codes.parquet"})
+    own, others = codes.read_bytes(), write_photos(bare.parent / "others", count=20)
+    assert main(["prior", str(bare), *SMALL, "--data", str(others), "--split", "all"]) == 0
+    assert read_header(codes).num_images == 20
+    capsys.readouterr()
+    assert main(["prior", str(bare), *SMALL, "--resume"]) == 1
+    assert "a prior resumes only on the codes that it was started with" in capsys.readouterr().err
+    shutil.rmtree(bare / "prior")
+    codes.parent.mkdir()
+    codes.write_bytes(own[: len(own) // 2])
+    assert main(["prior", str(bare), *SMALL]) == 0
+    assert codes.read_bytes() == own
 
 
 def test_samples_follow_from_the_seed(run, tmp_path):

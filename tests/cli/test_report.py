@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from PIL import Image
 
 from depthq.cli import main
 
@@ -37,6 +38,30 @@ def test_other_images_can_be_measured(run, photos, write_photos, tmp_path):
     assert main(["report", str(run), "--data", str(other), "--split", "train", "--limit", "7"]) == 0
     page = " ".join((run / "report.html").read_text().split())
     assert "Measured on 7 images of the train split of others, whole" in page
+
+
+@pytest.mark.parametrize("named", ["photos", "photos/"])
+def test_the_own_data_are_known_however_they_are_named(write_photos, tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    data = write_photos(tmp_path / "photos", size=32)
+    Image.new("RGB", (32, 48)).save(data / "wide.png")  # so that crops must be known from the run
+    options = ["--preset", "tiny", "--steps", "1", "--image-size", "16"]
+    assert main(["train", "--data", "photos", "--out", "run", *options]) == 0
+    assert main(["report", "run", "--data", named]) == 0
+
+
+@pytest.mark.filterwarnings("default")  # of the images for training
+def test_a_run_with_a_prior_whose_data_have_moved_gets_its_page(run, photos, write_photos, tmp_path, capsys):
+    options = ["--width", "16", "--num-heads", "2", "--num-layers", "1", "--steps", "1", "--warmup-steps", "1"]
+    assert main(["prior", str(run), *options]) == 0
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(photos), str(tmp_path / "gone")))
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 1
+    assert "gone" in capsys.readouterr().err
+    moved = write_photos(tmp_path / "moved")
+    assert main(["report", str(run), "--data", str(moved)]) == 0
+    assert f"samples are shown beside the images for training in {moved}" in capsys.readouterr().err
 
 
 def test_a_model_without_codes_has_a_page_too(photos, tmp_path):

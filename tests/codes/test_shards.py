@@ -123,6 +123,23 @@ def test_another_plan_is_not_gone_on_with(folder, changes, message):
         ShardFolder.of_plan(folder.path, replace(PLAN, **changes))
 
 
+def test_a_background_may_be_added_as_long_as_nothing_was_left_out(folder):
+    white = replace(PLAN, source=PLAN.source | {"background": "white"})
+    write(folder, 0, 4)
+    folder = ShardFolder.of_plan(folder.path, white)
+    folder.begin()
+    assert ShardFolder.open(folder.path).plan == white
+    assert folder.missing() == [1, 2]
+    with pytest.raises(ValueError, match="it has background white, got None"):
+        ShardFolder.of_plan(folder.path, PLAN)
+
+
+def test_a_background_is_not_added_once_images_were_left_out(folder):
+    folder.mark(Done(0, 3, ("transparent.png",)))
+    with pytest.raises(ValueError, match="it has background None, got white"):
+        ShardFolder.of_plan(folder.path, replace(PLAN, source=PLAN.source | {"background": "white"}))
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="must not exist yet, be empty or hold shards; it does not"):

@@ -32,7 +32,14 @@ from jsonargparse.typing import PositiveInt
 from depthq.analysis import CodeCounts, MutualInformation, summarize_codes
 from depthq.analysis.counting import TABLES_LIMIT_BYTES
 from depthq.analysis.summary import ESTIMATORS
-from depthq.cli.model_and_data import MODEL_HELP, ModelAndData, add_model_and_data, load, model_and_data
+from depthq.cli.model_and_data import (
+    MODEL_HELP,
+    ModelAndData,
+    add_model_and_data,
+    load,
+    model_and_data,
+    model_folder,
+)
 from depthq.cli.paths import user_path
 from depthq.cli.stored_codes import count_stored_codes, is_codes_file
 from depthq.files import new_folder
@@ -64,7 +71,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument(
         "--codebook_size", type=PositiveInt, nargs="+", help="K of an array's codebooks: one for all, or one of each"
     )
-    parser.add_argument("--compare", type=user_path, help="another model, to be shown beside this one")
+    parser.add_argument("--compare", type=model_folder, help="another model, to be shown beside this one")
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images")
     parser.add_argument("--out", type=user_path, required=True, help="the folder to write")
     options = parser.parse_args(_sizes_last(arguments))

@@ -7,7 +7,8 @@ examples:
 
 Images are files, folders of them or parquet files, and are taken whole, whatever their size. A file of several keeps
 their names: paths in the folder, or 00000000 and on for rows; a single image is called as the file is. Codes are coded
-under MODEL/prior, if there is one. A lossless file is decoded and compared before it is kept.
+under MODEL/prior, if there is one. A lossless file is decoded and compared before it is kept; of transparent images,
+which need a --background, it keeps what they look like there.
 """
 
 import json
@@ -15,14 +16,14 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jsonargparse import ArgumentParser
 
-from depthq.cli.model_and_data import add_model, is_shipped
+from depthq.cli.model_and_data import add_model, add_reading, is_shipped
 from depthq.cli.paths import user_path
 from depthq.files import check_is_new, replacing
 from depthq.runs import load_model, load_prior
@@ -41,6 +42,9 @@ class Settings:
     out: Path
     lossless: bool
     json: bool
+    on_bad_image: Literal["raise", "skip"]
+    background: str | None
+    image_column: str | None
     device: str
 
 
@@ -50,8 +54,15 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument("--out", type=user_path, required=True, help="the file to write")
     parser.add_argument("--lossless", action="store_true", help="keep every pixel; else the codes alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a sentence")
+    parser.add_argument(
+        "--on_bad_image",
+        type=Literal["raise", "skip"],
+        default="raise",
+        help="stop, or leave it out and count it",
+    )
+    add_reading(parser)
     options = parser.parse_args(arguments)
-    return Settings(options.model, options.images, options.out, options.lossless, options.json, options.device)
+    return Settings(**{field.name: options[field.name] for field in fields(Settings)})
 
 
 def run(settings: Settings) -> None:
@@ -66,7 +77,7 @@ def run(settings: Settings) -> None:
             f"train one with: depthq prior {settings.model}",
             stacklevel=2,
         )
-    names, images = _read(settings.images, model.config.image_channels)
+    names, images = _read(settings, model.config.image_channels)
     archive, order = Archive(model, prior), _by_size(images)
     batches = [torch.stack([images[index] for index in same]) for same in order]
     ordered = [names[index] for same in order for index in same] if len(images) > 1 else None
@@ -110,34 +121,50 @@ def _verified(archive: "Archive", data: bytes, batches: "Iterable[Tensor]") -> b
     return True
 
 
-def _read(sources: Sequence[Path], num_channels: int) -> "tuple[list[str], list[Tensor]]":
-    from depthq.data.reading import read_pixels
+def _read(settings: Settings, num_channels: int) -> "tuple[list[str], list[Tensor]]":
+    """Names and pixels; what is bad is told and left out, or an error."""
+    from depthq.data import DataError
+    from depthq.data.reading import check_background, read_pixels
 
-    names, images = [], []
-    for source in sources:
+    check_background(settings.background)
+    names, images, bad = [], [], []
+    for source in settings.images:
         if not source.exists():
             raise ValueError(f"images must be files or folders; there is nothing at {source}; check the path")
-        for name, encoded in _encoded(source):
+        for name, encoded in _encoded(source, settings.image_column):
+            try:
+                pixels = read_pixels(encoded, num_channels, settings.background)
+            except DataError:
+                if settings.on_bad_image == "raise":
+                    raise
+                bad.append(encoded.name)
+                continue
             names.append(name)
-            images.append(torch.from_numpy(read_pixels(encoded, num_channels).copy()))
+            images.append(torch.from_numpy(pixels.copy()))
+    sources = ", ".join(map(str, settings.images))
     if not images:
-        raise ValueError(f"images must hold at least one; got none in {', '.join(map(str, sources))}; check the path")
+        raise ValueError(f"images must hold at least one that can be used; got none in {sources}; check the path")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"images must have different names; got {twice[0]} twice; give them in one folder")
+    if bad:
+        warnings.warn(f"skipped {len(bad)} bad images of {len(bad) + len(images)}: {', '.join(bad)}", stacklevel=2)
     return names, images
 
 
-def _encoded(source: Path) -> "Iterator[tuple[str, EncodedImage]]":
+def _encoded(source: Path, image_column: str | None) -> "Iterator[tuple[str, EncodedImage]]":
     """Name and content of each image of a file, a folder or a parquet file."""
     from depthq.data.listing import readable_suffixes
+    from depthq.data.opening import what_was_taken
     from depthq.data.reading import EncodedImage
-    from depthq.data.sources import find_images
+    from depthq.data.sources import Columns, find_images
+    from depthq.progress import note
 
     if source.is_file() and source.suffix.lower() in readable_suffixes():
-        yield source.name, EncodedImage(str(source), str(source))
+        yield source.name.encode(errors="backslashreplace").decode(), EncodedImage(str(source), str(source))
         return
-    found = find_images(str(source), "all")
+    found = find_images(str(source), "all", Columns(image_column))
+    note(what_was_taken("all", found))
     indices = range(len(found))
     are_rows = bool(found.files)
     for index, image, origin in zip(indices, found.read(indices), found.origins(indices), strict=True):

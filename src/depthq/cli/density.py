@@ -24,7 +24,7 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from depthq.cli.model_and_data import device_name
+from depthq.cli.model_and_data import add_reading, device_name
 from depthq.cli.paths import user_path
 from depthq.features.backbones import NORMALIZATIONS, load_backbone, open_features
 from depthq.features.density import Axis, Density, DensitySummary, Spread, check_maps, estimate_density, feature_moments
@@ -53,6 +53,8 @@ class BackboneAndData:
     normalize: Literal["imagenet", "symmetric"]
     limit: int | None
     out: Path | None
+    background: str | None
+    image_column: str | None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _add_source(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images of each split")
     parser.add_argument("--out", type=user_path, help="a new folder to keep the features in, train.npy and test.npy")
+    add_reading(parser)
 
 
 def _add_quantizers(parser: ArgumentParser) -> None:
@@ -157,7 +160,7 @@ def _source(options: Namespace) -> FeatureFiles | BackboneAndData:
     if bool(options.features) == bool(options.backbone):
         raise ValueError("features must come from one place; give an .npy file, or --backbone and --data")
     if options.features:
-        for name in ("weights", "layer", "data", "limit", "out"):
+        for name in ("weights", "layer", "data", "limit", "out", "background", "image_column"):
             if options[name] is not None:
                 raise ValueError(f"--{name} must go with --backbone; got features from {options.features}")
         return FeatureFiles(options.features, options.held_out)
@@ -216,6 +219,8 @@ def _extract(source: BackboneAndData, settings: Settings, folder: Path) -> None:
         image_size=source.image_size,
         limit=source.limit,
         device=settings.device,
+        background=source.background,
+        image_column=source.image_column,
     )
 
 

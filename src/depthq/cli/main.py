@@ -66,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = run_verb(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # before the command runs, which tells more
+        _say("depthq: interrupted")
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own flush at the end is quiet
         return 0
@@ -116,11 +119,12 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
         MissingExtraError: If a package of these extras is missing.
     """
     is_quiet, arguments = QUIET in arguments, [argument for argument in arguments if argument != QUIET]
+    parser = _parser(command, name)
     try:
-        settings = command.parse(_parser(command, name), [with_underscores(argument) for argument in arguments])
+        settings = command.parse(parser, [with_underscores(argument) for argument in arguments])
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
-    except (ArgumentError, ValueError) as error:
+    except (ArgumentError, ValueError, OSError) as error:  # OSError: of paths that are no names of files
         _say(f"{name}: error: {_with_dashes(str(error))}\n({name} --help shows all options, and examples)")
         return USAGE_ERROR
     check_installed(*extras)
@@ -132,15 +136,25 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
         raise
     except (ValueError, OSError) as error:
         remedy = f"; {_REMEDIES[error.errno]}" if isinstance(error, OSError) and error.errno in _REMEDIES else ""
-        _say(f"{name}: error: {_as_options(str(error))}{remedy}")
+        _say(f"{name}: error: {_as_options(str(error), parser)}{remedy}")
         return DATA_ERROR
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
         _say(f"{name}: error: there must be memory for it; there is too little; take fewer or smaller images at once")
         return DATA_ERROR
     except KeyboardInterrupt as interrupt:
         _say(f"{name}: interrupted{interrupt}")
         return INTERRUPTED
     return 0
+
+
+def _is_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory ran out: PyTorch tells so in words alone, on a CPU as on a GPU."""
+    return (
+        isinstance(error, MemoryError)
+        or re.search("allocate memory|out of memory|enough memory", str(error)) is not None
+    )
 
 
 def _parser(command: ModuleType, name: str) -> "ArgumentParser":
@@ -182,9 +196,14 @@ def _overview() -> str:
     return f"usage: depthq VERB ...\n\n{verbs}\n\nExamples and all options of a verb: depthq VERB --help"
 
 
-def _as_options(message: str) -> str:
-    """The remedies of a message as one types them here: on_bad_image="skip" as --on-bad-image skip."""
+def _as_options(message: str, parser: "ArgumentParser") -> str:
+    """The remedies of a message as one types them here: on_bad_image="skip" as --on-bad-image skip, or not at all."""
+    options = parser.get_defaults()
+    choice = r', or pass (on_bad_image|background)="\w+"'
+    message = re.sub(choice, lambda found: found.group() if found[1] in options else "", message)
     message = re.sub(r'\b(on_bad_image|background)="(\w+)"', r"--\1 \2", message)
+    if "image_size" not in options and "crop" in options:
+        message = re.sub(r"\bimage_size\b", "--crop", message)
     names = "image_size|image_column|label_column"
     return _with_dashes(re.sub(rf"\b(?<!--)(pass (?:a smaller |an )?)({names})\b", r"\1--\2", message))
 

@@ -1,5 +1,7 @@
 """What evaluate, reconstruct and encode share: a trained model and the images to run it on."""
 
+import hashlib
+import json
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
@@ -105,10 +107,15 @@ def add_model_and_data(
         type=Literal["raise", "skip"],
         help="stop, or leave it out and count it; by default as the run was trained",
     )
-    parser.add_argument("--background", help="the colour that transparent images are laid on, such as white")
-    parser.add_argument("--image_column", help="of a parquet file or hub data set, where several could be meant")
+    add_reading(parser)
     if labels:
         parser.add_argument("--label_column", help="of whole numbers or strings; by default label, if there is one")
+
+
+def add_reading(parser: ArgumentParser) -> None:
+    """Options of images that can be read in several ways."""
+    parser.add_argument("--background", help="the colour that transparent images are laid on, such as white")
+    parser.add_argument("--image_column", help="of a parquet file or hub data set, where several could be meant")
 
 
 def model_and_data(options, *, whole: bool = True) -> ModelAndData:
@@ -156,7 +163,7 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
     Raises:
         ValueError: If there is no model, no data, or the one cannot take the other.
     """
-    from depthq.data import DataError, open_images, open_whole_images, what_was_taken
+    from depthq.data import open_images, open_whole_images, what_was_taken
     from depthq.progress import note
 
     model = load_model(settings.model).to(settings.device)
@@ -164,10 +171,7 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
     if crop is None and settings.whole:
         images = open_whole_images(source, settings.split, **reading)
     else:
-        try:
-            images = open_images(source, settings.split, image_size=crop, **reading)
-        except DataError as error:  # what Python calls image_size is an option of another name here
-            raise DataError(str(error).replace("image_size", "--crop")) from error
+        images = open_images(source, settings.split, image_size=crop, **reading)
     check_model_takes(model, images, source, None if crop is None and settings.whole else images.image_size)
     note(what_was_taken(settings.split, images))
     return model, images
@@ -220,13 +224,20 @@ def count_all_images(settings: ModelAndData) -> int:
     return count_images(source, image_size=crop, whole=settings.whole and crop is None)
 
 
+def images_key(settings: ModelAndData, images: "ImageDataset") -> str:
+    """Tells these images, as they are read and cropped, from others, as far as their names and sizes in bytes do."""
+    _, _, reading = _source(settings)
+    told = [images.names(), images.image_size, reading.get("background")]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
 def _source(settings: ModelAndData) -> "tuple[str, int | None, ReadingOptions]":
     """The data, the side of crops and how images are read: as told, or else as the run was trained."""
     trained = load_run_settings(settings.model) if is_run(settings.model) else {}
     source = settings.data or trained.get("data")
     if source is None:
         raise ValueError(f"--data must be given, as {settings.model} is not a run that knows its own")
-    crop, is_own = settings.crop, source == trained.get("data")
+    crop, is_own = settings.crop, absolute_if_there(source) == trained.get("data")
     if crop is None and is_own and (not settings.whole or source == "bundled"):
         crop = trained.get("image_size")
     reading: ReadingOptions = {

@@ -22,6 +22,7 @@ from depthq.cli.model_and_data import (
     ModelAndData,
     add_model_and_data,
     check_is_no_shipped_model,
+    images_key,
     model_and_data,
     open_model_and_images,
 )
@@ -74,7 +75,7 @@ def run(settings: Settings) -> None:
     check_is_no_shipped_model(settings.source.model)
     folder = RunFolder(settings.source.model).prior
     _check_start(settings, folder)
-    codes = _codes(settings.source)
+    codes = _codes(settings.source, is_going_on=settings.resume)
     try:
         outcome = train_prior(
             codes, folder, prior=settings.prior, training=settings.training, hardware=settings.hardware
@@ -103,16 +104,36 @@ def _as_dict(config: PriorConfig | PriorTrainingConfig) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in fields(config)}
 
 
-def _codes(source: ModelAndData) -> "Codes":
-    """Of the training images: read, where this very model has encoded them before, or else encoded."""
-    from depthq.codes import Codes
-    from depthq.codes.file import read_codes, read_header, write_codes
+def _codes(source: ModelAndData, *, is_going_on: bool) -> "Codes":
+    """Of the training images: read, where this very model has encoded these before, or else encoded."""
+    from depthq.codes.file import write_codes
 
     model, images = open_model_and_images(source)
-    path = RunFolder(source.model).prior_codes
-    if not path.is_file() or read_header(path).model_fingerprint != model.fingerprint():
-        write_codes(path, _encoded(model, images), model_fingerprint=model.fingerprint())
-    return Codes.cat(batch.codes for batch in read_codes(path))
+    path, key = RunFolder(source.model).prior_codes, images_key(source, images)
+    codes = _read_codes(path, model.fingerprint(), key)
+    if codes is None and is_going_on:
+        raise ValueError(
+            f"a prior resumes only on the codes that it was started with; {path} does not hold those of these images, "
+            f"or is damaged; name the data as then, or move {path.parent} away and start anew without --resume"
+        )
+    if codes is None:
+        write_codes(path, _encoded(model, images), model_fingerprint=model.fingerprint(), images_key=key)
+        codes = _read_codes(path, model.fingerprint(), key)
+        assert codes is not None
+    return codes
+
+
+def _read_codes(path: Path, model_fingerprint: str, key: str) -> "Codes | None":
+    """What is stored; None if that is of another model or other images, or damaged."""
+    from depthq.codes import Codes
+    from depthq.codes.file import read_codes, read_header
+
+    try:
+        if read_header(path).images_key != key:
+            return None
+        return Codes.cat(batch.codes for batch in read_codes(path, model_fingerprint=model_fingerprint))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _encoded(model: "DQAE", images: Any) -> "Iterator[Codes]":

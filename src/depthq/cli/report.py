@@ -10,7 +10,8 @@ same ones every time. With a prior (depthq prior) the page shows samples, each a
 training images. A report that is there already is replaced.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from depthq.runs import is_run, load_prior, load_run_settings
 
 if TYPE_CHECKING:
     from depthq.data import ImageDataset
-    from depthq.models import DQAEOutput
+    from depthq.models import DQAE, DQAEOutput
     from depthq.report.samples import Samples
 
 SAMPLE_SIZE = 64
@@ -71,6 +72,7 @@ def run(settings: Settings) -> None:
         counts = CodeCounts(model.codebook_sizes, limit_bytes=TABLES_LIMIT_BYTES)
         compared = Compared(model, prior)
     update = _comparing(compared)
+    training_images = None if prior is None else _training_images(source)  # now, as what is not there is told at once
     if source.crop is not None or _is_whole(crops):
         batches = (batch.images for batch in batches_of(crops, source, limit=settings.limit))
         measurement = measure(model, batches, prior=prior, counts=counts, beside=[*beside, update], per_image=per_image)
@@ -86,7 +88,7 @@ def run(settings: Settings) -> None:
         sample=sample.images,
         per_image=per_image,
         rates=compared and compared.rates(),
-        samples=None if prior is None else _samples(settings, prior),
+        samples=None if prior is None or training_images is None else _samples(model, prior, training_images),
     )
     print(f"{write_report(source.model, model, measured)}: {measurement.images} images; open it in a browser")
 
@@ -107,8 +109,20 @@ def _comparing(compared: Compared | None) -> "Callable[[Tensor, DQAEOutput], obj
     return update
 
 
-def _samples(settings: Settings, prior: CodePrior) -> "Samples":
+def _training_images(source: ModelAndData) -> Iterator[Tensor]:
+    """What samples are compared with; those of --data, where the run's own have moved."""
+    from depthq.data import DataError
+
+    try:
+        return load(replace(source, split="train", data=None), limit=TRAINING_IMAGES_SEARCHED)[1]
+    except DataError as error:
+        if source.data is None:
+            raise
+        warnings.warn(f"{error}: samples are shown beside the images for training in {source.data}", stacklevel=2)
+        return load(replace(source, split="train"), limit=TRAINING_IMAGES_SEARCHED)[1]
+
+
+def _samples(model: "DQAE", prior: CodePrior, training_images: Iterator[Tensor]) -> "Samples":
     from depthq.report import draw_samples
 
-    model, images = load(replace(settings.source, split="train", data=None), limit=TRAINING_IMAGES_SEARCHED)
-    return draw_samples(model, prior, SAMPLES_DRAWN, (batch.cpu() for batch in images))
+    return draw_samples(model, prior, SAMPLES_DRAWN, (batch.cpu() for batch in training_images))

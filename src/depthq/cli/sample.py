@@ -11,7 +11,7 @@ mean, or drawn from its likelihood with --draw_pixels (by the causal head, where
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ class Settings:
     seed: int
     draw_pixels: bool
     level_0_of: Path | None
+    background: str | None
     out: Path
     device: str
 
@@ -61,12 +62,14 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument(
         "--level_0_of", type=user_path, help="an image whose coarsest codes are kept: only finer are drawn"
     )
+    parser.add_argument("--background", help="the colour that it is laid on where it is transparent, such as white")
     parser.add_argument("--out", type=user_path, required=True, help="the PNG file to write")
     options = parser.parse_args(arguments)
-    names = ("model", "images", "temperature", "top_k", "top_p", "seed", "draw_pixels", "level_0_of", "out", "device")
     if options.top_p is not None and not 0 < options.top_p <= 1:
         raise ValueError(f"--top-p must lie in (0, 1]; got {options.top_p}")
-    return Settings(**{name: options[name] for name in names})
+    if options.background and not options.level_0_of:
+        raise ValueError("--background must come with --level-0-of, which names an image; leave it out")
+    return Settings(**{field.name: options[field.name] for field in fields(Settings)})
 
 
 def run(settings: Settings) -> None:
@@ -75,7 +78,7 @@ def run(settings: Settings) -> None:
     prior = _prior(settings.model, model).to(settings.device)
     coarse, grids = [], None
     if settings.level_0_of is not None:
-        kept = _level_0(model, settings.level_0_of)
+        kept = _level_0(model, settings.level_0_of, settings.background)
         coarse = [kept.expand(settings.images, -1, -1, -1)]
         grids = [(kept.shape[2] * 2**level, kept.shape[3] * 2**level) for level in range(len(model.codebook_sizes))]
     codes = prior.sample(
@@ -107,13 +110,14 @@ def _prior(folder: Path, model: "DQAE") -> CodePrior:
     return UniformPrior(model.codebook_sizes, [(finest // 2**finer,) * 2 for finer in num_finer])
 
 
-def _level_0(model: "DQAE", path: Path) -> "Tensor":
+def _level_0(model: "DQAE", path: Path, background: str | None) -> "Tensor":
     """The coarsest codes int64 (1, M, H, W) of an image file, whose edges are cut to what the model takes."""
-    from depthq.data.reading import EncodedImage, read_pixels
+    from depthq.data.reading import EncodedImage, check_background, read_pixels
 
+    check_background(background)
     if not path.is_file():
         raise ValueError(f"--level-0-of must be an image file; there is none at {path}; check the path")
-    image = read_pixels(EncodedImage(str(path), str(path)), model.config.image_channels)
+    image = read_pixels(EncodedImage(str(path), str(path)), model.config.image_channels, background)
     multiple = model.config.image_multiple
     height, width = (side // multiple * multiple for side in image.shape[1:])
     pixels = torch.from_numpy(image[:, :height, :width].copy())[None]

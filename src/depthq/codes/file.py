@@ -4,8 +4,8 @@ Columns, in this order: `id` (string), `label` (int64 or string), `height` and `
 in pixels), each where the source of the images has it; then `level_0`, `level_1`, ..., lists that hold (M, *positions)
 of a level in row-major order, and `shape_0`, `shape_1`, ..., that shape, which may differ from image to image. What
 turns them back into `Codes` is a JSON object under the key `depthq` of the file's metadata: `format_version`,
-`model_fingerprint`, and per level `codebook_sizes`. Under `depthq_batches` stands how many images each batch had, for
-each row group; under `depthq_sha256` a checksum of header and rows.
+`model_fingerprint`, per level `codebook_sizes`, and `images_key` where one was given. Under `depthq_batches` stands how
+many images each batch had, for each row group; under `depthq_sha256` a checksum of header and rows.
 """
 
 import hashlib
@@ -89,6 +89,8 @@ class CodesHeader:
     num_images: int
     shapes: tuple[tuple[int, ...], ...] | None = None
     """Per level, (M, *positions) of all images, in a file of version 2 or before; None: each row tells its own."""
+    images_key: str | None = None
+    """What `write_codes` was given to tell the images from others."""
 
 
 def write_codes(
@@ -97,6 +99,7 @@ def write_codes(
     *,
     model_fingerprint: str | None,
     label_type: type[int] | type[str] | None = None,
+    images_key: str | None = None,
 ) -> int:
     """Write batches of codes, as they come, to one parquet file; `path` appears only when it is whole.
 
@@ -109,6 +112,7 @@ def write_codes(
         model_fingerprint: `DQAE.fingerprint` of the model that made them; None if it was no DQ-AE.
         label_type: What labels are, for where the first batch may have none to tell by; None: as its labels, and int
             where it has none.
+        images_key: What tells the images from others, kept in the header; None: nothing does.
 
     Returns:
         The number of images written.
@@ -123,7 +127,7 @@ def write_codes(
     if first is None:
         raise ValueError("batches must hold at least one image; got none")
     label_type = label_type or _label_type(first) or int
-    schema = _schema(first, model_fingerprint, label_type)
+    schema = _schema(first, model_fingerprint, label_type, images_key)
     images, checksum = 0, _Checksum(schema.metadata[METADATA_KEY])
     with replacing(path) as file, _writer(file, schema) as writer:
         groups = _RowGroups(writer)
@@ -328,7 +332,7 @@ def _header(file: pq.ParquetFile, path: Path) -> CodesHeader:
         shapes = _of_levels(content["shapes"]) if version < FORMAT_VERSION else None
         if not isinstance(maker, str | None) or (shapes is not None and len(sizes) != len(shapes)):
             raise ValueError(f"a header of model {maker}, codebook sizes {sizes} and shapes {shapes}")
-        return CodesHeader(maker, sizes, file.metadata.num_rows, shapes)
+        return CodesHeader(maker, sizes, file.metadata.num_rows, shapes, content.get("images_key"))
 
 
 def _of_levels(values: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -350,7 +354,7 @@ def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
 
 
-def _schema(batch: CodesBatch, model_fingerprint: str | None, label_type: type) -> pa.Schema:
+def _schema(batch: CodesBatch, model_fingerprint: str | None, label_type: type, images_key: str | None) -> pa.Schema:
     codes = batch.codes
     if not all(codes.codebook_sizes):
         raise ValueError(f"batches must have codebooks at each level; got codebook_sizes {codes.codebook_sizes}")
@@ -359,6 +363,8 @@ def _schema(batch: CodesBatch, model_fingerprint: str | None, label_type: type) 
         "model_fingerprint": model_fingerprint,
         "codebook_sizes": codes.codebook_sizes,
     }
+    if images_key is not None:
+        header["images_key"] = images_key
     types = {"id": pa.string(), "label": pa.string() if label_type is str else pa.int64()}
     of_images = [pa.field(name, types.get(name, pa.int32())) for name in _of_images(batch)]
     levels = [

@@ -83,16 +83,15 @@ class ShardFolder:
         if is_shard_folder(path):
             folder = cls.open(path)
             folder._check_same(plan)
-            return folder
+            return cls(path, plan, folder._done)
         if path.exists() and not (path.is_dir() and all(map(is_leftover, path.iterdir()))):
             raise ValueError(f"{path} must not exist yet, be empty or hold shards; it does not; choose another --out")
         return cls(path, plan, {})
 
     def begin(self) -> None:
-        """Write the plan down, if that has not been done."""
-        if not is_shard_folder(self.path):
-            with replacing(self.path / PLAN_NAME) as file:
-                file.write(json.dumps({"format_version": FORMAT_VERSION} | asdict(self.plan), indent=1).encode())
+        """Write the plan down."""
+        with replacing(self.path / PLAN_NAME) as file:
+            file.write(json.dumps({"format_version": FORMAT_VERSION} | asdict(self.plan), indent=1).encode())
 
     @classmethod
     def open(cls, path: Path) -> "ShardFolder":
@@ -119,7 +118,9 @@ class ShardFolder:
     def _check_same(self, plan: ShardPlan) -> None:
         ours, theirs = _flat(self.plan), _flat(plan)
         for name in ours | theirs:
-            if ours.get(name) != theirs.get(name):
+            # A colour may be added: shards that left nothing out hold no image that wants one.
+            is_added = name == "background" and ours.get(name) is None and not self.skipped
+            if ours.get(name) != theirs.get(name) and not is_added:
                 raise ValueError(
                     f"{self.path} must hold shards of the same run to go on with; it has {name} {ours.get(name)}, got "
                     f"{theirs.get(name)}; run the same command, or choose another --out"

@@ -251,7 +251,7 @@ def _read_into(pixels: np.ndarray, images: LazyImages) -> bool:
         pool.shutdown(cancel_futures=True)
 
 
-def what_was_taken(split: Split, images: ImageDataset) -> str:
+def what_was_taken(split: Split, images: ImageDataset | EncodedImages) -> str:
     """A sentence: how many images of a split there are, where they come from, and what was left out."""
     left_out = f"; left out: {'; '.join(images.left_out)}" if images.left_out else ""
     return f"{split}: {len(images)} images from {images.taken_from}{left_out}"

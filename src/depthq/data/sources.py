@@ -190,7 +190,7 @@ def find_images(source: str, split: Split, columns: Columns = Columns()) -> Enco
     """
     if "://" in source:
         return _from_url(source, split, columns)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         return _from_listing(list_folder(path), split, columns)
     if path.is_file():
@@ -202,7 +202,7 @@ def find_images(source: str, split: Split, columns: Columns = Columns()) -> Enco
 
 def count_encoded_images(source: str) -> int:
     """How many images `source` holds in all; raises DataError as `find_images`."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir() and (listing := list_folder(path)).kind != "tar":
         if listing.kind == "image":
             return len(listing.files)

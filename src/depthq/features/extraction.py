@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from depthq.data import evaluation_loader, open_images
+from depthq.data.opening import ReadingOptions
 from depthq.features.backbones import last_map_layer, layer_maps, save_features
 from depthq.progress import progress
 
@@ -41,6 +43,7 @@ def extract_features(
     image_size: int = 224,
     limit: int | None = None,
     device: str = "cpu",
+    **reading: Unpack[ReadingOptions],
 ) -> None:
     """Write train.npy and test.npy into a folder: a layer's maps (B, C, H, W) of the centre crops of each split.
 
@@ -53,6 +56,7 @@ def extract_features(
         image_size: S.
         limit: Only the first so many images of each split.
         device: Where to compute.
+        reading: As in `depthq.data.opening.Reading`; bad images cannot be skipped.
 
     Raises:
         DataError: If the images cannot be used.
@@ -60,7 +64,7 @@ def extract_features(
     """
     layer, _ = example_maps(model, layer=layer, normalize=normalize, image_size=image_size, device=device)
     for split in ("train", "test"):
-        images = open_images(data, split, image_size=image_size)
+        images = open_images(data, split, image_size=image_size, **reading)
         loader = evaluation_loader(images, batch_size=BATCH_SIZE, limit=limit)
         loader = progress(loader, what=f"{layer} of {split} images", unit="batch")
         # Gray images go to all three channels: backbones expect colour.
