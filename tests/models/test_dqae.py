@@ -176,6 +176,28 @@ def test_numbers_of_codebooks_that_do_not_exist_are_refused(two_levels, num_code
         two_levels.decode(codes, num_codebooks=num_codebooks)
 
 
+def test_levels_may_be_anything_that_gives_them(two_levels):
+    codes = two_levels.encode(images_of(two_levels.config))
+    for levels in ([0], (0, 0), {0}, iter([0]), range(1)):
+        assert torch.equal(two_levels.decode(codes, levels=levels), two_levels.decode(codes, levels=[0]))
+    assert torch.equal(two_levels.decode(codes, levels=iter([1, 0])), two_levels.decode(codes))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ({"levels": 0}, r"levels must be several whole numbers; got 0; pass \[0\] for a single one"),
+        ({"levels": [0.5]}, "levels must be an integer; got 0.5"),
+        ({"levels": [2]}, r"levels must lie in \[0, 2\); got \[2\]"),
+        ({"num_codebooks": 1.5}, "num_codebooks must be an integer; got 1.5"),
+    ],
+)
+def test_prefixes_of_another_kind_are_named(two_levels, prefix, message):
+    codes = two_levels.encode(images_of(two_levels.config))
+    with pytest.raises(ValueError, match=message):
+        two_levels.decode(codes, **prefix)
+
+
 def test_dropout_trains_on_what_prefixes_decode_to(two_levels):
     images, config = images_of(two_levels.config, batch=32), two_levels.config
     two_levels.train()

@@ -11,10 +11,25 @@ TINY, TRAINING = PRESETS["tiny"], TRAINING_PRESETS["tiny"]
 
 
 @pytest.mark.parametrize("name", ["level_dropout", "codebook_dropout"])
-@pytest.mark.parametrize("value", [-0.1, 1.0])
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_dropout_out_of_range_is_named(name, value):
     with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\); got {value}"):
         replace(TRAINING, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"level_dropout": None}, "level_dropout must be a number; got None"),
+        ({"codebook_dropout": "0.5"}, "codebook_dropout must be a number; got '0.5'"),
+        ({"steps": 2.5}, "steps must be an integer; got 2.5"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number; got 'fast'"),
+        ({"num_workers": True}, "num_workers must be an integer; got True"),
+    ],
+)
+def test_options_of_another_kind_are_named(option, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TRAINING, **option)
 
 
 @pytest.mark.parametrize(

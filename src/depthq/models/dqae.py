@@ -1,7 +1,7 @@
 """The Depth-Quantized Auto-Encoder (Sec. 4.3, App. A.2)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from depthq.models.pretrained import Pretrained
 from depthq.models.quantizer import QUANTIZERS
 from depthq.pixels import normalize, stripes
 from depthq.quantizers import CodebookOptions, QuantizerOutput
-from depthq.quantizers.base import draw_num_kept
+from depthq.quantizers.base import as_int, draw_num_kept
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,10 @@ class DQAE(Pretrained):
     def hidden(self, codes: Codes, levels: Sequence[int] | None = None, num_codebooks: int | None = None) -> Tensor:
         """The decoder's last hidden map (B, F, H, W), which both heads read; arguments and errors as `decode`."""
         self._check_own(codes)
-        used = range(self.config.num_levels) if levels is None else levels
-        if not set(used) <= set(range(self.config.num_levels)):
-            raise ValueError(f"levels must lie in [0, {self.config.num_levels}); got {list(used)}")
-        if num_codebooks is not None and not 1 <= num_codebooks <= self.config.num_codebooks:
+        used = set(range(self.config.num_levels)) if levels is None else _as_set("levels", levels)
+        if not used <= set(range(self.config.num_levels)):
+            raise ValueError(f"levels must lie in [0, {self.config.num_levels}); got {sorted(used)}")
+        if num_codebooks is not None and not 1 <= as_int("num_codebooks", num_codebooks) <= self.config.num_codebooks:
             raise ValueError(f"num_codebooks must lie in [1, {self.config.num_codebooks}]; got {num_codebooks}")
         maps = []
         for index, (level, level_codes) in enumerate(zip(self.levels, codes.levels, strict=True)):
@@ -277,6 +277,12 @@ class DQAE(Pretrained):
                     f"codes of level {level} must lie on a grid of {expected}, level 0 having {height}x{width}; "
                     f"got {tuple(level_codes.shape[2:])}"
                 )
+
+
+def _as_set(name: str, values: Iterable[int]) -> set[int]:
+    if not isinstance(values, Iterable):
+        raise ValueError(f"{name} must be several whole numbers; got {values!r}; pass [{values}] for a single one")
+    return {as_int(name, value) for value in values}
 
 
 def _level(config: DQAEConfig, level: int) -> Level:

@@ -5,6 +5,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Self, SupportsIndex
 
 import torch
@@ -313,7 +314,7 @@ def keep_columns(quantized: Tensor, widths: Sequence[int], num_kept: Tensor) -> 
 
 def check_dropout(name: str, dropout: float) -> float:
     """`dropout`, if it lies in [0, 1); raises ValueError else."""
-    if not 0 <= dropout < 1:
+    if not 0 <= as_number(name, dropout) < 1:
         raise ValueError(f"{name} must lie in [0, 1); got {dropout}")
     return dropout
 
@@ -321,6 +322,13 @@ def check_dropout(name: str, dropout: float) -> float:
 def one_or_all(values: Sequence[int]) -> int | list[int]:
     """The one value that all agree on, else all of them."""
     return values[0] if len(set(values)) == 1 else list(values)
+
+
+def as_number(name: str, value: float) -> float:
+    """A real number of any kind; ValueError for all else, and for truth values."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number; got {value!r}")
+    return value
 
 
 def as_int(name: str, value: SupportsIndex) -> int:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from depthq.models import DQAEConfig
 from depthq.priors import Factorization
+from depthq.quantizers.base import as_int, as_number, check_dropout
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -56,9 +57,10 @@ class LoopConfig:
             "log_every": 1,
         }
         for name, bound in lowest.items():
-            if not getattr(self, name) >= bound:
+            check = as_number if name in ("weight_decay", "gradient_clip") else as_int
+            if not check(name, getattr(self, name)) >= bound:
                 raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
-        if not self.learning_rate > 0:
+        if not as_number("learning_rate", self.learning_rate) > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
 
 
@@ -84,11 +86,10 @@ class TrainingConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.num_workers >= 0:
+        if not as_int("num_workers", self.num_workers) >= 0:
             raise ValueError(f"num_workers must be at least 0; got {self.num_workers}")
         for name in ("level_dropout", "codebook_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
+            check_dropout(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ class PriorTrainingConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.patience >= 1:
+        if not as_int("patience", self.patience) >= 1:
             raise ValueError(f"patience must be at least 1; got {self.patience}")
 
 
