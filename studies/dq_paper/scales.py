@@ -29,9 +29,9 @@ SCALES = {
         "AdamW at 2e-3 with 200 steps of warm-up and cosine decay, gradients clipped at norm 2, images mirrored at "
         "random",
         caveat="Networks this small and runs this short say nothing about the figures that large ones reach, nor how "
-        "large the paper's advantage is; only whether it is there. Rows of the mixture are of today's start; those of "
-        "L2 and of the categorical likelihood are of the one before, whose sub-pixel convolutions started apart and "
-        "whose logits started alike.",
+        "large the paper's advantage is; only whether it is there. Rows of the mixture and of level dropout are of "
+        "today's start; most others are of the one before, whose sub-pixel convolutions started apart and whose "
+        "logits started alike.",
     ),
     "cpu-long": Scale(
         model=DQAEConfig(channels=(32, 64)),

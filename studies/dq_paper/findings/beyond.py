@@ -40,7 +40,7 @@ def _ranked(rows: list[Row], results: RowResults) -> Iterator[Finding]:
         f"Squared error, lowest first: {ranking}. Clearly above {best}: {', '.join(behind) or 'none'}. All have "
         "depthwise's training; nothing was tuned for any other."
         + (f" Mean plug-in mutual information of two codebooks, nats: {information}." if information else ""),
-        f"equal_bits --rows {' '.join(row.name for row in rows)}",
+        f"equal_bits --rows {' '.join(row.name for row in rows if row.name in errors)}",
     )
 
 

@@ -38,12 +38,20 @@ def findings(results_by_scale: Sequence[RowResults], rates: Sequence[dict] = ())
         results_by_scale: In the order to show. What has no scale is shown with the first.
         rates: Rows of `studies.real_rate`, shown behind the table of claims.
     """
-    lines = ["# Findings"]
+    lines = [
+        "# Findings",
+        "",
+        "What the paper claims, and what came of it here. Sections behind the claims give the numbers; the last one "
+        "the terms.",
+    ]
     for number, results in enumerate(results_by_scale):
         tests = (*AT_EACH_SCALE, *ONCE) if number == 0 else AT_EACH_SCALE
         suffix = "" if len(results_by_scale) == 1 else f", scale {results.scale_name}"
         found = [finding for test in tests for finding in test(results)]
-        lines += _verdicts(found)
+        lines += _verdicts(found, suffix)
+        lines += (
+            ["", "![loss against the number of codebooks](img/reproduction-figure5-cpu.png)"] if number == 0 else []
+        )
         lines += _at_real_rate(rates) if number == 0 and rates else []
         lines += _by_verdict(found, results, suffix)
     lines += ["", "## Where the figures come from", ""]
@@ -80,8 +88,9 @@ def _at_real_rate(rates: Sequence[dict]) -> list[str]:
         "",
         "![squared error over real bits](img/real-rate.png)",
         "",
-        "`python -m studies.real_rate RUNS --data cifar10/ --priors priors/ --out studies/real_rate.json`, RUNS those "
-        "of `python -m studies.dq_paper length --scale cpu-long`",
+        "`python -m studies.real_rate RUNS --data cifar10/ --priors priors/ --out studies/real_rate.json`, RUNS the "
+        "folders under `runs/` of `python -m studies.dq_paper length --scale cpu-long --results results/ --runs "
+        "runs/`: where results go to a folder of their own, rows are trained though the study has them.",
     ]
 
 
@@ -99,20 +108,15 @@ def _by_verdict(found: Sequence[Finding], results: RowResults, suffix: str) -> l
     return lines
 
 
-def _verdicts(found: Sequence[Finding]) -> list[str]:
-    """The table on top, and the plot that tells most."""
+def _verdicts(found: Sequence[Finding], suffix: str) -> list[str]:
+    """The table of claims."""
     told = [finding for verdict in VERDICTS for finding in found if finding.verdict == verdict and finding.ours]
     if not told:
         return []
-    lines = [
-        "",
-        "What the paper claims, and what came of it here. Sections below give the numbers; the last one the terms.",
-    ]
-    lines += ["", "| claim | paper | ours | |", "| --- | --- | --- | --- |"]
-    lines += [
+    lines = ["", f"## Claims{suffix}", "", "| claim | paper | ours | |", "| --- | --- | --- | --- |"]
+    return lines + [
         f"| {finding.claim} | {finding.paper} | {finding.ours} | {VERDICTS[finding.verdict]} |" for finding in told
     ]
-    return [*lines, "", "![loss against the number of codebooks](img/reproduction-figure5-cpu.png)"]
 
 
 def _section(finding: Finding, scale_name: str) -> list[str]:
