@@ -188,6 +188,14 @@ def test_huge_sizes_are_refused_before_memory_is_taken(model):
         depthq.decompress(model, bytes(data))
 
 
+def test_a_long_strip_comes_back_and_a_longer_one_than_files_hold_is_refused_first(model):
+    strip = smooth_images(1, 3, 8, 32776)
+    assert torch.equal(depthq.decompress(model, depthq.compress(model, strip)), model.decode(model.encode(strip)))
+    too_long = torch.zeros(1, 3, 1, 2**20 + 1, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="must have at most 1048576 pixels a side; got 1x1048577; cut them up"):
+        Archive(model).compress([strip, too_long], None)
+
+
 def test_what_is_no_file_of_this_model_is_named(model, prior):
     data = depthq.compress(model, smooth_images(1, 3, 16))
     for broken, message in [

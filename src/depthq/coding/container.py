@@ -27,7 +27,8 @@ _MODEL_ID_BYTES = 4
 _PIXELS_PER_BYTE = 1024
 """A stream says at least a bit about 128 pixels (padded with zeros if need be): a damaged size asks for no more memory
 than the file is worth."""
-_LARGEST_SIDE = 1 << 15
+LARGEST_SIDE = 1 << 20
+"""Pixels; a file that tells of more is damaged."""
 NAME_BYTES = 4096
 
 
@@ -204,7 +205,7 @@ class _Reader:
         return height, width, struct.unpack("<I", self.take(4))[0]
 
     def _chunk(self, count: int, height: int, width: int, crc: int, size: int, is_lossless: bool) -> Chunk:
-        if not (0 < height <= _LARGEST_SIDE and 0 < width <= _LARGEST_SIDE):
+        if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
             raise FileError(f"data must be a whole file; got an image of {height}x{width}; copy it again")
         if count * height * width > _PIXELS_PER_BYTE * (size + 1):
             raise FileError(

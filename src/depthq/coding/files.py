@@ -11,6 +11,7 @@ from torch import Tensor
 
 from depthq.coding.coder import SymbolDecoder
 from depthq.coding.container import (
+    LARGEST_SIDE,
     NAME_BYTES,
     Chunk,
     Container,
@@ -43,7 +44,8 @@ def compress(
 
     Args:
         model: Makes the codes, and says what pixels are likely.
-        images: uint8 (B, C, H, W) of any size; what the model's strides do not divide is padded by reflection.
+        images: uint8 (B, C, H, W) of any size up to 2^20 pixels a side; what the model's strides do not divide is
+            padded by reflection.
         prior: Of the model's codes, which then cost less; None: all codes are alike.
         lossless: Keep every pixel; else the file holds the codes alone.
 
@@ -104,7 +106,7 @@ class Archive:
         """The bytes of a file.
 
         Args:
-            batches: Images uint8 (B, C, H, W), each batch of one size.
+            batches: Images uint8 (B, C, H, W), each batch of one size, up to 2^20 pixels a side.
             names: Of all images, in their order; None: numbers, and for a single image none.
             lossless: Keep every pixel.
 
@@ -183,6 +185,9 @@ def _pieces(images: Tensor) -> Iterator[Tensor]:
     """Of a batch so many images at a time as a stream should hold, at least one."""
     if images.dtype != torch.uint8 or images.dim() != 4 or not images.numel():
         raise ValueError(f"images must be uint8 (B, C, H, W), none of them 0; got {images.dtype} {tuple(images.shape)}")
+    height, width = images.shape[2:]
+    if max(height, width) > LARGEST_SIDE:
+        raise ValueError(f"images must have at most {LARGEST_SIDE} pixels a side; got {height}x{width}; cut them up")
     yield from images.split(max(1, _CHUNK_PIXELS // images[0, 0].numel()))
 
 
