@@ -202,6 +202,7 @@ def test_what_is_no_file_of_this_model_is_named(model, prior):
         (b"", "cut off"),
         (b"PNG" + data, "got something else"),
         (data[:2] + bytes([data[2] + (2 << 4)]) + data[3:], "must be of format 3; got 5; update depthq"),
+        (data[:2] + bytes([data[2] - (1 << 4)]) + data[3:], "got 2; decompress it with the version of depthq that"),
         (data[:10], "cut off"),
     ]:
         with pytest.raises(FileError, match=message):

@@ -97,14 +97,17 @@ def from_bytes(content: bytes, model_id: bytes) -> Container:
         model_id: That of the model and prior that are to decode it.
 
     Raises:
-        FileError: If it is no such file, of a later format, of another model, or damaged.
+        FileError: If it is no such file, of an earlier or a later format, of another model, or damaged.
     """
     reader = _Reader(content)
     if reader.take(2) != MAGIC:
         raise FileError("data must be a file of depthq compress; got something else; check the path")
     kind = reader.take(1)[0]
-    if kind >> 4 != FORMAT_VERSION:
-        raise FileError(f"data must be of format {FORMAT_VERSION}; got {kind >> 4}; update depthq")
+    version = kind >> 4
+    if version != FORMAT_VERSION:
+        is_newer = version > FORMAT_VERSION
+        remedy = "update depthq" if is_newer else "decompress it with the version of depthq that wrote it"
+        raise FileError(f"data must be of format {FORMAT_VERSION}; got {version}; {remedy}")
     if kind & 0b1100:
         raise FileError("data must be a whole file; got a damaged header; copy it again")
     maker, is_lossless = reader.take(_MODEL_ID_BYTES), bool(kind & _LOSSLESS)
