@@ -22,6 +22,7 @@ from depthq.coding.container import (
     pixels_crc,
     to_bytes,
 )
+from depthq.coding.integers import LARGEST_CODEBOOK
 from depthq.coding.streams import StreamCoder
 from depthq.models import DQAE
 from depthq.pixels import pad_to_multiple
@@ -50,7 +51,8 @@ def compress(
         lossless: Keep every pixel; else the file holds the codes alone.
 
     Raises:
-        ValueError: If the model cannot take the images, or lossless is asked of one whose likelihood is a density.
+        ValueError: If the model cannot take the images, has a codebook of more than 2^20 codes, or lossless is asked of
+            one whose likelihood is a density.
 
     Example:
         >>> data = compress(model, images, lossless=True)
@@ -90,9 +92,18 @@ class Archive:
     Args:
         model: Of all files.
         prior: Of its codes; None: all codes are alike.
+
+    Raises:
+        ValueError: If a codebook has more than 2^20 codes, or the prior is of other codebooks than the model's.
     """
 
     def __init__(self, model: DQAE, prior: CodePrior | None = None):
+        largest = max((size for level in model.codebook_sizes for size in level), default=0)
+        if largest > LARGEST_CODEBOOK:
+            raise ValueError(
+                f"codebooks must have at most {LARGEST_CODEBOOK} codes each in a file; got {largest}; keep such codes "
+                "with depthq encode, or train a model with several smaller codebooks"
+            )
         if prior is not None and prior.codebook_sizes != model.codebook_sizes:
             raise ValueError(
                 f"prior must be of the model's codebooks {model.codebook_sizes}; got {prior.codebook_sizes}; "
