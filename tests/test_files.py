@@ -1,10 +1,11 @@
 """Files and folders are whole or absent."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from depthq.files import check_is_new, is_leftover, new_folder, remove_leftovers, replacing
+from depthq.files import check_is_new, is_leftover, new_folder, remove_leftovers, replacing, reserve
 
 
 def names(folder):
@@ -33,6 +34,22 @@ def test_file_stays_as_it_was_when_writing_fails(tmp_path):
         write()
     assert path.read_bytes() == b"former"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_shows_before_a_memory_map_is_written_to(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(2**20)
+    reserve(path)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size == 2**20
+    monkeypatch.setattr("depthq.files.os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*file") as caught:
+        reserve(path)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_nothing_of_a_user_is_written_over_whatever_its_name(tmp_path):

@@ -79,6 +79,23 @@ def folder_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def reserve(path: Path) -> None:
+    """Take from the disk all that the length of a file promises, where the system can do that.
+
+    Else a full disk shows only while a memory map of the file is written to, and that ends the process without a word.
+
+    Raises:
+        OSError: If there is too little room; it names the file.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def readable(path: Path) -> None:
     """Give a file that a library has kept for its owner the mode that any new file has here."""
     mask = os.umask(0)

@@ -1,5 +1,6 @@
 """depthq fit: embeddings from a file to codebooks, codes, figures and an index."""
 
+import errno
 import json
 import os
 import re
@@ -184,6 +185,20 @@ def test_bad_files_get_one_line(array, tmp_path, capsys):
         assert message in capsys.readouterr().err.replace("\n", " "), name
     assert fit(tmp_path / "two.parquet", tmp_path / "out", "--column", "c") == 1
     assert "column must be one of lists of numbers, a, b; got c" in capsys.readouterr().err
+
+
+def test_a_temporary_folder_without_room_gets_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pq.write_table(pa.table({"vector": list(vectors())}), tmp_path / "vectors.parquet")
+    monkeypatch.setattr("depthq.files.os.posix_fallocate", full)
+    assert fit(tmp_path / "vectors.parquet", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert (
+        "TMPDIR must be a folder with room for a copy of the vectors, 192000 bytes; got: [Errno 28] No space" in error
+    )
+    assert error.endswith("; set it to another\n")
 
 
 def test_an_index_that_faiss_cannot_have_is_refused_first(array, tmp_path, capsys):

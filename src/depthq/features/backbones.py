@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from depthq.extras import install_command
+from depthq.files import reserve
 from depthq.pixels import normalize
 
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -45,12 +46,14 @@ def save_features(path: Path, batches: Iterable[Tensor], num_maps: int) -> None:
 
     Raises:
         ValueError: If the batches do not hold `num_maps` maps of one shape.
+        OSError: If the disk has no room for all of them.
     """
     features, written = None, 0
     for batch in batches:
         if features is None:
             shape = (num_maps, *batch.shape[1:])
             features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            reserve(path)
         features[written : written + len(batch)] = batch.cpu().numpy()
         written += len(batch)
     if features is None or written != num_maps:
