@@ -45,7 +45,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: If `path` is there already and is not an empty folder.
     """
-    is_there = path.is_dir() and all(map(is_leftover, path.iterdir()))
+    is_there = is_empty_folder(path)
     if not is_there:
         check_is_new(path)
     partial = _place_beside(path / "any" if is_there else path)  # inside a folder that is there: on its own file system
@@ -107,6 +107,11 @@ def check_is_new(path: Path) -> None:
     """Raise ValueError if there is anything at `path`: what a command is told to write never replaces a user's file."""
     if path.exists() or path.is_symlink():
         raise ValueError(f"{path} must not exist yet; it does, and is not overwritten; choose another --out")
+
+
+def is_empty_folder(path: Path) -> bool:
+    """Whether `path` is a folder that holds nothing but leftovers."""
+    return path.is_dir() and all(map(is_leftover, path.iterdir()))
 
 
 def is_leftover(path: Path) -> bool:

@@ -132,6 +132,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def test_a_folder_that_is_not_empty_is_refused_before_the_work(array, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    assert fit(array, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert (
+        error == f"depthq fit: error: {tmp_path / 'out'} must not exist yet; it does, and is not overwritten; "
+        "choose another --out\n"
+    )
+
+
 def test_an_empty_folder_is_filled_and_a_small_sample_refused(array, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     assert fit(array, tmp_path / "out", "--sample", "15") == 1
