@@ -6,7 +6,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _PREFIX, _SUFFIX = ".depthq-", ".partial"
 LOCK_NAME = ".depthq-lock"
@@ -94,6 +97,23 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def open_npy(path: Path) -> "np.memmap":
+    """The array of a .npy file, memory-mapped; nothing in it is unpickled.
+
+    Raises:
+        ValueError: If it is damaged, or another file, such as an archive of arrays; it says how, but names no file.
+        OSError: If it cannot be read.
+    """
+    import numpy as np  # here: of who writes files, few need it
+
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged header makes its reader raise anything
+        raise ValueError(f"a damaged header, {error}") from error
 
 
 def readable(path: Path) -> None:

@@ -178,6 +178,8 @@ def test_bad_arrays_get_one_line(tmp_path, capsys, case):
 
 def test_bad_files_get_one_line(array, tmp_path, capsys):
     (tmp_path / "cut.npy").write_bytes(array.read_bytes()[:40])
+    with (tmp_path / "archive.npy").open("wb") as file:
+        np.savez(file, vectors())
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     (tmp_path / "vectors.txt").write_text("1 2 3")
     pq.write_table(pa.table({"a": [[1.0], [2.0]], "b": [[1.0], [2.0]]}), tmp_path / "two.parquet")
@@ -186,6 +188,7 @@ def test_bad_files_get_one_line(array, tmp_path, capsys):
     for name, message in {
         "absent.npy": "which is not there",
         "cut.npy": "must be a whole .npy array",
+        "archive.npy": "must be a whole .npy array",
         "cut.parquet": "must be a whole parquet file",
         "vectors.txt": "must be a .npy or .parquet file",
         "two.parquet": "got a, b; name one with --column",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from depthq.data.errors import DataError
-from depthq.files import reserve
+from depthq.files import open_npy, reserve
 
 ROWS_AT_ONCE = 65_536
 
@@ -32,8 +32,8 @@ def open_embeddings(path: Path, column: str | None = None) -> np.ndarray:
         raise DataError(f"embeddings must be a .npy or .parquet file; got {path}, which is not there")
     if path.suffix == ".npy":
         try:
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            vectors = open_npy(path)
+        except (ValueError, OSError) as error:
             raise DataError(
                 f"{path} must be a whole .npy array of numbers; got: {error}; write it with numpy.save"
             ) from error
