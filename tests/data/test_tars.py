@@ -168,11 +168,22 @@ def test_extensions_that_leave_open_which_are_the_images_are_asked_for(tmp_path,
         open_images(both, "all")
 
 
-def test_a_class_that_is_no_number_is_refused(tmp_path, encode):
+@pytest.mark.parametrize("text", ["cat", str(2**63), str(-(2**63) - 1)])
+def test_a_class_that_is_no_number_of_64_bits_is_refused_and_is_a_string_elsewhere(tmp_path, encode, text):
     picture = encode(np.zeros((8, 8, 3), np.uint8))
-    file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", b"cat")])
-    with pytest.raises(DataError, match=r"files \.cls must hold whole numbers; got 'cat'"):
+    file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", text.encode())])
+    message = rf"files \.cls must hold whole numbers, .*; got '{text}' .*; give such files another extension, and"
+    with pytest.raises(DataError, match=message):
         open_images(file, "all")
+    file = write_tar(tmp_path / "b.tar", [("1.png", picture), ("1.name", text.encode())])
+    assert open_images(file, "all", label_column="name").origins([0])[0].label == text
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_a_class_of_64_bits_is_a_number(tmp_path, encode, number):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", str(number).encode())])
+    assert open_images(file, "all").origins([0])[0].label == number
 
 
 def test_a_label_that_is_not_there_is_refused(two_shards):

@@ -167,11 +167,17 @@ def _members(file: str, label: str, others: Counter[str]) -> Iterator[tuple[tarf
 
 
 def _of_one_type(labels: list[Label], name: str, file: str) -> list[Label]:
-    """As whole numbers if all are; else as strings, which a class's number must not be."""
-    known = [label for label in labels if label is not None]
-    if all(str(label).removeprefix("-").isdecimal() for label in known):
+    """As whole numbers if all are, and fit into 64 bits; else as strings, which a class's number must not be."""
+    wrong = next((label for label in labels if label is not None and not _is_number(str(label))), None)
+    if wrong is None:
         return [None if label is None else int(label) for label in labels]
     if name == LABEL_NAME:
-        wrong = next(label for label in known if not str(label).removeprefix("-").isdecimal())
-        raise DataError(f"files .{LABEL_NAME} must hold whole numbers; got {wrong!r} in {file} or one beside it")
+        raise DataError(
+            f"files .{LABEL_NAME} must hold whole numbers, -2**63..2**63 - 1; got {wrong!r} in {file} or one beside "
+            "it; give such files another extension, and pass label_column with it"
+        )
     return labels
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and -(2**63) <= int(text) < 2**63
