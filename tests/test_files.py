@@ -1,10 +1,13 @@
 """Files and folders are whole or absent."""
 
+import errno
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from depthq.files import check_is_new, is_leftover, new_folder, remove_leftovers, replacing
+from depthq.files import check_is_new, is_leftover, new_folder, open_npy, remove_leftovers, replacing, reserve
 
 
 def names(folder):
@@ -33,6 +36,41 @@ def test_file_stays_as_it_was_when_writing_fails(tmp_path):
         write()
     assert path.read_bytes() == b"former"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_shows_before_a_memory_map_is_written_to(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(2**20)
+    reserve(path)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size == 2**20
+    monkeypatch.setattr("depthq.files.os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*file") as caught:
+        reserve(path)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_array_is_opened_and_any_other_file_is_a_value_error(tmp_path):
+    path, whole = tmp_path / "array.npy", io.BytesIO()
+    np.save(whole, np.arange(6).reshape(2, 3))
+    path.write_bytes(whole.getvalue())
+    assert open_npy(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+    archive = io.BytesIO()
+    np.savez(archive, np.ones(3))
+    unclosed = whole.getvalue().replace(b"(2, 3)", b"(2, 3 ")
+    for content, message in (
+        (archive.getvalue(), "the magic string is not correct"),
+        (b"PK\x03\x04 no archive", "the magic string is not correct"),
+        (unclosed, "a damaged header"),
+        (whole.getvalue()[:-1], "mmap length is greater than file size"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            open_npy(path)
 
 
 def test_nothing_of_a_user_is_written_over_whatever_its_name(tmp_path):

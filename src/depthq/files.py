@@ -6,7 +6,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _PREFIX, _SUFFIX = ".depthq-", ".partial"
 LOCK_NAME = ".depthq-lock"
@@ -45,7 +48,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: If `path` is there already and is not an empty folder.
     """
-    is_there = path.is_dir() and all(map(is_leftover, path.iterdir()))
+    is_there = is_empty_folder(path)
     if not is_there:
         check_is_new(path)
     partial = _place_beside(path / "any" if is_there else path)  # inside a folder that is there: on its own file system
@@ -79,6 +82,40 @@ def folder_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def reserve(path: Path) -> None:
+    """Take from the disk all that the length of a file promises, where the system can do that.
+
+    Else a full disk shows only while a memory map of the file is written to, and that ends the process without a word.
+
+    Raises:
+        OSError: If there is too little room; it names the file.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def open_npy(path: Path) -> "np.memmap":
+    """The array of a .npy file, memory-mapped; nothing in it is unpickled.
+
+    Raises:
+        ValueError: If it is damaged, or another file, such as an archive of arrays; it says how, but names no file.
+        OSError: If it cannot be read.
+    """
+    import numpy as np  # here: of who writes files, few need it
+
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged header makes its reader raise anything
+        raise ValueError(f"a damaged header, {error}") from error
+
+
 def readable(path: Path) -> None:
     """Give a file that a library has kept for its owner the mode that any new file has here."""
     mask = os.umask(0)
@@ -90,6 +127,11 @@ def check_is_new(path: Path) -> None:
     """Raise ValueError if there is anything at `path`: what a command is told to write never replaces a user's file."""
     if path.exists() or path.is_symlink():
         raise ValueError(f"{path} must not exist yet; it does, and is not overwritten; choose another --out")
+
+
+def is_empty_folder(path: Path) -> bool:
+    """Whether `path` is a folder that holds nothing but leftovers."""
+    return path.is_dir() and all(map(is_leftover, path.iterdir()))
 
 
 def is_leftover(path: Path) -> bool:

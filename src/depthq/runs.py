@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from depthq.extras import explain_missing
+from depthq.files import open_npy
 from depthq.models import DQAE
 from depthq.priors import CodePrior
 from depthq.weights import SHIPPED
@@ -133,8 +134,8 @@ def load_training_images(run: Path) -> np.ndarray | None:
     if not file.is_file():
         return None
     try:
-        hashes = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        hashes = open_npy(file)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} must be a whole .npy file; got: {error}; delete it") from error
     if hashes.dtype != np.uint64 or hashes.ndim != 1:
         raise ValueError(f"{file} must hold a list of uint64; got {hashes.dtype} {hashes.shape}; delete it")

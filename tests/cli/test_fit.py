@@ -1,5 +1,6 @@
 """depthq fit: embeddings from a file to codebooks, codes, figures and an index."""
 
+import errno
 import json
 import os
 import re
@@ -131,6 +132,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def test_a_folder_that_is_not_empty_is_refused_before_the_work(array, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    assert fit(array, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert (
+        error == f"depthq fit: error: {tmp_path / 'out'} must not exist yet; it does, and is not overwritten; "
+        "choose another --out\n"
+    )
+
+
 def test_an_empty_folder_is_filled_and_a_small_sample_refused(array, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     assert fit(array, tmp_path / "out", "--sample", "15") == 1
@@ -166,6 +178,8 @@ def test_bad_arrays_get_one_line(tmp_path, capsys, case):
 
 def test_bad_files_get_one_line(array, tmp_path, capsys):
     (tmp_path / "cut.npy").write_bytes(array.read_bytes()[:40])
+    with (tmp_path / "archive.npy").open("wb") as file:
+        np.savez(file, vectors())
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     (tmp_path / "vectors.txt").write_text("1 2 3")
     pq.write_table(pa.table({"a": [[1.0], [2.0]], "b": [[1.0], [2.0]]}), tmp_path / "two.parquet")
@@ -174,6 +188,7 @@ def test_bad_files_get_one_line(array, tmp_path, capsys):
     for name, message in {
         "absent.npy": "which is not there",
         "cut.npy": "must be a whole .npy array",
+        "archive.npy": "must be a whole .npy array",
         "cut.parquet": "must be a whole parquet file",
         "vectors.txt": "must be a .npy or .parquet file",
         "two.parquet": "got a, b; name one with --column",
@@ -184,6 +199,20 @@ def test_bad_files_get_one_line(array, tmp_path, capsys):
         assert message in capsys.readouterr().err.replace("\n", " "), name
     assert fit(tmp_path / "two.parquet", tmp_path / "out", "--column", "c") == 1
     assert "column must be one of lists of numbers, a, b; got c" in capsys.readouterr().err
+
+
+def test_a_temporary_folder_without_room_gets_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pq.write_table(pa.table({"vector": list(vectors())}), tmp_path / "vectors.parquet")
+    monkeypatch.setattr("depthq.files.os.posix_fallocate", full)
+    assert fit(tmp_path / "vectors.parquet", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert (
+        "TMPDIR must be a folder with room for a copy of the vectors, 192000 bytes; got: [Errno 28] No space" in error
+    )
+    assert error.endswith("; set it to another\n")
 
 
 def test_an_index_that_faiss_cannot_have_is_refused_first(array, tmp_path, capsys):

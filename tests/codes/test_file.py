@@ -65,7 +65,7 @@ def test_batches_share_row_groups_and_come_back_apart(path):
     assert [len(batch.codes) for batch in read_codes(path)] == [64, 64, 64]
 
 
-@pytest.mark.parametrize("labels", [(7, None, 2), ("cat", "dog", None), (None, None, None)])
+@pytest.mark.parametrize("labels", [(7, None, 2), (2**63 - 1, -(2**63), 0), ("cat", "dog", None), (None, None, None)])
 def test_what_is_known_of_the_images_comes_back(path, labels):
     batches = [known_images(labels, seed) for seed in (1, 2)]
     assert write_codes(path, batches, model_fingerprint=MAKER) == 6
@@ -167,6 +167,8 @@ def test_files_of_version_1_are_read(path):
         ({"ids": ["a"]}, "ids must be one per image; got 1 for 3 images"),
         ({"labels": [1, "cat", 2]}, "labels must be all int or all str; got int, str; convert them"),
         ({"labels": [1.5, 2, 2]}, "labels must be all int or all str; got float, int"),
+        ({"labels": [1, None, 2**63]}, r"labels must lie in .*; got 9223372036854775808; convert them to strings"),
+        ({"labels": [1, None, -(2**63) - 1]}, r"labels must lie in -2\*\*63\.\.2\*\*63 - 1; got -9223372036854775809"),
         ({"sizes": [(4, 4), (0, 4), (4, 4)]}, r"sizes must be at least 1 x 1 pixels; got \(0, 4\)"),
     ],
 )
@@ -309,6 +311,8 @@ def test_newer_format_is_refused(path):
         {"codebook_sizes": [[8, 5], [300, 300], [300, 300]]},
         {"codebook_sizes": [[8], [300, 300]]},
         {"codebook_sizes": 3},
+        {"codebook_sizes": [[8, 5], [300, float("inf")]]},
+        {"codebook_sizes": [[8, 5], [300, 2**70]]},
         {"model_fingerprint": 3},
     ],
 )

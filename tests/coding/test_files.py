@@ -188,12 +188,35 @@ def test_huge_sizes_are_refused_before_memory_is_taken(model):
         depthq.decompress(model, bytes(data))
 
 
+def test_a_long_strip_comes_back_and_a_longer_one_than_files_hold_is_refused_first(model):
+    strip = smooth_images(1, 3, 8, 32776)
+    assert torch.equal(depthq.decompress(model, depthq.compress(model, strip)), model.decode(model.encode(strip)))
+    too_long = torch.zeros(1, 3, 1, 2**20 + 1, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="must have at most 1048576 pixels a side; got 1x1048577; cut them up"):
+        Archive(model).compress([strip, too_long], None)
+
+
+def test_the_largest_codebook_comes_back_and_a_larger_one_is_refused_first():
+    models = []
+    for size in (2**20, 2**21):
+        config = depthq.DQAEConfig(channels=(4, 8), quantizer="binary", num_codebooks=1, codebook_size=size)
+        models.append(depthq.DQAE(config).eval())
+    largest, larger = models
+    image = smooth_images(1, 3, 4)
+    assert torch.equal(depthq.decompress(largest, depthq.compress(largest, image)), largest.reconstruct(image))
+    with pytest.raises(
+        ValueError, match="must have at most 1048576 codes each in a file; got 2097152; keep such codes"
+    ):
+        Archive(larger)
+
+
 def test_what_is_no_file_of_this_model_is_named(model, prior):
     data = depthq.compress(model, smooth_images(1, 3, 16))
     for broken, message in [
         (b"", "cut off"),
         (b"PNG" + data, "got something else"),
         (data[:2] + bytes([data[2] + (2 << 4)]) + data[3:], "must be of format 3; got 5; update depthq"),
+        (data[:2] + bytes([data[2] - (1 << 4)]) + data[3:], "got 2; decompress it with the version of depthq that"),
         (data[:10], "cut off"),
     ]:
         with pytest.raises(FileError, match=message):

@@ -252,6 +252,17 @@ def test_evaluation_leaves_skipped_images_out(lazy_folder, num_workers):
     assert images.num_skipped == 5
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_single_good_image_is_found_wherever_it_lies_in_two_epochs(seed):
+    class OneGood(HeldImages):
+        def __getitem__(self, index):
+            return super().__getitem__(index) if index == 2 else None
+
+    images = OneGood(coordinates(num_images=5).pixels, image_size=5)
+    for batch in training_loader(images, batch_size=5, num_steps=4, seed=seed):
+        assert batch[:, 0, 0, 0].tolist() == [2] * 5
+
+
 def test_all_images_bad_raises_even_when_skipping(lazy_folder):
     images = open_images(lazy_folder, "train", image_size=5, on_bad_image="skip")
     for number in range(NUM_IMAGES):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depthq.data import DataError, open_images
+from depthq.data import DataError, open_images, what_was_taken
 from depthq.data.sources import count_encoded_images, find_images
 
 
@@ -168,11 +168,22 @@ def test_extensions_that_leave_open_which_are_the_images_are_asked_for(tmp_path,
         open_images(both, "all")
 
 
-def test_a_class_that_is_no_number_is_refused(tmp_path, encode):
+@pytest.mark.parametrize("text", ["cat", str(2**63), str(-(2**63) - 1)])
+def test_a_class_that_is_no_number_of_64_bits_is_refused_and_is_a_string_elsewhere(tmp_path, encode, text):
     picture = encode(np.zeros((8, 8, 3), np.uint8))
-    file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", b"cat")])
-    with pytest.raises(DataError, match=r"files \.cls must hold whole numbers; got 'cat'"):
+    file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", text.encode())])
+    message = rf"files \.cls must hold whole numbers, .*; got '{text}' .*; give such files another extension, and"
+    with pytest.raises(DataError, match=message):
         open_images(file, "all")
+    file = write_tar(tmp_path / "b.tar", [("1.png", picture), ("1.name", text.encode())])
+    assert open_images(file, "all", label_column="name").origins([0])[0].label == text
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_a_class_of_64_bits_is_a_number(tmp_path, encode, number):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", str(number).encode())])
+    assert open_images(file, "all").origins([0])[0].label == number
 
 
 def test_a_label_that_is_not_there_is_refused(two_shards):
@@ -183,6 +194,26 @@ def test_a_label_that_is_not_there_is_refused(two_shards):
 def test_samples_without_an_image_and_hidden_files_are_no_images(tmp_path, samples):
     members = [("._0000.png", b"junk"), *samples(range(2)), ("0009.cls", b"1")]
     assert values(open_images(write_tar(tmp_path / "a.tar", members), "all")) == [0, 1]
+
+
+def test_members_that_give_no_image_are_told_as_those_of_folders(tmp_path, encode):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    named = ["cat.png", "cat.cls", "cat.2.png", "IMG_2020.01.02.png", "dog.hei", "z.JPE", "z.cls", "Makefile"]
+    file = write_tar(tmp_path / "shards" / "a.tar", [(name, b"1" if "cls" in name else picture) for name in named])
+    (tmp_path / "shards" / "notes.txt").write_text("")
+    with tarfile.open(file, "a") as tar:
+        for name, kind in (("again.png", tarfile.LNKTYPE), ("soft.png", tarfile.SYMTYPE), ("more", tarfile.DIRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "cat.png"
+            tar.addfile(info)
+    assert what_was_taken("all", open_images(tmp_path / "shards", "all")) == (
+        f"all: 1 images from {tmp_path / 'shards'}; left out: 1 of .txt; 1 of .cls; 1 of .hei; 1 of .jpe; 2 of .png "
+        "behind a link; 1 of .png beside another image of the sample; 1 of .png with more dots in the name; "
+        "1 of no suffix"
+    )
+    none = write_tar(tmp_path / "none.tar", [("IMG_2020.01.02.png", picture)])
+    with pytest.raises(DataError, match=r"got 0 in .*none\.tar beside 1 of \.png with more dots in the name; add some"):
+        open_images(none, "all")
 
 
 def test_a_damaged_image_is_named_by_its_key(tmp_path, samples):

@@ -1,5 +1,6 @@
 """Where features come from: .npy files that are whole and harmless, and named layers of any network."""
 
+import errno
 import io
 import os
 import pickle
@@ -77,6 +78,15 @@ def test_features_come_back_memory_mapped(tmp_path):
 def test_too_few_maps_are_no_file_of_features(tmp_path):
     with pytest.raises(ValueError, match="batches must hold 5 maps; got 2"):
         save_features(tmp_path / "f.npy", [torch.rand(2, 3, 4, 4)], num_maps=5)
+
+
+def test_a_disk_without_room_for_all_maps_is_told_before_the_first(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("depthq.files.os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*f\.npy"):
+        save_features(tmp_path / "f.npy", [torch.rand(2, 3, 4, 4)], num_maps=2)
 
 
 def file_of(kind: str) -> bytes:

@@ -77,8 +77,9 @@ def run(settings: Settings) -> None:
             f"train one with: depthq prior {settings.model}",
             stacklevel=2,
         )
+    archive = Archive(model, prior)
     names, images = _read(settings, model.config.image_channels)
-    archive, order = Archive(model, prior), _by_size(images)
+    order = _by_size(images)
     batches = [torch.stack([images[index] for index in same]) for same in order]
     ordered = [names[index] for same in order for index in same] if len(images) > 1 else None
     start = time.perf_counter()

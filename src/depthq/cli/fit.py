@@ -29,7 +29,7 @@ from torch import Tensor
 from depthq.cli.model_and_data import device_name
 from depthq.cli.paths import user_path
 from depthq.codes import Codes
-from depthq.files import check_is_new, new_folder
+from depthq.files import check_is_new, is_empty_folder, new_folder
 from depthq.progress import progress
 from depthq.quantizers import DepthwiseQuantizer, LearnedQuantizer, ResidualQuantizer
 from depthq.quantizers.balanced import BalancedCodes
@@ -106,7 +106,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 def run(settings: Settings) -> None:
     from depthq.data.embeddings import open_embeddings
 
-    if not settings.out.is_dir():  # an empty folder is filled
+    if not is_empty_folder(settings.out):
         check_is_new(settings.out)
     vectors = open_embeddings(settings.embeddings, settings.column)
     _check(settings, vectors)

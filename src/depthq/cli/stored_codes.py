@@ -8,6 +8,7 @@ import numpy as np
 from depthq.analysis import CodeCounts
 from depthq.analysis.counting import TABLES_LIMIT_BYTES
 from depthq.codes.shards import is_shard_folder
+from depthq.files import open_npy
 
 NPY_MAGIC, PARQUET_MAGIC = b"\x93NUMPY", b"PAR1"
 
@@ -66,8 +67,8 @@ def _count_array(path: Path, codebook_sizes: Sequence[int], limit: int | None) -
 
 def _open_array(path: Path) -> np.ndarray:
     try:
-        codes = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        codes = open_npy(path)
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} must be a whole .npy array of integers; got: {error}; save it anew") from error
     if codes.dtype.kind not in "iu" or codes.ndim < 2 or codes.size == 0:
         raise ValueError(

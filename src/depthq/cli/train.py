@@ -28,7 +28,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from depthq.cli.model_and_data import model_folder
 from depthq.cli.paths import absolute_if_there, user_path
-from depthq.files import is_leftover
+from depthq.files import is_empty_folder
 from depthq.models import PRESETS, DQAEConfig
 from depthq.runs import (
     LATER_SETTINGS,
@@ -126,7 +126,7 @@ def _report(config: RunConfig, out: Path, measured: "Measurement") -> None:
 
 
 def _check_is_new_or_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or not all(map(is_leftover, out.iterdir()))):
+    if out.exists() and not is_empty_folder(out):
         remedy = "add --resume to go on with it" if is_run(out) else "it is no run of depthq train"
         raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
 

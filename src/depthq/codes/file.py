@@ -42,6 +42,9 @@ BATCHES_KEY = b"depthq_batches"
 CHECKSUM_KEY = b"depthq_sha256"
 """Files without it come from before there was one."""
 
+_DAMAGE = (pa.ArrowException, OSError, OverflowError, TypeError, KeyError, AttributeError, ValueError, RuntimeError)
+"""What readers raise of damaged or foreign files."""
+
 Label = int | str | None
 
 
@@ -52,7 +55,7 @@ class CodesBatch:
     Args:
         codes: Of B images.
         ids: What tells each image of the source from all others.
-        labels: Of each image, all int or all str; None for an image without.
+        labels: Of each image, all int of -2**63..2**63 - 1, or all str; None for an image without.
         sizes: (height, width) of each image that was encoded in pixels, before it was padded.
 
     Raises:
@@ -74,6 +77,9 @@ class CodesBatch:
             raise ValueError(
                 f"labels must be all int or all str; got {', '.join(names)}; convert them, or leave them out"
             )
+        too_large = [label for label in self.labels or () if isinstance(label, int) and not -(2**63) <= label < 2**63]
+        if too_large:
+            raise ValueError(f"labels must lie in -2**63..2**63 - 1; got {too_large[0]}; convert them to strings")
         if self.sizes is not None and any(min(size) < 1 for size in self.sizes):
             raise ValueError(f"sizes must be at least 1 x 1 pixels; got {min(self.sizes, key=min)}")
 
@@ -346,7 +352,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError, TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} must be a whole file of codes; got: {error}; encode the images again") from error
 
 

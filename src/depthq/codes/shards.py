@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from depthq.files import is_leftover, replacing
+from depthq.files import is_empty_folder, replacing
 
 PLAN_NAME, DONE_NAME = "shards.json", "done.jsonl"
 FORMAT_VERSION = 1
@@ -84,7 +84,7 @@ class ShardFolder:
             folder = cls.open(path)
             folder._check_same(plan)
             return cls(path, plan, folder._done)
-        if path.exists() and not (path.is_dir() and all(map(is_leftover, path.iterdir()))):
+        if path.exists() and not is_empty_folder(path):
             raise ValueError(f"{path} must not exist yet, be empty or hold shards; it does not; choose another --out")
         return cls(path, plan, {})
 

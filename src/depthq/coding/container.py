@@ -27,7 +27,8 @@ _MODEL_ID_BYTES = 4
 _PIXELS_PER_BYTE = 1024
 """A stream says at least a bit about 128 pixels (padded with zeros if need be): a damaged size asks for no more memory
 than the file is worth."""
-_LARGEST_SIDE = 1 << 15
+LARGEST_SIDE = 1 << 20
+"""Pixels; a file that tells of more is damaged."""
 NAME_BYTES = 4096
 
 
@@ -96,14 +97,17 @@ def from_bytes(content: bytes, model_id: bytes) -> Container:
         model_id: That of the model and prior that are to decode it.
 
     Raises:
-        FileError: If it is no such file, of a later format, of another model, or damaged.
+        FileError: If it is no such file, of an earlier or a later format, of another model, or damaged.
     """
     reader = _Reader(content)
     if reader.take(2) != MAGIC:
         raise FileError("data must be a file of depthq compress; got something else; check the path")
     kind = reader.take(1)[0]
-    if kind >> 4 != FORMAT_VERSION:
-        raise FileError(f"data must be of format {FORMAT_VERSION}; got {kind >> 4}; update depthq")
+    version = kind >> 4
+    if version != FORMAT_VERSION:
+        is_newer = version > FORMAT_VERSION
+        remedy = "update depthq" if is_newer else "decompress it with the version of depthq that wrote it"
+        raise FileError(f"data must be of format {FORMAT_VERSION}; got {version}; {remedy}")
     if kind & 0b1100:
         raise FileError("data must be a whole file; got a damaged header; copy it again")
     maker, is_lossless = reader.take(_MODEL_ID_BYTES), bool(kind & _LOSSLESS)
@@ -204,7 +208,7 @@ class _Reader:
         return height, width, struct.unpack("<I", self.take(4))[0]
 
     def _chunk(self, count: int, height: int, width: int, crc: int, size: int, is_lossless: bool) -> Chunk:
-        if not (0 < height <= _LARGEST_SIDE and 0 < width <= _LARGEST_SIDE):
+        if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
             raise FileError(f"data must be a whole file; got an image of {height}x{width}; copy it again")
         if count * height * width > _PIXELS_PER_BYTE * (size + 1):
             raise FileError(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from depthq.coding.coder import SymbolDecoder
 from depthq.coding.container import (
+    LARGEST_SIDE,
     NAME_BYTES,
     Chunk,
     Container,
@@ -21,6 +22,7 @@ from depthq.coding.container import (
     pixels_crc,
     to_bytes,
 )
+from depthq.coding.integers import LARGEST_CODEBOOK
 from depthq.coding.streams import StreamCoder
 from depthq.models import DQAE
 from depthq.pixels import pad_to_multiple
@@ -43,12 +45,14 @@ def compress(
 
     Args:
         model: Makes the codes, and says what pixels are likely.
-        images: uint8 (B, C, H, W) of any size; what the model's strides do not divide is padded by reflection.
+        images: uint8 (B, C, H, W) of any size up to 2^20 pixels a side; what the model's strides do not divide is
+            padded by reflection.
         prior: Of the model's codes, which then cost less; None: all codes are alike.
         lossless: Keep every pixel; else the file holds the codes alone.
 
     Raises:
-        ValueError: If the model cannot take the images, or lossless is asked of one whose likelihood is a density.
+        ValueError: If the model cannot take the images, has a codebook of more than 2^20 codes, or lossless is asked of
+            one whose likelihood is a density.
 
     Example:
         >>> data = compress(model, images, lossless=True)
@@ -88,9 +92,18 @@ class Archive:
     Args:
         model: Of all files.
         prior: Of its codes; None: all codes are alike.
+
+    Raises:
+        ValueError: If a codebook has more than 2^20 codes, or the prior is of other codebooks than the model's.
     """
 
     def __init__(self, model: DQAE, prior: CodePrior | None = None):
+        largest = max((size for level in model.codebook_sizes for size in level), default=0)
+        if largest > LARGEST_CODEBOOK:
+            raise ValueError(
+                f"codebooks must have at most {LARGEST_CODEBOOK} codes each in a file; got {largest}; keep such codes "
+                "with depthq encode, or train a model with several smaller codebooks"
+            )
         if prior is not None and prior.codebook_sizes != model.codebook_sizes:
             raise ValueError(
                 f"prior must be of the model's codebooks {model.codebook_sizes}; got {prior.codebook_sizes}; "
@@ -104,7 +117,7 @@ class Archive:
         """The bytes of a file.
 
         Args:
-            batches: Images uint8 (B, C, H, W), each batch of one size.
+            batches: Images uint8 (B, C, H, W), each batch of one size, up to 2^20 pixels a side.
             names: Of all images, in their order; None: numbers, and for a single image none.
             lossless: Keep every pixel.
 
@@ -183,6 +196,9 @@ def _pieces(images: Tensor) -> Iterator[Tensor]:
     """Of a batch so many images at a time as a stream should hold, at least one."""
     if images.dtype != torch.uint8 or images.dim() != 4 or not images.numel():
         raise ValueError(f"images must be uint8 (B, C, H, W), none of them 0; got {images.dtype} {tuple(images.shape)}")
+    height, width = images.shape[2:]
+    if max(height, width) > LARGEST_SIDE:
+        raise ValueError(f"images must have at most {LARGEST_SIDE} pixels a side; got {height}x{width}; cut them up")
     yield from images.split(max(1, _CHUNK_PIXELS // images[0, 0].numel()))
 
 

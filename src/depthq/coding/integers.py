@@ -37,6 +37,8 @@ _STEPS_PER_COUPLING = 1 << 10
 TOTAL_BITS = 20
 """Frequencies of the 256 values of a sub-pixel add up to 2^20."""
 _CODE_TOTAL_BITS = 23
+LARGEST_CODEBOOK = 1 << 20
+"""Codes: sums of so many weights, of 20 bits each, times 2^23 stay below 2^63."""
 _NUM_VALUES = 256
 NIBBLE = 16
 

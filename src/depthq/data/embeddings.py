@@ -1,5 +1,6 @@
 """Embeddings from files: (N, D) arrays that may be larger than memory."""
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from depthq.data.errors import DataError
+from depthq.files import open_npy, reserve
 
 ROWS_AT_ONCE = 65_536
 
@@ -23,14 +25,15 @@ def open_embeddings(path: Path, column: str | None = None) -> np.ndarray:
         Numbers of any kind, (N, D).
 
     Raises:
-        DataError: If there is no such file, it is damaged, of another format or rank, empty, or leaves a choice.
+        DataError: If there is no such file, it is damaged, of another format or rank, empty, or leaves a choice; or if
+            the temporary file has no room.
     """
     if not path.is_file():
         raise DataError(f"embeddings must be a .npy or .parquet file; got {path}, which is not there")
     if path.suffix == ".npy":
         try:
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            vectors = open_npy(path)
+        except (ValueError, OSError) as error:
             raise DataError(
                 f"{path} must be a whole .npy array of numbers; got: {error}; write it with numpy.save"
             ) from error
@@ -71,7 +74,7 @@ def _is_vector(kind: Any) -> bool:
 
 
 def _copied(file: Any, name: str, path: Path) -> np.ndarray:
-    """A memory-mapped copy of a column, which is gone when nobody uses it any more."""
+    """A memory-mapped copy of a column."""
     num_rows, copy, start = file.metadata.num_rows, None, 0
     for batch in file.iter_batches(ROWS_AT_ONCE, columns=[name]):
         values = batch.column(0)
@@ -83,8 +86,22 @@ def _copied(file: Any, name: str, path: Path) -> np.ndarray:
             raise DataError(f"{path} must hold vectors of one length in {name}; got {sorted({dim, *lengths})}")
         flat = values.flatten().to_numpy(zero_copy_only=False)
         if copy is None:
-            with tempfile.NamedTemporaryFile(suffix=".vectors") as scratch:  # the map keeps it alive, without a name
-                copy = np.memmap(scratch.name, flat.dtype, "w+", shape=(num_rows, int(dim)))
+            copy = _scratch((num_rows, int(dim)), flat.dtype)
         copy[start : start + len(batch)] = flat.reshape(len(batch), -1)
         start += len(batch)
     return np.empty((0, 0), np.float32) if copy is None else copy
+
+
+def _scratch(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """An array in a temporary file, which is gone when nobody uses it any more."""
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".vectors") as file:  # the map keeps it alive, without a name
+            array = np.memmap(file.name, dtype, "w+", shape=shape)
+            reserve(Path(file.name))
+    except OSError as error:
+        num_bytes = math.prod(shape) * dtype.itemsize
+        raise DataError(
+            f"TMPDIR must be a folder with room for a copy of the vectors, {num_bytes} bytes; got: {error}; "
+            "set it to another"
+        ) from error
+    return array

@@ -146,7 +146,7 @@ def _of_one_kind(files: list[str], root: Path | str) -> tuple[Kind, list[str], l
     by_kind: dict[Kind, list[str]] = {"image": [], "parquet": [], "tar": []}
     others = Counter[str]()
     for file in files:
-        suffix = os.path.splitext(file)[1].lower()
+        suffix = suffix_of(file)
         if suffix in readable:
             by_kind["image"].append(file)
         elif suffix == ".parquet":
@@ -154,7 +154,7 @@ def _of_one_kind(files: list[str], root: Path | str) -> tuple[Kind, list[str], l
         elif suffix == ".tar":
             by_kind["tar"].append(file)
         else:
-            others[suffix or "no suffix"] += 1
+            others[suffix] += 1
     kinds: list[Kind] = [kind for kind, of_kind in by_kind.items() if of_kind]
     if len(kinds) > 1:
         first, second = (by_kind[kind][0] for kind in kinds[:2])
@@ -169,9 +169,18 @@ def _of_one_kind(files: list[str], root: Path | str) -> tuple[Kind, list[str], l
             f"{'other files, ' + found if found else 'nothing'} in {root}; check the path (image files end in "
             f"{' '.join(sorted(readable))})"
         )
+    return kinds[0], by_kind[kinds[0]], notes_of(others)
+
+
+def suffix_of(file: str) -> str:
+    """Of a file's name, in lower case; "no suffix" where it has none."""
+    return os.path.splitext(file)[1].lower() or "no suffix"
+
+
+def notes_of(others: Counter[str]) -> list[str]:
+    """How many files of each suffix give no image, in words."""
     why = dict.fromkeys(MORE_SUFFIXES, ", which this Pillow does not read")
-    notes = [f"{count} of {suffix}{why.get(suffix, '')}" for suffix, count in sorted(others.items())]
-    return kinds[0], by_kind[kinds[0]], notes
+    return [f"{count} of {suffix}{why.get(suffix, '')}" for suffix, count in sorted(others.items())]
 
 
 def _listing(root: Path | str, kind: Kind, files: list[str], notes: list[str]) -> Listing:

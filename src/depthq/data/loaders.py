@@ -164,7 +164,8 @@ class _TrainingBatches(_Batches):
 
     def _image_at(self, position: int) -> np.ndarray:
         """The first good image at or after `position` of the endless stream of permutations."""
-        for candidate in range(position, position + len(self.images)):
+        # The last good image of this permutation may be just behind us, and that of the next one at its end.
+        for candidate in range(position, position + 2 * len(self.images) - 1):
             epoch, place = divmod(candidate, len(self.images))
             image = self.kept[int(permutation(self.seed, epoch, len(self.images))[place])]
             if image is not None:

@@ -292,11 +292,13 @@ def _from_files(
     prefixes = ("",) if root is None else tuple(f"{file[len(root) + 1 :]}:" for file in files)
     if _is_tar(files[0]):
         table, counts, labels, keys = _open_tars(files, columns)
+        left_out = (*left_out, *table.left_out)
     else:
         table, counts, labels = _open_parquet(groups, columns, source)
         keys = None
     if not sum(counts):
-        raise DataError(f"data must hold images; got 0 in {source}; add some")
+        others = f" beside {'; '.join(left_out)}" if left_out else ""
+        raise DataError(f"data must hold images; got 0 in {source}{others}; add some")
     found = EncodedImages(
         table,
         np.arange(sum(counts)),

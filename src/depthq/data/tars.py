@@ -2,6 +2,7 @@
 first dot (000123.jpg, 000123.cls). They are read from where they lie; nothing is unpacked or copied."""
 
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -10,7 +11,7 @@ import numpy as np
 
 from depthq.data.columns import IMAGE_NAMES
 from depthq.data.errors import DataError
-from depthq.data.listing import readable_suffixes
+from depthq.data.listing import notes_of, readable_suffixes, suffix_of
 from depthq.extras import explain_missing
 
 LABEL_NAME = "cls"
@@ -18,6 +19,8 @@ LABEL_NAME = "cls"
 _MOST_LABEL_BYTES = 2**12
 
 Label = int | str | None
+_Parts = dict[str, tuple[tarfile.TarInfo, str | None]]
+"""By extension the members of a sample; with its text where the extension is that of labels."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class TarImages:
 
     def __init__(self, files: Sequence[str], image: str | None = None, label: str | None = None):
         self.files = list(files)
-        found = [list(_images_of(file, image, label)) for file in self.files]
+        others = Counter[str]()
+        found = [list(_images_of(file, image, label, others)) for file in self.files]
+        self.left_out = notes_of(others)
+        """Which members give no image, in words; not of labels and texts that a sample has beside its image."""
         self.counts = [len(of_file) for of_file in found]
         images = [each for of_file in found for each in of_file]
         self.keys = [each.key for each in images]
@@ -87,10 +93,11 @@ def _read(files: list[str], starts: list[int], ends: list[int]) -> list[bytes]:
     return contents
 
 
-def _images_of(file: str, image: str | None, label: str | None) -> Iterator[_Image]:
-    suffixes = {suffix.removeprefix(".") for suffix in readable_suffixes()}
-    for key, parts in _samples(file, label or LABEL_NAME):
-        found = [name for name in parts if (name == image if image else name.lower() in suffixes)]
+def _images_of(file: str, image: str | None, label: str | None, others: Counter[str]) -> Iterator[_Image]:
+    """The images of a file; `others` counts the members that give none."""
+    suffixes = readable_suffixes()
+    for key, parts in _samples(file, label or LABEL_NAME, others):
+        found = [name for name in parts if (name == image if image else f".{name.lower()}" in suffixes)]
         if len(found) > 1:
             found = [name for name in found if name.lower() in IMAGE_NAMES]
         if len(found) > 1:
@@ -98,16 +105,28 @@ def _images_of(file: str, image: str | None, label: str | None) -> Iterator[_Ima
                 f"tar files must tell which files are the images; got {key} with {', '.join(parts)} in {file}; "
                 "pass the extension as image_column"
             )
+        others.update(_others(parts, found[0] if found else None, suffixes))
         if found:
             member, _ = parts[found[0]]
             _, text = parts.get(label or LABEL_NAME, (None, None))
             yield _Image(member.offset_data, member.size, key, text)
 
 
-def _samples(file: str, label: str) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo, str | None]]]]:
-    """Key, and by extension the members of each sample; with its text where the extension is that of labels."""
+def _others(parts: _Parts, taken: str | None, suffixes: set[str]) -> Iterator[str]:
+    """Of each member of a sample that gives no image its suffix, and why where that may surprise."""
+    for extension, (member, _) in parts.items():
+        suffix = suffix_of(member.name)
+        if taken is None:
+            is_dotted = suffix in suffixes and f".{extension.lower()}" != suffix
+            yield f"{suffix} with more dots in the name" if is_dotted else suffix
+        elif suffix in suffixes and extension != taken:
+            yield f"{suffix} beside another image of the sample"
+
+
+def _samples(file: str, label: str, others: Counter[str]) -> Iterator[tuple[str, _Parts]]:
+    """Key and members of each sample."""
     key, parts = None, {}
-    for member, text in _members(file, label):
+    for member, text in _members(file, label, others):
         folder, slash, name = member.name.rpartition("/")
         base, _, extension = name.partition(".")
         if folder + slash + base != key or extension in parts:
@@ -119,7 +138,7 @@ def _samples(file: str, label: str) -> Iterator[tuple[str, dict[str, tuple[tarfi
         yield key, parts
 
 
-def _members(file: str, label: str) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
+def _members(file: str, label: str, others: Counter[str]) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
     with explain_missing():
         import fsspec
 
@@ -129,7 +148,10 @@ def _members(file: str, label: str) -> Iterator[tuple[tarfile.TarInfo, str | Non
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 for member in tar:
                     name = member.name.rpartition("/")[2]
-                    if not member.isfile() or name.startswith("."):
+                    if member.isdir() or name.startswith("."):
+                        continue
+                    if not member.isfile():
+                        others[f"{suffix_of(name)} behind a link"] += 1
                         continue
                     text = None
                     if name.partition(".")[2] == label and member.size <= _MOST_LABEL_BYTES:
@@ -145,11 +167,17 @@ def _members(file: str, label: str) -> Iterator[tuple[tarfile.TarInfo, str | Non
 
 
 def _of_one_type(labels: list[Label], name: str, file: str) -> list[Label]:
-    """As whole numbers if all are; else as strings, which a class's number must not be."""
-    known = [label for label in labels if label is not None]
-    if all(str(label).removeprefix("-").isdecimal() for label in known):
+    """As whole numbers if all are, and fit into 64 bits; else as strings, which a class's number must not be."""
+    wrong = next((label for label in labels if label is not None and not _is_number(str(label))), None)
+    if wrong is None:
         return [None if label is None else int(label) for label in labels]
     if name == LABEL_NAME:
-        wrong = next(label for label in known if not str(label).removeprefix("-").isdecimal())
-        raise DataError(f"files .{LABEL_NAME} must hold whole numbers; got {wrong!r} in {file} or one beside it")
+        raise DataError(
+            f"files .{LABEL_NAME} must hold whole numbers, -2**63..2**63 - 1; got {wrong!r} in {file} or one beside "
+            "it; give such files another extension, and pass label_column with it"
+        )
     return labels
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and -(2**63) <= int(text) < 2**63

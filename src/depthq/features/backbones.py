@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from depthq.extras import install_command
+from depthq.files import open_npy, reserve
 from depthq.pixels import normalize
 
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,12 +33,11 @@ def open_features(path: Path) -> np.ndarray:
         OSError: If it cannot be read.
     """
     try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(_not_features(path, str(error))) from error
-    if not isinstance(features, np.ndarray):
-        raise ValueError(_not_features(path, "an archive of arrays"))
-    return features
+        return open_npy(path)
+    except ValueError as error:
+        raise ValueError(
+            f"features must be a whole .npy file of numbers; got {path} ({error}); write it with numpy.save"
+        ) from error
 
 
 def save_features(path: Path, batches: Iterable[Tensor], num_maps: int) -> None:
@@ -45,12 +45,14 @@ def save_features(path: Path, batches: Iterable[Tensor], num_maps: int) -> None:
 
     Raises:
         ValueError: If the batches do not hold `num_maps` maps of one shape.
+        OSError: If the disk has no room for all of them.
     """
     features, written = None, 0
     for batch in batches:
         if features is None:
             shape = (num_maps, *batch.shape[1:])
             features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            reserve(path)
         features[written : written + len(batch)] = batch.cpu().numpy()
         written += len(batch)
     if features is None or written != num_maps:
@@ -275,7 +277,3 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _first_few(items: list[str]) -> str:
     return ", ".join(items[:3]) + (f" and {len(items) - 3} more such" if len(items) > 3 else "")
-
-
-def _not_features(path: Path, got: str) -> str:
-    return f"features must be a whole .npy file of numbers; got {path} ({got}); write it with numpy.save"
