@@ -132,6 +132,15 @@ def test_an_error_leaves_what_was_learned(features):
     assert all(torch.equal(before[name], value) for name, value in quantizer.state_dict().items())
 
 
+def test_codebooks_that_a_failed_fit_leaves_are_trained_on():
+    given = torch.from_numpy(clusters(16)).unflatten(1, (2, 4)).movedim(1, 0).contiguous()
+    quantizer, features = DepthwiseQuantizer.from_codebooks(given, axis=-1), clusters()
+    with pytest.raises(ValueError, match="x must be finite in training"):
+        quantizer.fit([features, np.full((9, 8), np.nan, dtype=np.float32)], steps=5, progress=False)
+    quantizer.train()(torch.from_numpy(features))
+    torch.testing.assert_close(quantizer.codebooks, given)
+
+
 def test_takes_no_batch_more_than_steps():
     batches = iter([clusters(100, seed=seed) for seed in range(5)])
     fitted(batches, steps=3)
