@@ -94,6 +94,8 @@ def test_zeroed_bytes_are_told(tmp_path):
         ("num_codebooks", 10**9),
         ("channels", [8] * 100_000),
         ("horizon", 10**9),
+        ("num_residual_blocks", 1e9),
+        ("codebook_dim", 1e12),
     ],
 )
 def test_a_config_cannot_ask_for_more_than_the_weights_hold(tmp_path, field, value):

@@ -4,6 +4,7 @@ import itertools
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,12 @@ def test_saved_prior_costs_the_same(prior, tmp_path):
     assert type(loaded) is type(prior)
     assert not loaded.training
     assert torch.equal(loaded.nll_nats(codes), prior.nll_nats(codes))
+
+
+def test_sizes_of_any_kind_survive_saving(make_prior, tmp_path):
+    prior = make_prior(tuple(map(np.array, SIZES)), GRIDS)
+    prior.save_pretrained(tmp_path)
+    assert CodePrior.from_pretrained(tmp_path).fingerprint() == prior.fingerprint()
 
 
 def test_seed_decides_the_sample(prior):
