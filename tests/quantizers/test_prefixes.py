@@ -83,6 +83,19 @@ def test_no_gradient_comes_from_what_is_left_out(name):
         assert torch.equal(slope != 0, torch.ones_like(kept).where(kept != 0, 0) != 0)
 
 
+@pytest.mark.parametrize("name", [*SLICED, *SUMMED, *FIXED])
+def test_kept_codebooks_have_the_dtype_of_all(name):
+    quantizer = trained((SLICED | SUMMED | FIXED)[name])
+    x = latents(quantizer).bfloat16().requires_grad_()
+    out = quantizer(x)
+    kept = quantizer.keep(out.quantized, out.codes, torch.tensor([1, 2, 3, 1]))
+    assert kept.dtype == torch.bfloat16
+    assert torch.equal(kept[2], out.quantized[2])
+    assert torch.equal(kept[:1], quantizer.decode(out.codes[:1, :1]).bfloat16())
+    kept.float().sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_dropout_is_for_training_alone_and_masked_positions_stay_zero():
     quantizer = trained(SLICED["depthwise"], codebook_dropout=0.9)
     x = latents(quantizer)
