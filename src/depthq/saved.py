@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from depthq.files import readable, replacing
@@ -74,12 +74,8 @@ def load_module(folder: Path, make: Callable[[dict[str, Any]], Module]) -> Modul
         if not file.is_file():
             raise ValueError(f"{folder} must hold {file.name}; got none; is it a save_pretrained folder?")
     config = _read_config(config_file)
-    try:
-        with safe_open(weights, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            checksum = (file.metadata() or {}).get(CHECKSUM)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
+    tensors, checksum = _read_weights(weights)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
         _check_size(config, shapes)
         with torch.device("meta"):
@@ -95,14 +91,23 @@ def load_module(folder: Path, make: Callable[[dict[str, Any]], Module]) -> Modul
                 f"{tuple(tensor.shape)}; copy both again"
             )
     try:
-        tensors = load_file(weights)
         if checksum not in (None, _checksum(config, tensors)):
             raise ValueError(f"the checksum differs: it or {CONFIG_NAME} is not as it was written")
         module = make(config)
         module.load_state_dict(tensors)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy both again") from error
     return module.eval()
+
+
+def _read_weights(file: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors and checksum, of one opened file: what replaces it meanwhile is not mixed in."""
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return tensors, (opened.metadata() or {}).get(CHECKSUM)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{file} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
 
 
 def _read_config(file: Path) -> dict[str, Any]:
