@@ -154,6 +154,11 @@ def test_high_temperature_forgets_the_prior(make_prior):
         ({"grids": ((1, 2),)}, "grids must be one"),
         ({"grids": ((1, 2), (0, 4))}, "grids must be one"),
         ({"coarse": [torch.zeros(1, 2, 2, 2, dtype=torch.int64)]}, "coarse must hold the first levels"),
+        (
+            {"coarse": [torch.full((1, 2, 1, 2), 2)]},
+            r"coarse\[0\] of codebook 1 must lie in \[0, 2\); got 2; were they made by another model",
+        ),
+        ({"coarse": [torch.zeros(1, 2, 1, 2)]}, r"coarse\[0\] must be int64; got torch.float32"),
     ],
 )
 def test_bad_arguments_of_sample_are_named(prior, options, message):

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.constants import CONFIG_NAME
 from torch import Tensor, nn
 
-from depthq.codes import Codes
+from depthq.codes import Codes, check_codes
 from depthq.saved import is_saved, load_module, plain, save_module
 from depthq.weights import shipped_folder
 
@@ -107,6 +107,7 @@ class CodePrior(nn.Module, ABC):
                     f"coarse must hold the first levels, each (n, M, H, W); got {tuple(codes.shape)} for level {level} "
                     f"of {len(steps.levels)}"
                 )
+            check_codes(codes, self.codebook_sizes[level], name=f"coarse[{level}]")
         generator = torch.Generator().manual_seed(seed)  # of the CPU, so that all devices draw the same
         while (logits := steps.next_logits()) is not None:
             if steps.group.level < len(coarse):
