@@ -94,6 +94,8 @@ def test_zeroed_bytes_are_told(tmp_path):
         ("num_codebooks", 10**9),
         ("channels", [8] * 100_000),
         ("horizon", 10**9),
+        ("num_residual_blocks", 1e9),
+        ("codebook_dim", 1e12),
     ],
 )
 def test_a_config_cannot_ask_for_more_than_the_weights_hold(tmp_path, field, value):
@@ -135,3 +137,18 @@ def test_a_large_setting_of_a_small_module_is_no_size(tmp_path):
     quantizer = depthq.BinaryQuantizer(3, 1, 8, inverse_temperature=100)
     quantizer.save_pretrained(tmp_path)
     assert depthq.BinaryQuantizer.from_pretrained(tmp_path).inverse_temperature == 100
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
+    module, later = model(), model()
+    torch.nn.init.ones_(later.head.bias)
+    module.save_pretrained(tmp_path)
+    replaced = []
+
+    def check_size(*arguments):
+        later.save_pretrained(tmp_path)
+        replaced.append(arguments)
+
+    monkeypatch.setattr("depthq.saved._check_size", check_size)
+    assert same(depthq.DQAE.from_pretrained(tmp_path), module)
+    assert len(replaced) == 1

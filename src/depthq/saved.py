@@ -6,14 +6,15 @@ weights in the file hold.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from depthq.files import readable, replacing
@@ -25,7 +26,9 @@ CHECKSUM = "depthq_sha256"
 _DEPTHS = ("num_residual_blocks", "num_layers")
 """Config keys that say how many parts there are: no more than tensors."""
 _HARMLESS = 2**16
-"""What any number may be, however few weights there are: a temperature, say."""
+"""What any whole number may be, however few weights there are."""
+_SETTINGS = ("commitment_weight", "entropy_weight", "inverse_temperature")
+"""Config keys of what is no size, though it may be a whole number."""
 
 
 def save_module(module: nn.Module, config: dict[str, Any], folder: Path) -> None:
@@ -38,6 +41,17 @@ def save_module(module: nn.Module, config: dict[str, Any], folder: Path) -> None
     readable(weights)
     with replacing(folder / CONFIG_NAME) as file:
         file.write(json.dumps(config, sort_keys=True, indent=2).encode())
+
+
+def plain(value: Any) -> Any:
+    """What a module is made of as JSON has it: numbers, collections, arrays and tensors of any kind as Python's own."""
+    if hasattr(value, "tolist"):  # NumPy's and PyTorch's
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return [plain(inner) for inner in value]
+    return float(value) if isinstance(value, Real) and not isinstance(value, int) else value
 
 
 def is_saved(folder: Path) -> bool:
@@ -60,12 +74,8 @@ def load_module(folder: Path, make: Callable[[dict[str, Any]], Module]) -> Modul
         if not file.is_file():
             raise ValueError(f"{folder} must hold {file.name}; got none; is it a save_pretrained folder?")
     config = _read_config(config_file)
-    try:
-        with safe_open(weights, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            checksum = (file.metadata() or {}).get(CHECKSUM)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
+    tensors, checksum = _read_weights(weights)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
         _check_size(config, shapes)
         with torch.device("meta"):
@@ -81,14 +91,23 @@ def load_module(folder: Path, make: Callable[[dict[str, Any]], Module]) -> Modul
                 f"{tuple(tensor.shape)}; copy both again"
             )
     try:
-        tensors = load_file(weights)
         if checksum not in (None, _checksum(config, tensors)):
             raise ValueError(f"the checksum differs: it or {CONFIG_NAME} is not as it was written")
         module = make(config)
         module.load_state_dict(tensors)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"{weights} must be whole and fit {CONFIG_NAME}; got: {error}; copy both again") from error
     return module.eval()
+
+
+def _read_weights(file: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors and checksum, of one opened file: what replaces it meanwhile is not mixed in."""
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return tensors, (opened.metadata() or {}).get(CHECKSUM)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{file} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -114,19 +133,19 @@ def _check_size(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> N
         if number > len(shapes):
             raise ValueError(f"{name} must fit the weights, {len(shapes)} tensors; got {number}")
     for name, number in _numbers(config):
-        if shapes and abs(number) > max(numel, _HARMLESS):
+        if shapes and name not in _SETTINGS and abs(number) > max(numel, _HARMLESS):
             raise ValueError(f"{name} must fit the weights, {numel} numbers; got {number}")
 
 
-def _numbers(value: Any, key: str = "config") -> Iterator[tuple[str, float]]:
-    """Every number in it, and the key that it stands under."""
+def _numbers(value: Any, key: str = "config") -> Iterator[tuple[str, int]]:
+    """Every whole number in it, and the key that it stands under; nothing is built of others."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _numbers(inner, name)
     elif isinstance(value, list):
         for inner in value:
             yield from _numbers(inner, key)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, int) and not isinstance(value, bool):
         yield key, value
 
 

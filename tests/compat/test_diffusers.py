@@ -50,6 +50,20 @@ def test_indices_lead_back(model, images):
     assert torch.equal(model.quantize.get_codebook_entry(indices, (2, 8, 8, 8)), quantized)
 
 
+@pytest.mark.parametrize("swapped_first", [True, False])
+def test_in_a_half_precision_model_indices_lead_to_its_dtype(model, images, swapped_first):
+    quantizer = depthq.DepthwiseQuantizer(dim=8, num_codebooks=4, codebook_size=16).eval()
+    if swapped_first:
+        swap_quantizer(model, quantizer).bfloat16()
+    else:
+        swap_quantizer(model.bfloat16(), quantizer)
+    with torch.no_grad():
+        quantized, _, (_, _, indices) = model.quantize(model.encode(images.bfloat16()).latents)
+        again = model.quantize.get_codebook_entry(indices, (2, 8, 8, 8))
+        assert torch.equal(again, quantized)
+        assert model.decode(again, force_not_quantize=True).sample.dtype == torch.bfloat16
+
+
 def test_it_trains(model, images):
     swap_quantizer(model, depthq.DepthwiseQuantizer(dim=8, num_codebooks=2, codebook_size=16)).train()
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)

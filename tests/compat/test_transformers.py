@@ -98,6 +98,23 @@ def test_depthwise_takes_their_place(encodec, mimi, audio):
             assert out.audio_values.shape == audio.shape
 
 
+@pytest.mark.parametrize("swapped_first", [True, False])
+def test_in_a_half_precision_model_they_decode_to_its_dtype(encodec, mimi, audio, swapped_first):
+    quantizer = depthq.DepthwiseQuantizer(dim=16, num_codebooks=4, codebook_size=64).eval()
+    for model, make in (
+        (encodec, lambda: EncodecQuantizer(quantizer, encodec.config.frame_rate)),
+        (mimi, lambda: MimiQuantizer([quantizer])),
+    ):
+        if swapped_first:
+            model.quantizer = make()
+            model.bfloat16()
+        else:
+            model.bfloat16()
+            model.quantizer = make().to(model.dtype)
+        with torch.no_grad():
+            assert model(audio.bfloat16()).audio_values.dtype == torch.bfloat16
+
+
 def test_bandwidth_buys_codebooks(encodec):
     quantizer = EncodecQuantizer(depthq.ResidualQuantizer(dim=16, num_codebooks=4, codebook_size=64), frame_rate=75)
     asked = (None, 0.1, 0.45, 0.9, 99)  # kbit/s; one codebook takes 6 bits x 75 = 0.45

@@ -88,8 +88,42 @@ def test_masked_positions(heads):
     assert (indices[~mask] == -1).all()
     assert (quantized[~mask] == 0).all()
     assert loss.isfinite()
+    torch.testing.assert_close(mine.get_output_from_indices(indices), quantized)
+    assert (mine.get_codes_from_indices(indices)[~mask] == 0).all()
     with pytest.raises(ValueError, match="mask must not be given beside lens"):
         mine(x, mask=mask, lens=lens)
+
+
+def test_lens_count_positions_wherever_channels_are():
+    torch.manual_seed(0)
+    mine = ours.VectorQuantize(dim=16, codebook_size=32, channel_last=False).eval()
+    x, lens = torch.randn(2, 16, 50), torch.tensor([20, 50])
+    mask = torch.arange(50) < lens[:, None]
+    assert torch.equal(mine(x, lens=lens)[1], mine(x, mask=mask)[1])
+    images = ours.VectorQuantize(dim=16, codebook_size=32, accept_image_fmap=True)
+    with pytest.raises(ValueError, match=r"x must be a sequence for lens; got shape \(2, 16, 5, 7\); pass a mask"):
+        images(torch.randn(2, 16, 5, 7), lens=lens)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"codebook_dim": 3}], ids=["whole", "projected"])
+def test_masked_positions_of_residual_vq_lead_back_to_zero(sizes):
+    torch.manual_seed(0)
+    mine = ours.ResidualVQ(dim=16, num_quantizers=3, codebook_size=32, **sizes).eval()
+    x, mask = torch.randn(2, 50, 16), torch.arange(50) < torch.tensor([[20], [50]])
+    quantized, indices, _ = mine(x, mask=mask)
+    torch.testing.assert_close(mine.get_output_from_indices(indices), quantized)
+    nowhere = torch.full_like(indices, -1)
+    assert torch.equal(mine.get_output_from_indices(nowhere), torch.zeros_like(x))
+
+
+def test_each_position_has_as_many_quantizers_as_its_indices():
+    torch.manual_seed(0)
+    theirs = peer.ResidualVQ(dim=16, num_quantizers=3, codebook_size=32, quantize_dropout=True).eval()
+    mine = ours.ResidualVQ(dim=16, num_quantizers=3, codebook_size=32).eval()
+    mine.load_peer_state_dict(state_of(theirs))
+    indices = torch.randint(32, (2, 50, 3)).where(torch.arange(3) < torch.randint(4, (2, 50, 1)), -1)
+    expected = theirs.get_output_from_indices(indices)
+    torch.testing.assert_close(mine.get_output_from_indices(indices), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"codebook_dim": 3}], ids=["whole", "projected"])
@@ -164,6 +198,19 @@ def test_frozen_passes_learn_nothing(kind):
     assert all(torch.equal(tensor, before[name]) for name, tensor in mine.state_dict().items())
     mine(torch.randn(8, 50, 16))
     assert not all(torch.equal(tensor, before[name]) for name, tensor in mine.state_dict().items())
+
+
+def test_a_pass_may_learn_though_the_module_says_otherwise():
+    torch.manual_seed(0)
+    mine = ours.VectorQuantize(dim=16, codebook_size=32, freeze_codebook=True)
+    before, x = mine.codebook.clone(), torch.randn(8, 50, 16)
+    mine(x)
+    assert torch.equal(mine.codebook, before)
+    mine(x, freeze_codebook=False)
+    assert not torch.equal(mine.codebook, before)
+    learned = mine.codebook.clone()
+    mine(x)
+    assert torch.equal(mine.codebook, learned)
 
 
 def test_dropped_quantizers_have_index_minus_one():

@@ -198,17 +198,19 @@ def test_prefixes_of_another_kind_are_named(two_levels, prefix, message):
         two_levels.decode(codes, **prefix)
 
 
-def test_dropout_trains_on_what_prefixes_decode_to(two_levels):
-    images, config = images_of(two_levels.config, batch=32), two_levels.config
-    two_levels.train()
-    for level in two_levels.levels:
+@pytest.mark.parametrize("quantizer", ["depthwise", "shared", "residual", "scalar", "binary"])
+def test_dropout_trains_on_what_prefixes_decode_to(quantizer):
+    model = trained(replace(TINY, quantizer=quantizer, codebook_size=(8, 16)))
+    images, config = images_of(model.config, batch=32), model.config
+    model.train()
+    for level in model.levels:
         level.quantizer.eval()  # so that codebooks stay
-    two_levels.level_dropout = two_levels.codebook_dropout = 0.5
-    parameters = two_levels(images).parameters
-    two_levels.eval()
-    codes, shown = two_levels.encode(images), two_levels.likelihood.mean(parameters).round().to(torch.uint8)
+    model.level_dropout = model.codebook_dropout = 0.5
+    parameters = model(images).parameters
+    model.eval()
+    codes, shown = model.encode(images), model.likelihood.mean(parameters).round().to(torch.uint8)
     prefixes = {
-        (levels, codebooks): two_levels.decode(codes, levels=range(levels), num_codebooks=codebooks)
+        (levels, codebooks): model.decode(codes, levels=range(levels), num_codebooks=codebooks)
         for levels in (1, 2)
         for codebooks in range(1, config.num_codebooks + 1)
     }
@@ -218,6 +220,14 @@ def test_dropout_trains_on_what_prefixes_decode_to(two_levels):
     ]
     assert all(found)
     assert set.union(*found) == set(prefixes)
+
+
+def test_dropout_trains_in_half_precision():
+    model = DQAE(replace(TINY, quantizer="residual")).bfloat16()
+    model.codebook_dropout = 0.5
+    output = model(images_of(TINY))
+    assert output.parameters.dtype == torch.bfloat16
+    output.parameters.float().sum().backward()
 
 
 def test_new_decoder_has_no_lattice():

@@ -4,6 +4,7 @@ import itertools
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +99,12 @@ def test_saved_prior_costs_the_same(prior, tmp_path):
     assert torch.equal(loaded.nll_nats(codes), prior.nll_nats(codes))
 
 
+def test_sizes_of_any_kind_survive_saving(make_prior, tmp_path):
+    prior = make_prior(tuple(map(np.array, SIZES)), GRIDS)
+    prior.save_pretrained(tmp_path)
+    assert CodePrior.from_pretrained(tmp_path).fingerprint() == prior.fingerprint()
+
+
 def test_seed_decides_the_sample(prior):
     first, again, other = (prior.sample(8, seed=seed) for seed in (3, 3, 4))
     assert first.shapes == ((2, 1, 2), (1, 2, 4))
@@ -147,6 +154,11 @@ def test_high_temperature_forgets_the_prior(make_prior):
         ({"grids": ((1, 2),)}, "grids must be one"),
         ({"grids": ((1, 2), (0, 4))}, "grids must be one"),
         ({"coarse": [torch.zeros(1, 2, 2, 2, dtype=torch.int64)]}, "coarse must hold the first levels"),
+        (
+            {"coarse": [torch.full((1, 2, 1, 2), 2)]},
+            r"coarse\[0\] of codebook 1 must lie in \[0, 2\); got 2; were they made by another model",
+        ),
+        ({"coarse": [torch.zeros(1, 2, 1, 2)]}, r"coarse\[0\] must be int64; got torch.float32"),
     ],
 )
 def test_bad_arguments_of_sample_are_named(prior, options, message):

@@ -169,3 +169,23 @@ def test_one_codebook_makes_all_kinds_the_same():
                 results.append([*losses, leaf.grad, *parameters, *quantizer.state_dict().values()])
             for other in results[1:]:
                 assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_given_codebooks_stay_in_a_quantizer_that_has_trained():
+    torch.manual_seed(0)
+    given = DepthwiseQuantizer.from_codebooks(torch.randn(2, 8, 2))
+    trained = DepthwiseQuantizer(4, 2, 8)
+    trained(torch.randn(100, 4))
+    trained.load_state_dict(given.state_dict())
+    trained(torch.randn(100, 4))
+    torch.testing.assert_close(trained.codebooks, given.codebooks)
+    assert not trained.state.recently_redrawn.any()
+
+
+def test_an_untrained_state_starts_alike_wherever_it_is_loaded():
+    torch.manual_seed(0)
+    fresh, trained = DepthwiseQuantizer(4, 2, 8), DepthwiseQuantizer(4, 2, 8)
+    trained(torch.randn(100, 4))
+    trained.load_state_dict(fresh.state_dict())
+    x = torch.randn(100, 4)
+    assert torch.equal(trained(x).codes, fresh(x).codes)

@@ -152,10 +152,21 @@ def test_what_faiss_cannot_hold_is_refused(quantizer, message):
         quantizer().to_faiss()
 
 
+def test_faiss_index_of_other_codebooks_is_refused():
+    index = faiss.IndexIVFPQ(faiss.IndexFlatL2(8), 8, 2, 2, 4)  # its codebooks are of residuals
+    index.train(np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32))
+    message = "index must be a trained faiss.IndexPQ; got IndexIVFPQ; train one on the vectors"
+    with pytest.raises(ValueError, match=message):
+        DepthwiseQuantizer.from_faiss(index)
+
+
 def test_missing_faiss_is_named(monkeypatch):
+    index = faiss.IndexPQ(8, 2, 4)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match="faiss must be installed for to_faiss; run pip install faiss-cpu"):
         DepthwiseQuantizer(4, 2, 8).to_faiss()
+    with pytest.raises(ImportError, match="faiss must be installed for from_faiss; run pip install faiss-cpu"):
+        DepthwiseQuantizer.from_faiss(index)
 
 
 class LargestTensor(TorchDispatchMode):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-from depthq import DepthwiseQuantizer, ResidualQuantizer
+from depthq import DepthwiseQuantizer, ResidualQuantizer, SharedQuantizer
 
 
 def clusters(num_rows=4000, seed=0) -> np.ndarray:
@@ -132,6 +132,15 @@ def test_an_error_leaves_what_was_learned(features):
     assert all(torch.equal(before[name], value) for name, value in quantizer.state_dict().items())
 
 
+def test_codebooks_that_a_failed_fit_leaves_are_trained_on():
+    given = torch.from_numpy(clusters(16)).unflatten(1, (2, 4)).movedim(1, 0).contiguous()
+    quantizer, features = DepthwiseQuantizer.from_codebooks(given, axis=-1), clusters()
+    with pytest.raises(ValueError, match="x must be finite in training"):
+        quantizer.fit([features, np.full((9, 8), np.nan, dtype=np.float32)], steps=5, progress=False)
+    quantizer.train()(torch.from_numpy(features))
+    torch.testing.assert_close(quantizer.codebooks, given)
+
+
 def test_takes_no_batch_more_than_steps():
     batches = iter([clusters(100, seed=seed) for seed in range(5)])
     fitted(batches, steps=3)
@@ -155,3 +164,19 @@ def test_progress_shows_the_final_error_of_all_stages():
 def test_codebooks_learned_by_gradient_are_refused():
     with pytest.raises(ValueError, match="codebook_update must be 'ema' for fit; got 'gradient'"):
         DepthwiseQuantizer(8, 2, 16, codebook_update="gradient").fit(clusters(), steps=1)
+
+
+def test_a_frozen_quantizer_is_refused():
+    message = r"quantizer must not be frozen for fit, which sets codebooks anew; got a frozen one; unfreeze\(\) it"
+    with pytest.raises(ValueError, match=message):
+        DepthwiseQuantizer(8, 2, 16).freeze().fit(clusters(), steps=1)
+
+
+@pytest.mark.parametrize("kind", [DepthwiseQuantizer, SharedQuantizer, ResidualQuantizer])
+def test_autocast_changes_nothing(kind):
+    fits = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            quantizer = kind(8, 2, 16, axis=-1).fit(clusters(), steps=5, batch_size=500, progress=False)
+        fits.append(quantizer.codebooks)
+    assert torch.equal(*fits)

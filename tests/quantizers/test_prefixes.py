@@ -18,7 +18,10 @@ SUMMED = {
     "shared, summed": lambda **options: SharedQuantizer(6, M, 8, combine="sum", **options),
     "residual": lambda **options: ResidualQuantizer(6, M, 8, **options),
 }
-FIXED = {"scalar": lambda: ScalarQuantizer(6, M, 16), "binary": lambda: BinaryQuantizer(6, M, 4)}
+FIXED = {
+    "scalar": lambda **options: ScalarQuantizer(6, M, 16, **options),
+    "binary": lambda **options: BinaryQuantizer(6, M, 4, **options),
+}
 
 
 def latents(quantizer, batch=4, positions=(5, 2)):
@@ -57,9 +60,9 @@ def test_prefix_of_a_sum_is_the_sum_of_the_first_codewords(name):
         torch.testing.assert_close(quantizer.decode(codes[:, :num_kept]), expected)
 
 
-@pytest.mark.parametrize("name", [*SLICED, *SUMMED])
+@pytest.mark.parametrize("name", [*SLICED, *SUMMED, *FIXED])
 def test_dropout_shows_each_image_a_prefix_of_its_codes(name):
-    quantizer = trained((SLICED | SUMMED)[name], codebook_dropout=0.75)
+    quantizer = trained((SLICED | SUMMED | FIXED)[name], codebook_dropout=0.75)
     out = quantizer(latents(quantizer, batch=400))
     assert out.codes.shape == (400, M, 5, 2)
     with torch.no_grad():
@@ -83,6 +86,19 @@ def test_no_gradient_comes_from_what_is_left_out(name):
         assert torch.equal(slope != 0, torch.ones_like(kept).where(kept != 0, 0) != 0)
 
 
+@pytest.mark.parametrize("name", [*SLICED, *SUMMED, *FIXED])
+def test_kept_codebooks_have_the_dtype_of_all(name):
+    quantizer = trained((SLICED | SUMMED | FIXED)[name])
+    x = latents(quantizer).bfloat16().requires_grad_()
+    out = quantizer(x)
+    kept = quantizer.keep(out.quantized, out.codes, torch.tensor([1, 2, 3, 1]))
+    assert kept.dtype == torch.bfloat16
+    assert torch.equal(kept[2], out.quantized[2])
+    assert torch.equal(kept[:1], quantizer.decode(out.codes[:1, :1]).bfloat16())
+    kept.float().sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_dropout_is_for_training_alone_and_masked_positions_stay_zero():
     quantizer = trained(SLICED["depthwise"], codebook_dropout=0.9)
     x = latents(quantizer)
@@ -103,5 +119,6 @@ def test_dropped_codebooks_go_on_learning():
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
 def test_dropout_out_of_range_is_named(dropout):
-    with pytest.raises(ValueError, match=r"codebook_dropout must lie in \[0, 1\); got"):
-        DepthwiseQuantizer(6, M, 8, codebook_dropout=dropout)
+    for make in (SLICED["depthwise"], *FIXED.values()):
+        with pytest.raises(ValueError, match=r"codebook_dropout must lie in \[0, 1\); got"):
+            make(codebook_dropout=dropout)

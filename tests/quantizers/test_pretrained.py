@@ -3,7 +3,9 @@
 import copy
 import json
 import pickle
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +50,38 @@ def test_a_copy_can_be_saved_too(trained, copied, tmp_path):
     copied(trained).save_pretrained(tmp_path)
     x = latents(trained)
     assert torch.equal(Quantizer.from_pretrained(tmp_path)(x).codes, trained(x).codes)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"codebook_size": np.array([4, 8])},
+        {"codebook_size": torch.tensor([4, 8])},
+        {"codebook_size": range(4, 6)},
+        {"codebook_size": [np.int64(4), torch.tensor(8)]},
+        {"decay": np.float32(0.9)},
+        {"rotation_trick": np.bool_(True)},
+        {"commitment_weight": torch.tensor(0.5)},
+        {"commitment_weight": Fraction(1, 2)},
+        {"inverse_temperature": 1e5},
+        {"inverse_temperature": 100_000},
+    ],
+    ids=str,
+)
+def test_arguments_of_any_kind_survive_saving(arguments, tmp_path):
+    quantizer = depthq.DepthwiseQuantizer(8, 2, **{"codebook_size": 4} | arguments)
+    quantizer.save_pretrained(tmp_path)
+    again = depthq.DepthwiseQuantizer.from_pretrained(tmp_path)
+    assert again.to_config() == quantizer.to_config()
+    assert again.codebook_sizes == quantizer.codebook_sizes
+    assert again.commitment_weight == quantizer.commitment_weight
+
+
+def test_what_becomes_of_an_argument_later_is_not_saved():
+    sizes = [4, 8]
+    quantizer = depthq.DepthwiseQuantizer(8, 2, sizes)
+    sizes.append(16)
+    assert quantizer.to_config()["arguments"]["codebook_size"] == [4, 8]
 
 
 def test_another_class_is_named(tmp_path):

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from depthq.compat.model_dtype import ModelDtype
 from depthq.extras import explain_missing
 from depthq.quantizers import DepthwiseQuantizer, Quantizer
 
@@ -13,7 +14,7 @@ with explain_missing():
     from diffusers.models.autoencoders.vq_model import VQModel
 
 
-class VQModelQuantizer(nn.Module):
+class VQModelQuantizer(ModelDtype):
     """A quantizer with the call and the returns of the one in diffusers' `VQModel`.
 
     Args:
@@ -43,10 +44,10 @@ class VQModelQuantizer(nn.Module):
         return out.quantized, out.loss, (None, None, indices.squeeze(1))
 
     def get_codebook_entry(self, indices: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-        """Quantized (B, C, H, W) of indices as `forward` gives them, for a shape (B, H, W, C)."""
+        """Quantized (B, C, H, W), in the model's dtype, of indices as `forward` gives them; shape is (B, H, W, C)."""
         batch, height, width, _ = shape
         codes = indices.view(batch, height, width, self.quantizer.num_codebooks).movedim(-1, 1)
-        return self.quantizer.decode(codes)
+        return self._as_model(self.quantizer.decode(codes))
 
 
 def swap_quantizer(model: VQModel, quantizer: Quantizer) -> VQModel:
@@ -65,7 +66,7 @@ def swap_quantizer(model: VQModel, quantizer: Quantizer) -> VQModel:
     channels = model.quant_conv.out_channels
     if quantizer.dim != channels:
         raise ValueError(f"dim must be the model's vq_embed_dim, {channels}; got {quantizer.dim}")
-    model.quantize = VQModelQuantizer(quantizer)  # type: ignore[assignment]
+    model.quantize = VQModelQuantizer(quantizer).to(model.dtype)  # type: ignore[assignment]
     model.register_to_config(depthq_quantizer=quantizer.to_config())
     return model
 

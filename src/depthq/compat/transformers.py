@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from depthq.compat.model_dtype import ModelDtype
 from depthq.extras import explain_missing
 from depthq.quantizers import Quantizer, ResidualQuantizer
 
@@ -15,8 +16,8 @@ with explain_missing():
     from transformers.models.mimi.modeling_mimi import MimiModel
 
 
-class EncodecQuantizer(nn.Module):
-    """A quantizer with the calls of the one in `EncodecModel`.
+class EncodecQuantizer(ModelDtype):
+    """A quantizer with the calls of the one in `EncodecModel`; in one that is not float32, `.to(model.dtype)`.
 
     Args:
         quantizer: On axis 1, (B, D, T), with as many entries in and out, and one K for all codebooks.
@@ -43,12 +44,14 @@ class EncodecQuantizer(nn.Module):
         return self.quantizer.encode(embeddings)[:, : self.get_num_quantizers_for_bandwidth(bandwidth)].movedim(1, 0)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Quantized (B, D, T) of codes (m, B, T)."""
-        return self.quantizer.decode(codes.movedim(0, 1))
+        """Quantized (B, D, T), in the model's dtype, of codes (m, B, T)."""
+        return self._as_model(self.quantizer.decode(codes.movedim(0, 1)))
 
 
-class MimiQuantizer(nn.Module):
+class MimiQuantizer(ModelDtype):
     """Quantizers with the calls of the one in `MimiModel`: each sees the embeddings, and what they say is added up.
+
+    In a model that is not float32, `.to(model.dtype)`.
 
     Args:
         quantizers: Theirs are two, a semantic and an acoustic one; one will do. On axis 1, (B, D, T), with as many
@@ -79,21 +82,21 @@ class MimiQuantizer(nn.Module):
         return codes[:, :num_quantizers].movedim(1, 0)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Quantized (B, D, T) of codes (B, m, T)."""
+        """Quantized (B, D, T), in the model's dtype, of codes (B, m, T)."""
         quantized, start = torch.zeros((), device=codes.device), 0
         for quantizer in self.quantizers:
             part = codes[:, start : start + quantizer.num_codebooks]
             if part.shape[1]:
                 quantized = quantized + quantizer.decode(part)
             start += quantizer.num_codebooks
-        return quantized
+        return self._as_model(quantized)
 
 
 def import_encodec(model: EncodecModel) -> ResidualQuantizer:
     """Ours with the residual codebooks of an `EncodecModel`: same codes, same quantized.
 
     Example:
-        >>> model.quantizer = EncodecQuantizer(import_encodec(model), model.config.frame_rate)
+        >>> model.quantizer = EncodecQuantizer(import_encodec(model), model.config.frame_rate).to(model.dtype)
     """
     return ResidualQuantizer.from_codebooks(_codebooks(model.quantizer)).eval()
 
@@ -102,7 +105,7 @@ def import_mimi(model: MimiModel) -> tuple[ResidualQuantizer, ResidualQuantizer]
     """Ours with the semantic and the acoustic codebooks of a `MimiModel`, and the projections around them.
 
     Example:
-        >>> model.quantizer = MimiQuantizer(import_mimi(model))
+        >>> model.quantizer = MimiQuantizer(import_mimi(model)).to(model.dtype)
     """
     theirs = model.quantizer
     return (

@@ -97,24 +97,28 @@ class VectorQuantize(nn.Module):
         Args:
             x: Floating point.
             mask: bool (B, N), True where valid.
-            lens: int (B,), how many positions of each entry are valid; instead of a mask.
+            lens: int (B,), how many positions of each entry are valid, of a sequence; instead of a mask.
             freeze_codebook: Whether this pass learns nothing; None as the module says.
+
+        Raises:
+            ValueError: If mask and lens are given, x is no sequence for lens, or one of them does not fit x.
         """
-        out = _quantize(self.quantizer, x, _as_mask(mask, lens, x), freeze_codebook)
+        out = _quantize(self.quantizer, x, _as_mask(mask, lens, x, self.quantizer.axis), freeze_codebook)
         codes = out.codes.movedim(1, -1)
         loss = out.loss if self.training else out.loss.new_zeros(())
         return out.quantized, codes if self.heads > 1 else codes[..., 0], loss
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """Codewords (B, N, heads x codebook_dim) of indices (B, N) or (B, N, heads), before the projection out."""
+        """Codewords (B, N, heads x codebook_dim) of indices (B, N) or (B, N, heads), before the projection out; 0 where
+        the index is -1."""
         codes = indices if self.heads > 1 else indices[..., None]
-        codewords = self.quantizer.state.lookup(codes.flatten(0, -2)).flatten(1)
-        return codewords.unflatten(0, codes.shape[:-1]).movedim(-1, self.quantizer.axis)
+        codewords = self.quantizer.state.lookup(codes.clamp(min=0).flatten(0, -2)).unflatten(0, codes.shape[:-1])
+        return codewords.where((codes >= 0)[..., None], 0).flatten(-2).movedim(-1, self.quantizer.axis)
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
-        """What `forward` returned as quantized with these indices, without a mask."""
+        """What `forward` returned as quantized with these indices: 0 where they are -1."""
         codes = indices if self.heads > 1 else indices[..., None]
-        return self.quantizer.decode(codes.movedim(-1, 1))
+        return self.quantizer.decode(codes.movedim(-1, 1), (codes >= 0).all(-1))
 
     @property
     def codebook(self) -> Tensor:
@@ -200,9 +204,13 @@ class ResidualVQ(nn.Module):
         return codewords.where((indices >= 0)[..., None], 0).movedim(-2, 0)
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
-        """What `forward` returned as quantized with these indices, without a mask."""
-        num_kept = int((indices >= 0).all(dim=tuple(range(indices.dim() - 1))).sum())
-        return self.quantizer.decode(indices[..., :num_kept].movedim(-1, 1))
+        """What `forward` returned as quantized with these indices: a quantizer with index -1 counts as zero."""
+        num_kept = (indices >= 0).sum(-1)  # (B, N), 0 where masked
+        parts = [
+            self.quantizer.decode(indices[..., :num].movedim(-1, 1), num_kept == num)
+            for num in {max(num, 1) for num in num_kept.unique().tolist()} or {1}
+        ]
+        return sum(parts[1:], parts[0])
 
     @property
     def codebooks(self) -> Tensor:
@@ -280,7 +288,7 @@ class GroupedResidualVQ(nn.Module):
         return torch.stack([rvq.get_codes_from_indices(part) for rvq, part in zip(self.rvqs, indices, strict=True)])
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
-        """What `forward` returned as quantized with these indices, without a mask."""
+        """What `forward` returned as quantized with these indices: a quantizer with index -1 counts as zero."""
         parts = [rvq.get_output_from_indices(part) for rvq, part in zip(self.rvqs, indices, strict=True)]
         return torch.cat(parts, dim=self.axis)
 
@@ -308,23 +316,26 @@ def _distance(use_cosine_sim: bool) -> Literal["euclidean", "cosine"]:
     return "cosine" if use_cosine_sim else "euclidean"
 
 
-def _as_mask(mask: Tensor | None, lens: Tensor | None, x: Tensor) -> Tensor | None:
+def _as_mask(mask: Tensor | None, lens: Tensor | None, x: Tensor, axis: int) -> Tensor | None:
     if lens is None:
         return mask
     if mask is not None:
         raise ValueError("mask must not be given beside lens, which says the same; got both; pass one of them")
-    return torch.arange(x.shape[1], device=x.device) < lens[:, None]
+    if x.dim() != 3:
+        raise ValueError(f"x must be a sequence for lens; got shape {tuple(x.shape)}; pass a mask")
+    length = x.movedim(axis, -1).shape[1]
+    return torch.arange(length, device=x.device) < lens[:, None]
 
 
 def _quantize(quantizer: LearnedQuantizer, x: Tensor, mask: Tensor | None, freeze: bool | None):
-    """One pass, which learns nothing if `freeze`."""
-    if not freeze or quantizer.is_frozen:
+    """One pass, which learns nothing if `freeze`; None as the quantizer says."""
+    if freeze in (None, quantizer.is_frozen):
         return quantizer(x, mask)
-    quantizer.freeze()
+    quantizer.freeze() if freeze else quantizer.unfreeze()
     try:
         return quantizer(x, mask)
     finally:
-        quantizer.unfreeze()
+        quantizer.unfreeze() if freeze else quantizer.freeze()
 
 
 def _load(

@@ -37,15 +37,16 @@ def nearest_code_triton(
     codewords, offsets, longest, largest_offset = _centre(codebooks, sizes)
     precision = "ieee" if score_precision == "float32" else score_precision  # as Triton calls it
     block_dim = min(64, max(16, triton.next_power_of_2(dim)))
-    _search_kernel[(triton.cdiv(num_rows, 64), num_codebooks)](
-        latents, *latents.stride(), codewords, offsets, longest, largest_offset, codes, doubtful,
-        num_rows, codebooks.shape[1], dim, 2 * (dim + 9) * UNIT_ROUNDOFF[score_precision],
-        BLOCK_ROWS=64, BLOCK_CODES=64, BLOCK_DIM=block_dim, INPUT_PRECISION=precision,
-    )  # fmt: skip
-    _settle_kernel[(triton.cdiv(num_rows, ROWS_PER_PROGRAM), num_codebooks)](
-        latents, *latents.stride(), codebooks, *codebooks.stride(), sizes, codes, doubtful,
-        num_rows, dim, ROWS=ROWS_PER_PROGRAM, BLOCK_CODES=32, BLOCK_DIM=block_dim,
-    )  # fmt: skip
+    with torch.cuda.device_of(latents):  # kernels start on the current device, wherever their tensors are
+        _search_kernel[(triton.cdiv(num_rows, 64), num_codebooks)](
+            latents, *latents.stride(), codewords, offsets, longest, largest_offset, codes, doubtful,
+            num_rows, codebooks.shape[1], dim, 2 * (dim + 9) * UNIT_ROUNDOFF[score_precision],
+            BLOCK_ROWS=64, BLOCK_CODES=64, BLOCK_DIM=block_dim, INPUT_PRECISION=precision,
+        )  # fmt: skip
+        _settle_kernel[(triton.cdiv(num_rows, ROWS_PER_PROGRAM), num_codebooks)](
+            latents, *latents.stride(), codebooks, *codebooks.stride(), sizes, codes, doubtful,
+            num_rows, dim, ROWS=ROWS_PER_PROGRAM, BLOCK_CODES=32, BLOCK_DIM=block_dim,
+        )  # fmt: skip
     return codes
 
 

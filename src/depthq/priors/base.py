@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import torch
 from huggingface_hub.constants import CONFIG_NAME
 from torch import Tensor, nn
 
-from depthq.codes import Codes
-from depthq.saved import is_saved, load_module, save_module
+from depthq.codes import Codes, check_codes
+from depthq.saved import is_saved, load_module, plain, save_module
 from depthq.weights import shipped_folder
 
 Grid = tuple[int, int]
@@ -51,9 +52,9 @@ class CodePrior(nn.Module, ABC):
 
     def __init__(self, codebook_sizes: Sequence[Sequence[int]], grids: Sequence[Sequence[int]], **options: Any):
         super().__init__()
-        self.codebook_sizes = tuple(tuple(sizes) for sizes in codebook_sizes)
-        self.grids: tuple[Grid, ...] = tuple((height, width) for height, width in grids)
-        self.options = options
+        self.codebook_sizes = tuple(tuple(map(operator.index, sizes)) for sizes in codebook_sizes)
+        self.grids: tuple[Grid, ...] = tuple((operator.index(height), operator.index(width)) for height, width in grids)
+        self.options = plain(options)
         _check_grids(self.grids, self.codebook_sizes)
 
     suits_any_grid: ClassVar[bool] = True
@@ -106,6 +107,7 @@ class CodePrior(nn.Module, ABC):
                     f"coarse must hold the first levels, each (n, M, H, W); got {tuple(codes.shape)} for level {level} "
                     f"of {len(steps.levels)}"
                 )
+            check_codes(codes, self.codebook_sizes[level], name=f"coarse[{level}]")
         generator = torch.Generator().manual_seed(seed)  # of the CPU, so that all devices draw the same
         while (logits := steps.next_logits()) is not None:
             if steps.group.level < len(coarse):

@@ -155,6 +155,8 @@ class Quantizer(PretrainedQuantizer, ABC):
     def keep(self, quantized: Tensor, codes: Tensor, num_kept: Tensor) -> Tensor:
         """What the first codebooks of each entry of a batch say: `quantized`, with its gradient, where they are all.
 
+        It has the dtype of `quantized`, as the whole has.
+
         Args:
             quantized: (B, ..), as `forward` gave it without a mask.
             codes: int64 (B, M, *positions), those of `quantized`.
@@ -163,7 +165,7 @@ class Quantizer(PretrainedQuantizer, ABC):
         last = quantized.movedim(self.axis, -1)  # (B, *positions, out_dim)
         rows = self._rows_of(num_kept, quantized, None)
         kept = self._keep(last.flatten(0, -2), codes.movedim(1, -1).flatten(0, -2), rows)
-        return kept.unflatten(0, last.shape[:-1]).movedim(-1, self.axis)
+        return kept.unflatten(0, last.shape[:-1]).movedim(-1, self.axis).to(quantized.dtype)
 
     def freeze(self) -> Self:
         """Learn and count nothing any more, in training too: codewords stay as they are, and take no gradient.

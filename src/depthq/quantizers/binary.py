@@ -56,6 +56,8 @@ class BinaryQuantizer(GridQuantizer):
         commitment_weight: beta of Eq. 5, finite and at least 0.
         check_finite: Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of one
             synchronisation).
+        codebook_dropout: Share, in [0, 1), of a training step's entries of the batch that are quantized by their first
+            codebooks alone.
 
     Raises:
         ValueError: If a number is out of range, or sizes do not fit together.
@@ -78,6 +80,7 @@ class BinaryQuantizer(GridQuantizer):
         axis: int = 1,
         commitment_weight: float = 0.25,
         check_finite: bool = True,
+        codebook_dropout: float = 0.0,
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         num_bits = bits_of(as_size("codebook_size", codebook_size))
@@ -88,7 +91,13 @@ class BinaryQuantizer(GridQuantizer):
             )
         check_entropy_options(entropy_weight, inverse_temperature)
         state = BinaryState(num_codebooks, num_bits, bool(on_sphere))
-        super().__init__(state, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite)
+        super().__init__(
+            state,
+            axis=axis,
+            commitment_weight=commitment_weight,
+            check_finite=check_finite,
+            codebook_dropout=codebook_dropout,
+        )
         self.on_sphere = state.on_sphere
         self.entropy_weight = entropy_weight
         self.inverse_temperature = inverse_temperature

@@ -239,6 +239,11 @@ class CodebookState(KeptState):
                 statistic.zero_()
         self._may_be_first = True
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """What is loaded may be from before the first step, or given, whatever this state has seen."""
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._may_be_first = self._may_be_given = True
+
     def health(self) -> CodebookHealth:
         """How the codebooks have been used of late."""
         norms = torch.linalg.vector_norm(self.weight.detach(), dim=2)  # (M, K)

@@ -86,10 +86,7 @@ class DepthwiseQuantizer(SingleStageQuantizer):
             raise ValueError(
                 "distance must be 'euclidean' for faiss, whose product quantizer knows no other; got 'cosine'"
             )
-        try:
-            import faiss
-        except ImportError as error:
-            raise ImportError("faiss must be installed for to_faiss; run pip install faiss-cpu") from error
+        faiss = _import_faiss("to_faiss")
         index = faiss.IndexPQ(self.dim, self.num_codebooks, size.bit_length() - 1)
         faiss.copy_array_to_vector(self.state.weight.detach().cpu().numpy().ravel(), index.pq.centroids)
         index.is_trained = True
@@ -105,12 +102,16 @@ class DepthwiseQuantizer(SingleStageQuantizer):
 
         Raises:
             ValueError: If it is another kind of index, or not trained.
+            ImportError: If faiss is not installed.
         """
-        pq = getattr(index, "pq", None)
-        if pq is None or not index.is_trained:
-            raise ValueError(f"index must be a trained faiss.IndexPQ; got {type(index).__name__}; train it first")
-        import faiss  # it is there, since the index is
-
+        faiss = _import_faiss("from_faiss")
+        if not isinstance(index, faiss.IndexPQ):  # that of an IndexIVFPQ, say, is of residuals
+            raise ValueError(
+                f"index must be a trained faiss.IndexPQ; got {type(index).__name__}; train one on the vectors"
+            )
+        if not index.is_trained:
+            raise ValueError("index must be a trained faiss.IndexPQ; got IndexPQ, not trained; train it first")
+        pq = index.pq
         centroids = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
         return cls.from_codebooks(torch.from_numpy(centroids), **options)
 
@@ -131,6 +132,14 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         if not self._is_padded:
             return slots.flatten(1)
         return torch.cat([slots[:, m, :width] for m, width in enumerate(self._widths)], 1)
+
+
+def _import_faiss(wanted_by: str) -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(f"faiss must be installed for {wanted_by}; run pip install faiss-cpu") from error
+    return faiss
 
 
 def inner_dim(dim: int, num_codebooks: int, codebook_dim: int | Sequence[int] | None) -> int:

@@ -27,7 +27,8 @@ def fit(
     several processes each brings its own features, they fit one model, and plain draws replace k-means++.
 
     Args:
-        quantizer: Its codebooks are set anew, all of them in every step; `codebook_update` must be "ema".
+        quantizer: Its codebooks are set anew, all of them in every step; `codebook_update` must be "ema", and it must
+            not be frozen.
         features: An array or tensor of what `quantizer` takes as x, of any length (a memory-mapped one is read batch by
             batch), or an iterable of such batches.
         steps: Batches to learn from; fewer if an iterable ends before, at least 1.
@@ -81,6 +82,10 @@ def _check(quantizer: "LearnedQuantizer", steps: int, batch_size: int) -> None:
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
+    if quantizer.is_frozen:
+        raise ValueError(
+            "quantizer must not be frozen for fit, which sets codebooks anew; got a frozen one; unfreeze() it"
+        )
     if quantizer.project_in is not None:
         raise ValueError(
             "codebook_dim must be the slice's width for fit, which learns codebooks alone; got a projection in front "

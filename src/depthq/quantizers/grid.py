@@ -71,6 +71,8 @@ class GridQuantizer(Quantizer):
         axis: The axis that is split; any but the batch's (0).
         commitment_weight: beta of Eq. 5, finite and at least 0.
         check_finite: Refuse NaN and infinity in training.
+        codebook_dropout: Share, in [0, 1), of a training step's entries of the batch that are quantized by their first
+            codebooks alone.
     """
 
     def __init__(
@@ -80,10 +82,17 @@ class GridQuantizer(Quantizer):
         axis: int = 1,
         commitment_weight: float = 0.0,
         check_finite: bool = True,
+        codebook_dropout: float = 0.0,
     ):
         dim = len(state.codebook_sizes) * len(state.values_per_dim)
         super().__init__(
-            dim, dim, state.codebook_sizes, axis=axis, commitment_weight=commitment_weight, check_finite=check_finite
+            dim,
+            dim,
+            state.codebook_sizes,
+            axis=axis,
+            commitment_weight=commitment_weight,
+            check_finite=check_finite,
+            codebook_dropout=codebook_dropout,
         )
         self.state = state
 

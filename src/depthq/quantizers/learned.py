@@ -254,8 +254,9 @@ class SingleStageQuantizer(LearnedQuantizer):
 
     def _learn(self, x: Tensor) -> None:
         self._check_input(x)
-        rows = self._enter(self._rows(x, None))
-        self._step(self._directed(self._slots(rows)).transpose(0, 1), self._begin_step(rows))
+        with torch.autocast(x.device.type, enabled=False):
+            rows = self._enter(self._rows(x, None))
+            self._step(self._directed(self._slots(rows)).transpose(0, 1), self._begin_step(rows))
 
     def _step(self, latents: Tensor, global_rows: GlobalRows | None) -> Tensor:
         """Codes (M, N) of latents (M, N, D), from which the codebooks learn where there are `global_rows`."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from depthq.saved import is_saved, load_module, save_module
+from depthq.saved import is_saved, load_module, plain, save_module
 
 
 class PretrainedQuantizer(nn.Module):
@@ -25,7 +25,7 @@ class PretrainedQuantizer(nn.Module):
         new = super().__new__(cls)
         if args or options:  # copies and pickles make an empty one, and fill it with what the first remembered
             bound = inspect.signature(cls.__init__).bind(new, *args, **options)
-            arguments = dict(list(bound.arguments.items())[1:])
+            arguments = {name: plain(value) for name, value in list(bound.arguments.items())[1:]}
             object.__setattr__(new, "_arguments", arguments | arguments.pop("options", {}))
         return new
 

@@ -32,9 +32,11 @@ class ScalarQuantizer(GridQuantizer):
         axis: The axis that is split; any but the batch's (0).
         check_finite: Refuse NaN and infinity in training, at the price of one pass over the input (on a GPU also of one
             synchronisation).
+        codebook_dropout: Share, in [0, 1), of a training step's entries of the batch that are quantized by their first
+            codebooks alone.
 
     Raises:
-        ValueError: If a size is out of range, or sizes do not fit together.
+        ValueError: If a size or `codebook_dropout` is out of range, or sizes do not fit together.
 
     Example:
         >>> quantizer = ScalarQuantizer(dim=15, num_codebooks=5, codebook_size=128)
@@ -53,6 +55,7 @@ class ScalarQuantizer(GridQuantizer):
         values_per_dim: Sequence[int] | None = None,
         axis: int = 1,
         check_finite: bool = True,
+        codebook_dropout: float = 0.0,
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
         codebook_size = as_size("codebook_size", codebook_size)
@@ -64,7 +67,12 @@ class ScalarQuantizer(GridQuantizer):
             values_per_dim = balanced_factors(codebook_size, dims_per_slice)
         else:
             values_per_dim = _checked(values_per_dim, codebook_size, dims_per_slice)
-        super().__init__(GridState(num_codebooks, values_per_dim), axis=axis, check_finite=check_finite)
+        super().__init__(
+            GridState(num_codebooks, values_per_dim),
+            axis=axis,
+            check_finite=check_finite,
+            codebook_dropout=codebook_dropout,
+        )
         values = torch.tensor(self.values_per_dim, device="cpu")
         # Deviation: the margin lies outside of the outermost values, not inside: so both are reached as easily.
         half_range = (values - 1) * (1 + MARGIN) / 2
