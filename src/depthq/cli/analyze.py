@@ -128,8 +128,8 @@ def run(settings: Settings) -> None:
             print(f"\nnote on {run.label}: {warning}")
         if run.summary.has_too_few_images:
             print(
-                f"\nnote on {run.label}: too few images for all figures: {run.summary.images}, where about "
-                f"{run.summary.images_needed:,} would do. Which, and by how much: "
+                f"\nnote on {run.label}: too few images for all figures: {run.summary.images}, where at least about "
+                f"{run.summary.images_needed:,} are needed. Which, and by how much: "
                 f"warnings in {settings.out}/analysis.json"
             )
 
