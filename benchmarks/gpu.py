@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from depthq.files import replacing
+from depthq.runs import read_metrics
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ("nearest_code", "training_pass")
@@ -97,7 +98,7 @@ def page(tests: str, measured: dict[str, tuple[int, str]], trained: int, folder:
             f"| {' | '.join('-' * 3 for _ in COLUMNS)} |",
         ]
         lines += [f"| {' | '.join(str(row.get(column, '')) for column in COLUMNS)} |" for row in rows]
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] if trained == 0 else []
+    rows = read_metrics(folder / "metrics.jsonl") if trained == 0 else []
     validations = [row for row in rows if "validation_psnr_db" in row]
     lines += ["", "## The paper's preset", ""]
     if validations:

@@ -32,7 +32,7 @@ def main() -> None:
             row = {"name": f"sample, {kind}", "positions": side * side, "seconds": value, "images": args.images}
             print(json.dumps({**row, "ms_per_position": 1e3 * value / side**2, **environment()}))
     if args.plot:
-        draw(args.plot, sides, seconds)
+        draw(args.plot, sides, seconds, args.images)
 
 
 def measure(factorization: str, side: int, images: int) -> float:
@@ -44,13 +44,13 @@ def measure(factorization: str, side: int, images: int) -> float:
     return time.perf_counter() - start
 
 
-def draw(path: Path, sides: tuple[int, ...], seconds: dict[str, list[float]]) -> None:
+def draw(path: Path, sides: tuple[int, ...], seconds: dict[str, list[float]], images: int) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     for kind, of_kind in seconds.items():
         axes.plot([side * side for side in sides], of_kind, "o-", label=kind)
-    axes.set(xlabel="positions", ylabel="seconds for 64 images", xlim=0, ylim=0)
+    axes.set(xlabel="positions", ylabel=f"seconds for {images} images", xlim=0, ylim=0)
     axes.legend()
     figure.savefig(path, dpi=120)
 

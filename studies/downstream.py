@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from depthq.data import ImageBatches, Split, open_images
 from depthq.models import DQAE
 from depthq.runs import load_model
-from studies.kept_rows import kept_rows
+from studies.kept_rows import by_name, kept_rows
 
 EMBEDDING_DIM, WIDTH = 16, 96
 
@@ -198,7 +198,8 @@ def main() -> None:
         return row | measure(train, test, size, args.epochs)
 
     limits: dict[Split, int | None] = {"train": args.train_images, "test": args.test_images}
-    make = {"pixels": of_pixels} | {run.name: partial(of_run, run) for run in args.runs}
+    runs = by_name(parser, args.runs, "pixels")
+    make = {"pixels": of_pixels} | {name: partial(of_run, run) for name, run in runs.items()}
     print(table(kept_rows(args.out, make)))
 
 

@@ -34,7 +34,7 @@ from depthq.features.backbones import NORMALIZATIONS, load_backbone
 from depthq.models import DQAE
 from depthq.report.mixing import mix_codebooks, mix_positions
 from depthq.runs import load_model
-from studies.kept_rows import kept_rows
+from studies.kept_rows import by_name, kept_rows
 
 PATHS = ("pixels", "nearest", "codebooks", "positions")
 FIGURES = ("length", "longest_step", "detail")
@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128, help="pixels a side that the backbone is shown")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file; rows that it has are not made again")
     args = parser.parse_args()
+    runs = by_name(parser, args.runs)
     network = load_backbone(args.backbone, args.weights)
     eye = Eye(network, tuple(args.layers), NORMALIZATIONS[args.normalize], args.image_size)
     images = torch.cat(list(evaluation_loader(open_images(args.data, "test"), batch_size=50, limit=2 * args.pairs)))
@@ -171,7 +172,7 @@ def main() -> None:
         row = {"quantizer": model.config.quantizer, "distance": model.config.distance}
         return row | measure(model, images, eye)
 
-    print(table(kept_rows(args.out, {run.name: partial(of_run, run) for run in args.runs})))
+    print(table(kept_rows(args.out, {name: partial(of_run, run) for name, run in runs.items()})))
 
 
 if __name__ == "__main__":

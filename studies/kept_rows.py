@@ -2,10 +2,20 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from depthq.files import replacing
+
+
+def by_name(parser: ArgumentParser, runs: Sequence[Path], *others: str) -> dict[str, Path]:
+    """Runs by the names of their folders, which tell rows apart: an error where two rows would have one."""
+    for name, count in Counter([*(run.name for run in runs), *others]).items():
+        if count > 1:
+            parser.error(f"rows must have different names, those of their runs' folders; got {name} twice; rename one")
+    return {run.name: run for run in runs}
 
 
 def kept_rows(file: Path, make: Mapping[str, Callable[[], dict]]) -> list[dict]:

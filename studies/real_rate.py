@@ -9,6 +9,7 @@ are alike.
 """
 
 import argparse
+import hashlib
 import io
 from functools import partial
 from itertools import pairwise
@@ -29,7 +30,7 @@ from depthq.report.plots import new_figure
 from depthq.runs import RunFolder, load_model, load_settings
 from depthq.training import PriorConfig, PriorTrainingConfig, steps_done, train_prior
 from depthq.units import nats_to_bits
-from studies.kept_rows import kept_rows
+from studies.kept_rows import by_name, kept_rows
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 BATCH_SIZE = 100
@@ -52,8 +53,25 @@ def bits_per_position(prior: CodePrior, codes: Codes) -> float:
     return nats_to_bits(nats / (len(codes) * codes.levels[-1].shape[2:].numel()))
 
 
-def trained_prior(codes: Codes, folder: Path, training: PriorTrainingConfig) -> CodePrior:
-    """A prior from a folder, trained there from where a killed run left it."""
+def fingerprint_of(codes: Codes, model: DQAE) -> str:
+    """SHA-256 of codes and of the model that made them."""
+    digest = hashlib.sha256(model.fingerprint().encode())
+    for level in codes.levels:
+        digest.update(level.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def trained_prior(codes: Codes, model: DQAE, folder: Path, training: PriorTrainingConfig) -> CodePrior:
+    """A prior from a folder, trained there from where a killed run left it.
+
+    Raises:
+        ValueError: If that is a prior of other codes, or does not say of which.
+    """
+    file, fingerprint = folder / "trained_on.sha256", fingerprint_of(codes, model)
+    if steps_done(folder) and (not file.exists() or file.read_text() != fingerprint):
+        raise ValueError(f"{folder} must hold a prior of this very model's codes; it is of others; move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(fingerprint)
     if steps_done(folder) < training.steps:
         train_prior(codes, folder, prior=PriorConfig(factorization="sequential"), training=training, progress=False)
     return CodePrior.from_pretrained(folder)
@@ -70,7 +88,7 @@ def measure_run(
     row["mse_normalized"] = measure(model, images).mse_normalized
     row["uniform"] = bits_per_position(UniformPrior(test.codebook_sizes, grids_of(test)), test)
     row["counted"] = bits_per_position(CountedPrior.from_codes([learned]), test)
-    row["prior"] = bits_per_position(trained_prior(learned, priors / run.name, training), test)
+    row["prior"] = bits_per_position(trained_prior(learned, model, priors / run.name, training), test)
     return row | {"prior_steps": training.steps}
 
 
@@ -143,7 +161,10 @@ def main() -> None:
         parser.error("runs need --data and --priors")
     limits: dict[Split, int | None] = {"train": args.train_images, "test": args.test_images}
     training = PriorTrainingConfig(steps=args.steps, validate_every=args.steps)
-    make = {run.name: partial(measure_run, run, args.data, args.priors, training, limits) for run in args.runs}
+    make = {
+        name: partial(measure_run, run, args.data, args.priors, training, limits)
+        for name, run in by_name(parser, args.runs).items()
+    }
     rows = kept_rows(args.out, make)
     if args.plot:
         with replacing(args.plot) as file:

@@ -13,6 +13,7 @@ from depthq import DQAE, Codes
 from depthq.analysis import CodeCounts
 from depthq.measure import ImageSample, Measuring, measure
 from depthq.models import PRESETS, DQAEOutput
+from depthq.pixels import pad_to_multiple
 
 TINY = PRESETS["tiny"]
 
@@ -106,6 +107,37 @@ def test_total_is_image_plus_codes_in_bits():
     nats = -model.likelihood.log_prob(model(originals).parameters, originals).mean().item()
     assert measurement.nll_nats_per_dim == pytest.approx(nats)
     assert measurement.total_bits_per_dim == pytest.approx(nats / math.log(2) + 96 / 768)
+
+
+def walked_nats(model, images):
+    """-log p(images | codes) under the causal head, of which each pixel is read only when it has been priced."""
+    height, width = images.shape[2:]
+    output, head = model(pad_to_multiple(images, model.config.image_multiple)), model.causal_head
+    walk = head.walk(output.features[:, :, :height, :width], torch.zeros_like(images))
+    nats = 0.0
+    for pixel in torch.arange(height * width).split(1):
+        values = images.flatten(2)[:, :, pixel]
+        parameters = walk.parameters(pixel).transpose(1, 2)[..., None]
+        nats -= float(head.likelihood.log_prob(parameters, values[..., None]).sum())
+        walk.write(pixel, values)
+    return nats, output.codes.num_bits() * len(images)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bits_of_the_causal_head_are_those_of_a_walk_pixel_by_pixel(channels):
+    torch.manual_seed(0)
+    model = DQAE(replace(TINY, likelihood="logistic_mixture", horizon=2, image_channels=channels)).eval()
+    for weight in model.causal_head.parameters():  # it starts blind to neighbours and features
+        weight += 0.1 * torch.randn_like(weight)
+    batches = [images_of(2, channels)[:, :, :13, :15], images_of(1, channels, seed=1)[:, :, :5]]
+    measurement = measure(model, batches)
+    nats, bits = map(sum, zip(*(walked_nats(model, images) for images in batches), strict=True))
+    dims = sum(images.numel() for images in batches)
+    assert measurement.causal_nll_bits_per_dim == pytest.approx(nats / math.log(2) / dims, rel=1e-5)
+    assert measurement.code_bits_per_dim == pytest.approx(bits / dims, rel=1e-9)
+    assert measurement.total_bits_per_dim == measurement.causal_nll_bits_per_dim + measurement.code_bits_per_dim
+    assert measurement.nll_bits_per_dim != pytest.approx(measurement.causal_nll_bits_per_dim, rel=0.01)
 
 
 def test_density_of_l2_is_never_shown_as_bits():

@@ -28,6 +28,12 @@ def test_more_images_than_columns_go_into_further_bands():
     assert pixels[::98, ::98, 0].tolist() == [[1, 2], [4, 5], [3, 255], [6, 255]]
 
 
+def test_images_may_stand_without_a_gap():
+    pixels = np.asarray(image_grid(batch(1, 2), batch(3, 4), gap=0))
+    assert pixels[::96, ::96, 0].tolist() == [[1, 2], [3, 4]]
+    assert pixels.shape == (2 * 96, 2 * 96, 3)
+
+
 def test_small_images_are_enlarged_in_whole_pixels():
     images = torch.tensor([[[[0, 50], [100, 150]]]], dtype=torch.uint8)
     pixels = np.asarray(image_grid(images))

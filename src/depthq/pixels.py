@@ -119,7 +119,8 @@ def image_grid(*rows: Tensor, columns: int = 8, gap: int = 2) -> Image.Image:
     bands = [torch.cat(list(torch.cat(list(band.unbind(0)), dim=-1)), dim=-2) for band in images.split(columns)]
     width = bands[0].shape[-1]
     bands = [torch.nn.functional.pad(band, (0, width - band.shape[-1]), value=255) for band in bands]
-    return to_picture(torch.cat(bands, dim=-2)[:, :-gap, :-gap])
+    grid = torch.cat(bands, dim=-2)
+    return to_picture(grid[:, : grid.shape[1] - gap, : grid.shape[2] - gap])
 
 
 def side_by_side(rows: Iterable[Sequence[Tensor]], gap: int = 4, longest_side: int = 1024) -> Image.Image:

@@ -43,6 +43,14 @@ def test_classes_are_told_from_codes_and_from_pixels_and_rows_are_not_made_again
     assert out.stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize(("runs", "twice"), [(["a/run", "b/run"], "run"), (["runs/pixels"], "pixels")])
+def test_runs_of_one_name_are_refused(monkeypatch, capsys, runs, twice):
+    monkeypatch.setattr("sys.argv", ["downstream", *runs, "--data", "cifar10", "--out", "rows.json"])
+    with pytest.raises(SystemExit):
+        downstream.main()
+    assert f"got {twice} twice; rename one" in capsys.readouterr().err
+
+
 def test_runs_of_one_quantizer_are_one_line():
     rows = [
         {"run": "pixels", "linear": 0.4, "small": 0.6},

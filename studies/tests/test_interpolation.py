@@ -87,6 +87,14 @@ def test_runs_are_measured_once_and_the_table_has_each_path(tmp_path, monkeypatc
     assert out.stat().st_mtime_ns == written
 
 
+def test_runs_of_one_name_are_refused(monkeypatch, capsys):
+    options = ["a/run", "b/run", "--data", "bundled", "--backbone", f"{__name__}:network", "--out", "rows.json"]
+    monkeypatch.setattr("sys.argv", ["interpolation", *options])
+    with pytest.raises(SystemExit):
+        interpolation.main()
+    assert "got run twice; rename one" in capsys.readouterr().err
+
+
 def test_the_page_has_the_table_of_the_rows_that_are_kept():
     rows = json.loads((Path(interpolation.__file__).parent / "interpolation.json").read_text())
     page = Path(interpolation.__file__).parents[1] / "docs/which-quantizer.md"

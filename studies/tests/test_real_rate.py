@@ -61,3 +61,15 @@ def test_a_run_is_measured_once_and_its_priors_are_kept(tmp_path, monkeypatch, c
     real_rate.main()
     (again,) = json.loads(out.read_text())
     assert again | {"seconds": 0} == found | {"seconds": 0}
+    out.unlink()
+    monkeypatch.setattr("sys.argv", ["200" if option == "300" else option for option in options])  # other codes
+    with pytest.raises(ValueError, match=r"priors/run must hold a prior of this very model's codes; .* move it away"):
+        real_rate.main()
+
+
+def test_runs_of_one_name_are_refused(monkeypatch, capsys):
+    options = ["a/run", "b/run", "--data", "bundled", "--priors", "priors", "--out", "rows.json"]
+    monkeypatch.setattr("sys.argv", ["real_rate", *options])
+    with pytest.raises(SystemExit):
+        real_rate.main()
+    assert "rows must have different names, those of their runs' folders; got run twice" in capsys.readouterr().err

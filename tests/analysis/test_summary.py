@@ -125,6 +125,15 @@ def test_few_samples_are_told_in_the_summary():
     assert any("total correlation" in warning and "no lower bound" in warning for warning in warnings)
 
 
+def test_images_needed_are_more_than_there_are_where_any_figure_is_in_doubt():
+    codes = torch.randint(0, 16, (3000, 3), generator=torch.Generator().manual_seed(0))
+    summary = summarize_codes(CodeCounts([16, 16, 16]).update(codes))
+    (doubt,) = summary.warnings  # pairs have samples enough; all three together have not
+    assert doubt.startswith("total_correlation_nats has only 3000 samples for")
+    assert summary.has_too_few_images
+    assert summary.images_needed == 5 * len(codes.unique(dim=0)) > 3000
+
+
 def test_a_single_codebook_has_no_pairs():
     pairs = summarize_codes(CodeCounts([2]).update(bits(20, seed=0))).plugin
     assert pairs.mean_pairwise_nats is None

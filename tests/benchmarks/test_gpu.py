@@ -1,5 +1,6 @@
 """What `make gpu` runs, on a CPU with tiny sizes; without a GPU it says so."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,11 @@ def test_a_page_is_written_of_tests_benchmarks_and_training(tmp_path):
     assert " passed" in text
     assert "| depthq DepthwiseQuantizer |" in text
     assert "| 6 |" in text  # the step of the last validation
+
+
+def test_a_run_stopped_before_its_first_metrics_has_a_page_too(tmp_path):
+    page = runpy.run_path(str(BENCHMARK))["page"]
+    assert page("1 passed", {}, 0, tmp_path).endswith("Not as far as its first validation.\n")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

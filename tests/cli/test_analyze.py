@@ -196,6 +196,29 @@ def test_a_model_of_grey_images_cannot_be_compared_on_colour(trained_run, write_
     assert f"{trained_run} must take images of 1 channels, as {grey} does; its model takes 3" in capsys.readouterr().err
 
 
+def test_a_model_of_larger_stride_is_refused_before_images_are_counted(shared_run, photos, tmp_path, capsys):
+    coarse = tmp_path / "coarse"
+    options = ["--preset", "tiny", "--channels", "[4,4,4,4]", "--steps", "1"]
+    assert main(["train", "--data", str(photos), "--out", str(coarse), *options]) == 0
+    command = ["analyze", str(shared_run), "--compare", str(coarse), "--out", str(tmp_path / "out")]
+    assert main([*command, "--crop", "8"]) == 1
+    message = "--crop must be a multiple of the strides of both models' coarsest levels, 4 and 16; got images of 8"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.filterwarnings("default")
+def test_test_images_that_were_trained_on_are_told_of(trained_run, shared_run, photos, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved / "test")
+    (moved / "train").mkdir()
+    shutil.copy(photos / "001.png", moved / "train")
+    analyze(tmp_path / "out", trained_run, "--compare", shared_run, "--data", moved)
+    error = capsys.readouterr().err
+    for run in (trained_run, shared_run):
+        assert f"{run} was trained on 35 of these 40 images: the figures flatter it" in error
+
+
 @pytest.fixture
 def array(tmp_path):
     """Save an array, by default 300 images of 3 codebooks of 16 codes at 4 x 5 positions; returns its file."""
@@ -244,6 +267,21 @@ def test_a_file_of_codes_says_as_much_as_the_run_that_made_it(trained_run, tmp_p
     assert theirs["measurement"]["images"] == 30
     of_the_run = dict.fromkeys(("run", "config", "measurement", "prefixes"))
     assert ours | of_the_run == theirs | of_the_run
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_codes_of_whole_photos_of_two_sizes_are_analysed_as_crops(trained_run, write_photos, tmp_path, capsys):
+    data = write_photos(tmp_path / "photos", count=4, size=16)
+    for number, photo in enumerate(write_photos(tmp_path / "large", count=4, size=32).iterdir(), start=4):
+        shutil.copy(photo, data / f"{number:03d}.png")
+    encode = ["encode", str(trained_run), "--data", str(data), "--out"]
+    assert main([*encode, str(tmp_path / "whole.parquet")]) == 0
+    assert main(["analyze", str(tmp_path / "whole.parquet"), "--out", str(tmp_path / "no")]) == 1
+    error = capsys.readouterr().err
+    assert "must hold codes of images of one size" in error
+    assert "encode crops, with depthq encode --crop SIZE" in error
+    assert main([*encode, str(tmp_path / "crops.parquet"), "--crop", "16"]) == 0
+    assert analyze(tmp_path / "out", tmp_path / "crops.parquet")["runs"][0]["images"] == 8
 
 
 def test_prefixes_cost_more_and_more_up_to_all_codes(analysis, trained_run, capsys):
@@ -339,6 +377,8 @@ def test_files_that_are_neither_and_none_at_all_are_named(tmp_path, capsys):
         ["--split", "test"],
         ["--crop", "8"],
         ["--on-bad-image", "skip"],
+        ["--background", "white"],
+        ["--image-column", "photo"],
     ],
 )
 def test_options_of_a_model_are_a_wrong_command_for_codes(array, tmp_path, capsys, options):

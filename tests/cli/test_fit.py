@@ -56,6 +56,32 @@ def test_what_is_written_agrees(array, tmp_path):
     assert figures["mean_mutual_information_bits"] > 0.2
 
 
+def test_few_independent_vectors_share_nothing(tmp_path, capsys):
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32))
+    assert fit(tmp_path / "noise.npy", tmp_path / "out", "--codebook-size", "64") == 0
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert figures["mean_mutual_information_bits"] == pytest.approx(0, abs=0.05)
+    assert f"{sum(figures['entropy_bits']):.2f} bits of entropy, summed over codebooks" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_few_vectors_cannot_tell_is_said(tmp_path, capsys):
+    column = np.random.default_rng(0).standard_normal((200, 1))
+    np.save(tmp_path / "few.npy", np.repeat(column, 4, axis=1).astype(np.float32))
+    assert fit(tmp_path / "few.npy", tmp_path / "out", "--codebook-size", "64") == 0
+    error = capsys.readouterr().err
+    assert "code_entropy has only 200 positions for up to 64 codes in use" in error
+    assert "pairwise_mutual_information has only 200 positions for a table of 64 x 64 codes in use" in error
+
+
+@pytest.mark.parametrize("options", [["--num-codebooks", "1"], []], ids=["no pair", "too large a table"])
+def test_mutual_information_may_be_left_out(array, tmp_path, monkeypatch, capsys, options):
+    monkeypatch.setattr("depthq.analysis.counting.TABLES_LIMIT_BYTES", 8 * 4 * 16)
+    assert fit(array, tmp_path / "out", *options) == 0
+    assert json.loads((tmp_path / "out" / "figures.json").read_text())["mean_mutual_information_bits"] is None
+    assert "mutual information not counted" in capsys.readouterr().out
+
+
 def test_residual_stages_describe_more_of_the_same_bits(array, tmp_path):
     errors = {}
     for kind in ("depthwise", "residual"):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from depthq import DQAE, DQAEConfig
 from depthq.cli import main
 from depthq.runs import load_model
 
@@ -40,6 +41,12 @@ def test_table_states_bits_with_units(trained_run, capsys):
     out = capsys.readouterr().out
     assert "level 0      2 x 2 positions x 2 codebooks of K = 8" in out
     assert "152 bits per image, 0.594 bits per pixel, 0.198 bits per dim" in out
+
+
+def test_a_model_of_a_large_stride_is_shown_on_images_that_it_takes(tmp_path, capsys):
+    config = DQAEConfig(channels=(2,) * 6, num_residual_blocks=0, num_codebooks=2, codebook_size=4, codebook_dim=1)
+    DQAE(config).save_pretrained(tmp_path / "model")
+    assert info(capsys, tmp_path / "model")["image_shape"] == [3, 64, 64]
 
 
 def test_impossible_size_names_the_multiple(trained_run, capsys):

@@ -1,13 +1,15 @@
 """depthq prior and depthq sample: from codes to images that nobody took."""
 
 import json
+import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from depthq import CodePrior
+from depthq import DQAE, CodePrior, DQAEConfig
 from depthq.cli import main
 from depthq.codes.file import read_header
 from depthq.runs import load_prior
@@ -134,6 +136,35 @@ def test_pixels_can_be_drawn_and_coarse_codes_kept(run, photos, tmp_path):
 def test_run_without_a_prior_samples_all_codes_alike_and_says_so(bare, tmp_path, capsys):
     assert main(["sample", str(bare), "--images", "2", "--out", str(tmp_path / "noise.png")]) == 0
     assert "has no prior: all codes are alike; train one with: depthq prior" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_model_of_a_large_stride_draws_images_that_it_gives(tmp_path):
+    config = DQAEConfig(channels=(2,) * 6, num_residual_blocks=0, num_codebooks=2, codebook_size=4, codebook_dim=1)
+    DQAE(config).save_pretrained(tmp_path / "model")
+    assert main(["sample", str(tmp_path / "model"), "--images", "1", "--out", str(tmp_path / "one.png")]) == 0
+    assert pixels(tmp_path / "one.png").shape == (64, 64, 3)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_shipped_model_is_to_be_copied_for_a_prior(tmp_path, photos, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "cifar10-lossless", "--images", "1", "--out", "noise.png"]) == 0
+    told = re.search("train one with: (cp .*) && depthq (prior .*) DATA", capsys.readouterr().err)
+    assert told is not None
+    copy, prior = (command.split() for command in told.groups())
+    subprocess.run(copy, check=True)
+    assert main([*prior, str(photos), *SMALL, "--crop", "16"]) == 0
+
+
+def test_level_0_of_a_model_of_one_level_is_refused(tmp_path, photos, capsys):
+    DQAE(DQAEConfig(channels=(4, 4), num_residual_blocks=0)).save_pretrained(tmp_path / "model")
+    photo = str(next(photos.glob("*.png")))
+    command = ["sample", str(tmp_path / "model"), "--level-0-of", photo, "--out", str(tmp_path / "out.png")]
+    assert main(command) == 1
+    message = f"--level-0-of must come with a model of several levels; got {tmp_path / 'model'} of a single one"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -50,10 +52,52 @@ def test_the_own_data_are_known_however_they_are_named(write_photos, tmp_path, m
     assert main(["report", "run", "--data", named]) == 0
 
 
+def train_prior(run, *options):
+    small = ["--width", "16", "--num-heads", "2", "--num-layers", "1", "--steps", "1", "--warmup-steps", "1"]
+    assert main(["prior", str(run), *small, *options]) == 0
+
+
+def test_samples_lie_beside_the_own_training_images_whatever_is_measured(run, write_photos, tmp_path):
+    train_prior(run)
+    photos = [photo.read_bytes() for photo in sorted(write_photos(tmp_path / "others", size=32, seed=1).iterdir())]
+    pq.write_table(pa.table({"photo": photos, "mask": photos[::-1]}), tmp_path / "two.parquet")
+    options = ["--image-column", "photo", "--crop", "24", "--background", "white"]
+    assert main(["report", str(run), "--data", str(tmp_path / "two.parquet"), *options]) == 0
+    page = " ".join((run / "report.html").read_text().split())
+    assert "Measured on" in page
+    assert "of two.parquet" in page
+    assert "below each the nearest of 35 training images, by squared error. A prior that knows" in page
+
+
+def test_samples_lie_beside_crops_of_the_size_that_the_prior_was_trained_on(run, write_photos, tmp_path):
+    large = write_photos(tmp_path / "large", size=32)
+    train_prior(run, "--data", str(large), "--crop", "8")
+    assert main(["report", str(run), "--data", str(large), "--crop", "24"]) == 0
+    assert "the nearest of 35 training images" in " ".join((run / "report.html").read_text().split())
+
+
+def test_a_prior_of_larger_images_than_the_own_asks_for_its_data(run, write_photos, tmp_path, capsys):
+    large = write_photos(tmp_path / "large", size=32)
+    train_prior(run, "--data", str(large), "--crop", "24")
+    assert main(["report", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert "samples must lie beside training images of the prior's size; got: images must be at least" in error
+    assert "name its data with --data" in error
+
+
+@pytest.mark.filterwarnings("default")
+def test_test_images_that_were_trained_on_are_told_of(run, photos, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved / "test")
+    (moved / "train").mkdir()
+    shutil.copy(photos / "001.png", moved / "train")
+    assert main(["report", str(run), "--data", str(moved)]) == 0
+    assert "was trained on 35 of these 40 images: the figures flatter it" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("default")  # of the images for training
 def test_a_run_with_a_prior_whose_data_have_moved_gets_its_page(run, photos, write_photos, tmp_path, capsys):
-    options = ["--width", "16", "--num-heads", "2", "--num-layers", "1", "--steps", "1", "--warmup-steps", "1"]
-    assert main(["prior", str(run), *options]) == 0
+    train_prior(run)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace(str(photos), str(tmp_path / "gone")))
     capsys.readouterr()
@@ -62,6 +106,9 @@ def test_a_run_with_a_prior_whose_data_have_moved_gets_its_page(run, photos, wri
     moved = write_photos(tmp_path / "moved")
     assert main(["report", str(run), "--data", str(moved)]) == 0
     assert f"samples are shown beside the images for training in {moved}" in capsys.readouterr().err
+    page = " ".join((run / "report.html").read_text().split())
+    assert "images for training in moved, by squared error: the data that the run was trained on could not" in page
+    assert "nearest training images" not in page
 
 
 def test_a_model_without_codes_has_a_page_too(photos, tmp_path):

@@ -195,6 +195,12 @@ def test_a_histogram_tells_its_ends_and_its_median(make_run):
     )
 
 
+@pytest.mark.parametrize(("horizon", "title"), [(0, "Image given codes"), (1, "Image given codes and neighbours")])
+def test_a_histogram_says_by_which_head_pixels_are_told(make_run, horizon, title):
+    run, model, measured = make_run(likelihood="logistic_mixture", horizon=horizon)
+    assert f"<figcaption>{title} per image, bits/dim" in write_report(run, model, measured).read_text()
+
+
 def test_rates_stand_beside_codecs(make_run):
     run, model, measured = make_run()
     rates = ComparedRates(2.5, 1.25, BesideCodecs(64, 30.0, 14.0, 3.75, True))

@@ -38,6 +38,13 @@ def test_one_level_has_no_figures_across_levels():
     assert rows["total correlation, bits, at least, plug-in"] == ["1.000"]
 
 
+def test_one_codebook_has_no_rows_of_pairs():
+    one = summarize_codes(CodeCounts([4]).update((torch.arange(400) % 2).view(-1, 1, 1, 1)))
+    rows = table_rows({"one": one})
+    assert "level 0: mean usage, %" in rows
+    assert not any("mean MI" in name for name in rows)
+
+
 def test_total_correlation_of_few_independent_codes_is_told_corrected_too():
     codes = torch.randint(0, 16, (300, 3, 1, 1), generator=torch.Generator().manual_seed(0))
     rows = table_rows({"few": summarize_codes(CodeCounts([16] * 3).update(codes))})

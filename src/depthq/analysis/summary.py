@@ -93,7 +93,8 @@ class CodeSummary:
     left_out: list[str]
     """Of these, which were left out."""
     images_needed: int
-    """About so many images would do for all metrics that are there."""
+    """About so many images are needed at least for all metrics that are there: for the codes, and the combinations of
+    them, that occurred."""
 
     @property
     def has_too_few_images(self) -> bool:
@@ -145,9 +146,14 @@ def summarize_codes(counts: CodeCounts) -> CodeSummary:
 
 
 def _images_needed(counts: CodeCounts) -> int:
-    """For plug-in entropy at each position, and for the table of each pair, of as many codes as are in use."""
+    """For plug-in entropy at each position, and for the tables of each pair and of each whole level."""
     used = [(counts.marginal(level) > 0).sum(-1) for level in range(len(counts.codebook_sizes))]
     needed = SAMPLES_PER_CODE["plugin"] * max(int(of_level.max()) for of_level in used)
+    for level, grid in enumerate(counts.grids or ()):
+        table = counts.joint_of_level(level)
+        if table is not None:
+            rows_per_image = int((table > 0).sum()) / math.prod(grid)
+            needed = max(needed, math.ceil(SAMPLES_PER_CODE["plugin"] * rows_per_image))
     if counts.has_pairs:
         for a, b in combinations(counts.codebooks, 2):
             joint = counts.joint(a, b)

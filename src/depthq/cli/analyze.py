@@ -10,14 +10,16 @@ Writes analysis.json, table.txt, plots and pictures (PNG) into a new folder. All
 --limit) are counted; those in the pictures are drawn from them at random, the same ones every time. --compare counts
 another model over the same images, and draws both with the same scales.
 
-In place of a model it takes a file of codes, of depthq encode or of any quantizer: an integer array (N, M) or
-(B, M, *positions) of numpy.save, with the codebooks' sizes. What asks for a model, the pictures, is left out there.
+In place of a model it takes a file of codes, of depthq encode (of images of one size, as --crop makes them) or of any
+quantizer: an integer array (N, M) or (B, M, *positions) of numpy.save, with the codebooks' sizes. What asks for a
+model, the pictures, is left out there.
 
 Tables of pairs of codes that would take more than 1 GiB are left out, and so are those per position: entropy and usage
 are told all the same. docs/analysis.md tells how to read it all.
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,9 +38,11 @@ from depthq.cli.model_and_data import (
     MODEL_HELP,
     ModelAndData,
     add_model_and_data,
-    load,
+    batches_of,
     model_and_data,
     model_folder,
+    open_model_and_images,
+    warn_of_trained_on,
 )
 from depthq.cli.paths import user_path
 from depthq.cli.stored_codes import count_stored_codes, is_codes_file
@@ -50,6 +54,7 @@ from depthq.units import nats_to_bits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from depthq.data import ImageDataset
     from depthq.measure import ImageSample
     from depthq.report import AnalyzedCodes, AnalyzedRun
 
@@ -96,7 +101,7 @@ def _sizes_last(arguments: list[str]) -> list[str]:
 def _check_options(options, *, has_split: bool) -> None:
     """Options that go together with a model or with a file of codes, but not with both."""
     if is_codes_file(options.model):
-        for name in ("compare", "data", "split", "crop", "on_bad_image"):
+        for name in ("compare", "data", "split", "crop", "on_bad_image", "background", "image_column"):
             if has_split if name == "split" else getattr(options, name) is not None:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} must come with a model; got codes in {options.model}; leave it out")
@@ -128,8 +133,8 @@ def run(settings: Settings) -> None:
             print(f"\nnote on {run.label}: {warning}")
         if run.summary.has_too_few_images:
             print(
-                f"\nnote on {run.label}: too few images for all figures: {run.summary.images}, where about "
-                f"{run.summary.images_needed:,} would do. Which, and by how much: "
+                f"\nnote on {run.label}: too few images for all figures: {run.summary.images}, where at least about "
+                f"{run.summary.images_needed:,} are needed. Which, and by how much: "
                 f"warnings in {settings.out}/analysis.json"
             )
 
@@ -152,30 +157,47 @@ def _count(settings: Settings) -> "tuple[list[AnalyzedRun], ImageSample]":
     from depthq.report import AnalyzedRun
     from depthq.report.prefixes import measure_prefixes
 
-    model, batches = load(settings.source, limit=settings.limit)
-    folders, models = [settings.source.model], [model]
-    if settings.compare:
-        folders.append(settings.compare)
-        models.append(load_model(settings.compare).to(settings.source.device))
-        _check_channels(folders, models)
+    folders, models, images = _open(settings)
     counts = [_new_counts(folder, model) for folder, model in zip(folders, models, strict=True)]
     sample, to_measure = ImageSample(IMAGES_DRAWN), ImageSample(PREFIX_IMAGES)
     beside = [lambda images, _: sample.update(images), lambda images, _: to_measure.update(images)]
-    measured = [measure(model, batches, counts=counts[0], beside=beside)]
-    if settings.compare:
-        measured.append(measure(models[1], load(settings.source, limit=settings.limit)[1], counts=counts[1]))
+    measured = []
+    for model, of_model in zip(models, counts, strict=True):
+        batches = (batch.images for batch in batches_of(images, settings.source, limit=settings.limit))
+        measured.append(measure(model, batches, counts=of_model, beside=() if measured else beside))
     prefixes = [measure_prefixes(model, to_measure.images) for model in models]
     parts = zip(_labels(folders), counts, map(summarize_codes, counts), models, measured, prefixes, strict=True)
     return [AnalyzedRun(*part) for part in parts], sample
 
 
-def _check_channels(folders: Sequence[Path], models: Sequence[DQAE]) -> None:
+def _open(settings: Settings) -> "tuple[list[Path], list[DQAE], ImageDataset]":
+    """The models with their folders, and the images that all of them see."""
+    source = settings.source
+    model, images = open_model_and_images(source)
+    folders, models = [source.model], [model]
+    if settings.compare:
+        folders.append(settings.compare)
+        models.append(load_model(settings.compare).to(source.device))
+        _check_same_images(folders, models, images.image_size)
+    if source.split != "train":
+        for folder in folders:
+            warn_of_trained_on(folder, images, limit=settings.limit)
+    return folders, models, images
+
+
+def _check_same_images(folders: Sequence[Path], models: Sequence[DQAE], image_size: int) -> None:
     """Both models see the same images, so that they must be of the same kind."""
     ours, theirs = (model.config.image_channels for model in models)
     if ours != theirs:
         raise ValueError(
             f"{folders[1]} must take images of {ours} channels, as {folders[0]} does; its model takes {theirs}; "
             "compare models of the same kind of images"
+        )
+    multiples = [model.config.image_multiple for model in models]
+    if image_size % multiples[1]:
+        raise ValueError(
+            f"--crop must be a multiple of the strides of both models' coarsest levels, {multiples[0]} and "
+            f"{multiples[1]}; got images of {image_size}; give another, such as {math.lcm(*multiples)}"
         )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from jsonargparse import ArgumentParser
 
-from depthq.cli.model_and_data import add_model, add_reading, is_shipped
+from depthq.cli.model_and_data import add_model, add_reading, is_shipped, prior_command
 from depthq.cli.paths import user_path
 from depthq.files import check_is_new, replacing
 from depthq.runs import load_model, load_prior
@@ -74,7 +74,7 @@ def run(settings: Settings) -> None:
     if prior is None and not is_shipped(settings.model):
         warnings.warn(
             f"{settings.model} has no prior: its codes cost what all alike do; "
-            f"train one with: depthq prior {settings.model}",
+            f"train one with: {prior_command(settings.model)}",
             stacklevel=2,
         )
     archive = Archive(model, prior)

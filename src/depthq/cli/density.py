@@ -31,6 +31,7 @@ from depthq.features.density import Axis, Density, DensitySummary, Spread, check
 from depthq.files import new_folder
 
 HELD_OUT_SHARE = 5  # one in so many
+IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,11 @@ def _add_source(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--layer", type=str, help="name of the layer; by default the last one before pooling")
     parser.add_argument("--data", type=str, help="bundled, a folder, parquet, or the name of a hub data set")
-    parser.add_argument("--image_size", type=PositiveInt, default=224, help="side of the centre crops")
+    parser.add_argument("--image_size", type=PositiveInt, help=f"side of the centre crops; by default {IMAGE_SIZE}")
     parser.add_argument(
         "--normalize",
         type=Literal["imagenet", "symmetric"],
-        default="imagenet",
-        help="pixels as the backbone was trained: ImageNet mean and deviation, or -1..1",
+        help="pixels as the backbone was trained: ImageNet mean and deviation, the default, or -1..1",
     )
     parser.add_argument("--limit", type=PositiveInt, help="only the first so many images of each split")
     parser.add_argument("--out", type=user_path, help="a new folder to keep the features in, train.npy and test.npy")
@@ -160,15 +160,21 @@ def _source(options: Namespace) -> FeatureFiles | BackboneAndData:
     if bool(options.features) == bool(options.backbone):
         raise ValueError("features must come from one place; give an .npy file, or --backbone and --data")
     if options.features:
-        for name in ("weights", "layer", "data", "limit", "out", "background", "image_column"):
-            if options[name] is not None:
-                raise ValueError(f"--{name} must go with --backbone; got features from {options.features}")
+        for field in fields(BackboneAndData):
+            if options[field.name] is not None:
+                option = field.name.replace("_", "-")
+                raise ValueError(
+                    f"--{option} must go with --backbone; got features from {options.features}; leave it out"
+                )
         return FeatureFiles(options.features, options.held_out)
     if options.held_out:
         raise ValueError("--held-out must go with an .npy file; of a backbone, features of the test split are held out")
     if options.data is None:
         raise ValueError("--data must be given with --backbone: the images to make features of")
-    return BackboneAndData(**{field.name: options[field.name] for field in fields(BackboneAndData)})
+    told = {field.name: options[field.name] for field in fields(BackboneAndData)}
+    told["image_size"] = told["image_size"] or IMAGE_SIZE
+    told["normalize"] = told["normalize"] or "imagenet"
+    return BackboneAndData(**told)
 
 
 @contextmanager

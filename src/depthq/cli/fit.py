@@ -77,7 +77,8 @@ class Figures:
     entropy_bits: list[float]
     """Of each codebook's code."""
     mean_mutual_information_bits: float | None
-    """Of pairs of codebooks, on average; None where there is no pair, or its table would be too large."""
+    """Of pairs of codebooks, on average, by "shuffle", which is right for independent codes however few the vectors;
+    None where there is no pair, or its table would be too large."""
     usage: list[float]
     """Share of each codebook's codes that occur."""
     colliding: int
@@ -215,9 +216,10 @@ class _Tally:
 
     def __init__(self, quantizer: LearnedQuantizer, dim: int):
         from depthq.analysis import CodeCounts
+        from depthq.analysis.counting import TABLES_LIMIT_BYTES
 
         self.quantizer = quantizer
-        self.counts = CodeCounts((quantizer.codebook_sizes,))
+        self.counts = CodeCounts((quantizer.codebook_sizes,), limit_bytes=TABLES_LIMIT_BYTES)
         self.vectors, self.squared_error = 0, 0.0
         self.sums, self.squares = torch.zeros(dim, dtype=torch.float64), 0.0
         self.whole_codes: list[np.ndarray] = []
@@ -231,24 +233,29 @@ class _Tally:
         self.whole_codes.append(_whole(codes.cpu(), self.quantizer.codebook_sizes))
 
     def figures(self) -> Figures:
-        from depthq.analysis import summarize_codes
+        from depthq.analysis import code_entropy
 
-        summary = summarize_codes(self.counts)
-        level, numel = summary.levels[0], self.vectors * len(self.sums)
+        level, numel = code_entropy(self.counts), self.vectors * len(self.sums)
         variance = self.squares / numel - float((self.sums / self.vectors).square().mean())
         mse = self.squared_error / numel
         _, repeats = np.unique(np.concatenate(self.whole_codes), return_counts=True)
-        pairs = summary.plugin.mean_pairwise_nats
         return Figures(
             vectors=self.vectors,
             mse=mse,
             mse_standardized=mse / variance if variance else 0.0,
             bits_per_vector=float(np.log2(self.quantizer.codebook_sizes).sum()),
-            entropy_bits=level.entropy_bits,
-            mean_mutual_information_bits=None if pairs is None else nats_to_bits(pairs),
-            usage=list(level.usage),
+            entropy_bits=level.entropy_bits.tolist(),
+            mean_mutual_information_bits=self._mutual_information_bits(),
+            usage=level.usage.tolist(),
             colliding=int(repeats[repeats > 1].sum()),
         )
+
+    def _mutual_information_bits(self) -> float | None:
+        from depthq.analysis import pairwise_mutual_information
+
+        if not self.counts.has_pairs or len(self.counts.codebooks) < 2:
+            return None
+        return nats_to_bits(pairwise_mutual_information(self.counts, estimator="shuffle").mean_pairwise_nats)
 
 
 def _whole(codes: Tensor, codebook_sizes: Sequence[int]) -> np.ndarray:
@@ -283,8 +290,9 @@ def _show(settings: Settings, figures: Figures) -> None:
     print(f"{settings.out}: {figures.vectors} vectors in {figures.bits_per_vector:.0f} bits each")
     print(f"error {figures.mse:.6g} per entry, {figures.mse_standardized:.4f} of the variance")
     print(
-        f"codes: {entropy:.2f} bits of entropy in all; {min(figures.usage):.1%} of the least used codebook in use; "
-        + ("mutual information not counted" if shared is None else f"{shared:.3f} bits shared by a pair of codebooks")
+        f"codes: {entropy:.2f} bits of entropy, summed over codebooks; {min(figures.usage):.1%} of the least used "
+        "codebook in use; "
+        + ("mutual information not counted" if shared is None else f"{shared:.3f} bits shared by a pair, by shuffle")
     )
     print(
         f"{figures.colliding} vectors ({figures.colliding / figures.vectors:.2%}) have a code that is not theirs alone"

@@ -35,7 +35,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model(parser, is_required=False)
     parser.add_argument("--list", action="store_true", help="list the models that come with the package")
     parser.add_argument(
-        "--image_size", type=PositiveInt, help=f"side of the images; by default the run's, else {DEFAULT_IMAGE_SIZE}"
+        "--image_size",
+        type=PositiveInt,
+        help=f"side of the images; by default the run's, else {DEFAULT_IMAGE_SIZE} or what the model takes",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
@@ -57,7 +59,8 @@ def run(settings: Settings) -> None:
         return
     model = load_model(settings.model)
     trained = load_run_settings(settings.model) if is_run(settings.model) else {}
-    facts = _facts(model, settings.image_size or trained.get("image_size") or DEFAULT_IMAGE_SIZE)
+    usual = max(DEFAULT_IMAGE_SIZE, model.config.image_multiple)
+    facts = _facts(model, settings.image_size or trained.get("image_size") or usual)
     print(json.dumps(facts) if settings.json else _table(facts))
 
 

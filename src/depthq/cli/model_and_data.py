@@ -78,6 +78,14 @@ def check_is_no_shipped_model(model: Path) -> None:
         )
 
 
+def prior_command(model: Path) -> str:
+    """What trains a prior of the model, or of a copy of one inside the package."""
+    data = "" if is_run(model) else " --data DATA"
+    if is_shipped(model):
+        return f"cp -r {model} my-{model.name} && depthq prior my-{model.name}{data}"
+    return f"depthq prior {model}{data}"
+
+
 def device_name(name: str) -> str:
     try:
         torch.empty(0, device=name)

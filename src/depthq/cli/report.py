@@ -7,7 +7,8 @@ examples:
 All images of the split (or the first --limit) are measured whole, as depthq evaluate does; the best and the worst of
 them are shown. Maps of codes, and rows of pictures, are of centre crops as the run was trained, drawn at random, the
 same ones every time. With a prior (depthq prior) the page shows samples, each above the nearest of the first 10,000
-training images. A report that is there already is replaced.
+images that the run was trained on, or of those of --data for training where these are gone. A report that is there
+already is replaced.
 """
 
 import warnings
@@ -27,6 +28,7 @@ from depthq.cli.model_and_data import (
     load,
     model_and_data,
     open_model_and_images,
+    warn_of_trained_on,
 )
 from depthq.priors import CodePrior
 from depthq.runs import is_run, load_prior, load_run_settings
@@ -64,6 +66,8 @@ def run(settings: Settings) -> None:
     if not is_run(source.model):
         raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")
     model, crops = open_model_and_images(source)
+    if source.split != "train":
+        warn_of_trained_on(source.model, crops, limit=settings.limit)
     sample, per_image, counts, compared = ImageSample(SAMPLE_SIZE), PerImage(), None, None
     prior = load_prior(source.model)
     prior = prior and prior.to(model.device)
@@ -72,7 +76,8 @@ def run(settings: Settings) -> None:
         counts = CodeCounts(model.codebook_sizes, limit_bytes=TABLES_LIMIT_BYTES)
         compared = Compared(model, prior)
     update = _comparing(compared)
-    training_images = None if prior is None else _training_images(source)  # now, as what is not there is told at once
+    # Now, as what is not there is told at once.
+    training_images, stand_in = (None, None) if prior is None else _training_images(source, model, prior)
     if source.crop is not None or _is_whole(crops):
         batches = (batch.images for batch in batches_of(crops, source, limit=settings.limit))
         measurement = measure(model, batches, prior=prior, counts=counts, beside=[*beside, update], per_image=per_image)
@@ -89,6 +94,7 @@ def run(settings: Settings) -> None:
         per_image=per_image,
         rates=compared and compared.rates(),
         samples=None if prior is None or training_images is None else _samples(model, prior, training_images),
+        stand_in=stand_in,
     )
     print(f"{write_report(source.model, model, measured)}: {measurement.images} images; open it in a browser")
 
@@ -109,17 +115,22 @@ def _comparing(compared: Compared | None) -> "Callable[[Tensor, DQAEOutput], obj
     return update
 
 
-def _training_images(source: ModelAndData) -> Iterator[Tensor]:
-    """What samples are compared with; those of --data, where the run's own have moved."""
+def _training_images(source: ModelAndData, model: "DQAE", prior: CodePrior) -> tuple[Iterator[Tensor], str | None]:
+    """What samples are compared with, in their size: images of the run's own data, read as it was trained, and None;
+    where these are gone those of --data, and its name."""
     from depthq.data import DataError
 
+    told = replace(source, split="train", crop=prior.grids[0][0] * model.config.image_multiple)
+    own = replace(told, data=None, on_bad_image=None, background=None, image_column=None)
     try:
-        return load(replace(source, split="train", data=None), limit=TRAINING_IMAGES_SEARCHED)[1]
+        return load(own, limit=TRAINING_IMAGES_SEARCHED)[1], None
     except DataError as error:
         if source.data is None:
-            raise
+            raise DataError(
+                f"samples must lie beside training images of the prior's size; got: {error}; name its data with --data"
+            ) from error
         warnings.warn(f"{error}: samples are shown beside the images for training in {source.data}", stacklevel=2)
-        return load(replace(source, split="train"), limit=TRAINING_IMAGES_SEARCHED)[1]
+        return load(told, limit=TRAINING_IMAGES_SEARCHED)[1], source.data
 
 
 def _samples(model: "DQAE", prior: CodePrior, training_images: Iterator[Tensor]) -> "Samples":

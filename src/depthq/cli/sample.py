@@ -19,7 +19,7 @@ import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from depthq.cli.model_and_data import MODEL_HELP, add_model
+from depthq.cli.model_and_data import MODEL_HELP, add_model, prior_command
 from depthq.cli.paths import user_path
 from depthq.files import check_is_new, replacing
 from depthq.pixels import image_grid
@@ -75,6 +75,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
 def run(settings: Settings) -> None:
     check_is_new(settings.out)
     model = load_model(settings.model).to(settings.device)
+    if settings.level_0_of is not None and len(model.codebook_sizes) == 1:
+        raise ValueError(
+            f"--level-0-of must come with a model of several levels; got {settings.model} of a single one; leave it out"
+        )
     prior = _prior(settings.model, model).to(settings.device)
     coarse, grids = [], None
     if settings.level_0_of is not None:
@@ -103,8 +107,9 @@ def _prior(folder: Path, model: "DQAE") -> CodePrior:
         return prior
     if not model.codebook_sizes:
         raise ValueError(f"{folder} must be a model with codes; got one without a quantizer; train one that has")
-    warnings.warn(f"{folder} has no prior: all codes are alike; train one with: depthq prior {folder}", stacklevel=2)
-    size = (load_run_settings(folder).get("image_size") if is_run(folder) else None) or _DEFAULT_IMAGE_SIZE
+    warnings.warn(f"{folder} has no prior: all codes are alike; train one with: {prior_command(folder)}", stacklevel=2)
+    trained = load_run_settings(folder) if is_run(folder) else {}
+    size = trained.get("image_size") or max(_DEFAULT_IMAGE_SIZE, model.config.image_multiple)
     finest = size // 2 ** len(model.config.channels)
     num_finer = range(len(model.codebook_sizes) - 1, -1, -1)
     return UniformPrior(model.codebook_sizes, [(finest // 2**finer,) * 2 for finer in num_finer])

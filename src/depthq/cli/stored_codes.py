@@ -29,7 +29,8 @@ def count_stored_codes(path: Path, codebook_sizes: Sequence[int], *, limit: int 
         limit: Only the first so many images, or rows.
 
     Raises:
-        ValueError: If there is no such file, it is of neither kind or damaged, or its codes do not fit the sizes.
+        ValueError: If there is no such file, it is of neither kind or damaged, its codes do not fit the sizes, or they
+            are of images of several sizes.
     """
     if is_shard_folder(path):
         return _count_codes_file(path, codebook_sizes, limit)
@@ -86,11 +87,17 @@ def _count_codes_file(path: Path, codebook_sizes: Sequence[int], limit: int | No
     told = [tuple(codebook_sizes) * (len(level) if len(codebook_sizes) == 1 else 1) for level in sizes]
     if codebook_sizes and tuple(told) != sizes:
         raise ValueError(f"--codebook-size must be what {path} says, {sizes}; got {list(codebook_sizes)}; leave it out")
-    counts, left = CodeCounts(sizes, limit_bytes=TABLES_LIMIT_BYTES), limit
+    counts, left, shapes = CodeCounts(sizes, limit_bytes=TABLES_LIMIT_BYTES), limit, None
     for batch in progress(read_codes(path), unit="batch"):
         codes = batch.codes[:left]
         if len(codes) == 0:
             break
+        shapes = shapes or codes.shapes
+        if codes.shapes != shapes:
+            raise ValueError(
+                f"{path} must hold codes of images of one size, whose positions can be counted together; got shapes "
+                f"{shapes} and {codes.shapes}; encode crops, with depthq encode --crop SIZE"
+            )
         counts.update(codes)
         left = None if left is None else left - len(codes)
     return counts

@@ -56,6 +56,8 @@ class Measured:
     """Of the first images; None without a quantizer."""
     samples: Samples | None = None
     """Drawn from the run's prior; None without one."""
+    stand_in: str | None = None
+    """The data whose images samples are compared with where the run's own are gone; None: the run's own."""
 
 
 @dataclass(frozen=True)
@@ -201,16 +203,20 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         steps_done=int(max((row["step"] for row in rows), default=0)),
         settings=settings | {"data": _last_part(settings["data"])},
         parameters=sum(weight.numel() for weight in model.parameters()),
-        measured=replace(measured, data=_last_part(measured.data)),
+        measured=replace(
+            measured,
+            data=_last_part(measured.data),
+            stand_in=None if measured.stand_in is None else _last_part(measured.stand_in),
+        ),
         image_size=sample.shape[-1],
         metrics=headline_metrics(measured.measurement),
         charts=charts_of(rows),
         pairs=_pairs(model, measured.per_image),
-        histograms=_histograms(measured.per_image),
+        histograms=_histograms(measured),
         patches=_patch_rows(model, sample) if codes else (),
         strips=_strips(model, sample) if codes and len(codes.levels) > 1 else (),
         prefixes=_prefix_strips(model, sample) if codes else (),
-        samples=_sample_strips(measured.samples) if measured.samples else (),
+        samples=_sample_strips(measured.samples, measured.stand_in) if measured.samples else (),
         sample_size=len(sample),
         information=information_map(codes) if codes and len(codes.codebooks) > 1 else None,
         entropy=entropy_maps(codes) if codes else (),
@@ -270,8 +276,10 @@ def _pair(model: DQAE, rank: str, quality_db: float, image: Tensor) -> Pair:
     return Pair(picture_url(image), picture_url(made), quality_db, rank, height, width)
 
 
-def _histograms(per_image: PerImage) -> list[Histogram]:
-    rows = (("PSNR", "dB", per_image.psnr_db), ("Image given codes", "bits/dim", per_image.nll_bits_per_dim))
+def _histograms(measured: Measured) -> list[Histogram]:
+    per_image, has_causal_head = measured.per_image, measured.measurement.causal_nll_bits_per_dim is not None
+    image = "Image given codes and neighbours" if has_causal_head else "Image given codes"
+    rows = (("PSNR", "dB", per_image.psnr_db), (image, "bits/dim", per_image.nll_bits_per_dim))
     return [_histogram(title, unit, values) for title, unit, values in rows if len(values) > 1]
 
 
@@ -307,10 +315,11 @@ def _prefix_strips(model: DQAE, images: Tensor) -> list[Strip]:
     return [Strip("original", _strip_urls(images), None), *strips]
 
 
-def _sample_strips(samples: Samples) -> list[Strip]:
+def _sample_strips(samples: Samples, stand_in: str | None) -> list[Strip]:
+    nearest = "nearest images" if stand_in else "nearest training images"
     return [
         Strip("drawn from the prior", _strip_urls(samples.images), None),
-        Strip("nearest training images", _strip_urls(samples.nearest), None),
+        Strip(nearest, _strip_urls(samples.nearest), None),
     ]
 
 

@@ -17,9 +17,10 @@ def comparison_table(summaries: Mapping[str, CodeSummary]) -> str:
     rows = [["", *summaries]]
     num_levels = max(len(run.levels) for run in runs)
     for level in range(num_levels):
+        has_pairs = any(len(of_level.codebook_sizes) > 1 for run in runs for of_level in run.levels[level : level + 1])
         rows += [
             [f"level {level}: {name}", *(_number(of(run, level)) if level < len(run.levels) else "-" for run in runs)]
-            for name, of in EACH_LEVEL.items()
+            for name, of in (EACH_LEVEL | PAIRS_OF_A_LEVEL if has_pairs else EACH_LEVEL).items()
         ]
     metrics = ACROSS_LEVELS | ALL_LEVELS if num_levels > 1 else ALL_LEVELS
     rows += [[name, *(_number(of(run)) for run in runs)] for name, of in metrics.items()]
@@ -45,6 +46,8 @@ EACH_LEVEL: dict[str, Callable[[CodeSummary, int], float | None]] = {
     "mean entropy of a code, bits": lambda run, level: _bits(run.levels[level].mean_entropy_nats),
     "mean perplexity": lambda run, level: _mean(run.levels[level].perplexity),
     "mean usage, %": lambda run, level: 100 * _mean(run.levels[level].usage),
+}
+PAIRS_OF_A_LEVEL: dict[str, Callable[[CodeSummary, int], float | None]] = {
     "mean MI, bits, plug-in": lambda run, level: _bits(run.plugin.mean_within_level_nats[level]),
     "mean MI, bits, shuffle": lambda run, level: _bits(run.shuffle.mean_within_level_nats[level]),
     "mean MI, bits, Miller-Madow": lambda run, level: _bits(run.miller_madow.mean_within_level_nats[level]),
