@@ -246,6 +246,19 @@ def test_corrupt_image_on_the_way_leaves_nothing(verb, trained_run, photos, tmp_
     assert names(tmp_path) == ["data"]
 
 
+@pytest.mark.filterwarnings("default")  # of skipped images
+@pytest.mark.parametrize("larger", [0, 4])  # held, or read on the way
+def test_images_that_are_all_skipped_are_none(trained_run, tmp_path, capsys, larger):
+    (tmp_path / "data").mkdir()
+    for number in range(3):
+        Image.new("RGBA", (16, 16 + number * larger)).save(tmp_path / "data" / f"{number}.png")
+    options = [str(trained_run), "--data", str(tmp_path / "data"), "--split", "all", "--on-bad-image", "skip"]
+    for command in (["evaluate"], ["reconstruct", "--out", str(tmp_path / "grid.png")]):
+        assert main([*command, *options]) == 1
+        assert "error: images must hold at least one image; got none\n" in capsys.readouterr().err
+    assert names(tmp_path) == ["data"]
+
+
 def test_model_without_a_quantizer_has_no_codes_but_reconstructs(tmp_path, photos, capsys):
     run = tmp_path / "run"
     options = ["--preset", "tiny", "--steps", "1", "--quantizer", "none"]

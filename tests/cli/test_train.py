@@ -232,6 +232,20 @@ def test_corrupt_images_are_skipped_and_counted_on_request(train, tmp_path, writ
     assert warning in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default")
+def test_images_to_test_on_may_begin_with_bad_ones_but_not_all_be_bad(train, tmp_path, write_photos, capsys):
+    write_photos(tmp_path / "data" / "train")
+    test = write_photos(tmp_path / "data" / "test", count=10, size=20)
+    for number in range(9):
+        Image.new("RGBA", (16 + number, 20)).save(test / f"{number:03}.png")
+    options = [*QUICK, "--image-size", "16", "--on-bad-image", "skip"]
+    assert train(*options, data=tmp_path / "data") == 0
+    Image.new("RGBA", (16, 16)).save(test / "009.png")
+    assert train(*options, data=tmp_path / "data", out="again") == 1
+    assert "images must hold at least one to test on; got none; check the source" in capsys.readouterr().err
+    assert names(tmp_path) == ["data", "run"]
+
+
 def test_size_that_the_strides_do_not_divide_names_the_multiple(train, tmp_path, capsys):
     assert train(*QUICK, "--codebook-size", "[8,8]", "--image-size", "12") == 1
     assert "multiple of 8, the stride of the coarsest level; got 12" in capsys.readouterr().err

@@ -50,6 +50,8 @@ def run(settings: Settings) -> None:
     model, batches = load(settings.source)
     compared = Compared(model, load_prior(settings.source.model) if model.codebook_sizes else None)
     pairs = list(_pairs(model, batches, settings.images, compared))
+    if not pairs:
+        raise ValueError("images must hold at least one image; got none")
     count = sum(len(originals) for originals, _ in pairs)
     sizes = {originals.shape[1:] for originals, _ in pairs}
     if len(sizes) == 1 and max(sizes.pop()[1:]) <= _GRID_SIDE:

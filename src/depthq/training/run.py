@@ -147,8 +147,11 @@ class ImageBatches(LightningDataModule):
 
     def grid_images(self) -> torch.Tensor:
         """The first test images, uint8 (B, C, S, S)."""
-        loader = evaluation_loader(self.test_images, batch_size=GRID_IMAGES, limit=GRID_IMAGES)
-        return next(itertools.chain(loader))
+        loader = evaluation_loader(self.test_images, batch_size=GRID_IMAGES)
+        images = next(itertools.chain(loader), None)  # of the first batch that has a good one
+        if images is None:
+            raise DataError("images must hold at least one to test on; got none; check the source")
+        return images
 
 
 def _open(data: DataConfig, split: Literal["train", "test"]) -> ImageDataset:
