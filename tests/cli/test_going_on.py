@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,6 +107,23 @@ def test_damaged_metrics_are_named_and_no_hardware_is_blamed(train, tmp_path, ca
     err = capsys.readouterr().err
     assert "metrics.jsonl must name a whole step in every row" in err
     assert "hardware" not in err
+
+
+def test_a_port_in_use_is_named_and_no_checkpoint_is_blamed(train, tmp_path):
+    assert train("--steps", "2") == 0
+    resume = ["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4", "--accelerator", "cpu"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        process = subprocess.run(
+            [sys.executable, "-m", "depthq", *resume, "--strategy", "ddp", "--devices", "1"],
+            env=os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert process.returncode == 1
+    assert f"MASTER_PORT must be free; got {port}, which is in use" in process.stderr
+    assert "step=00000002.ckpt" not in process.stderr
+    assert main(resume) == 0
 
 
 class TestPaths:

@@ -129,3 +129,49 @@ def test_run_with_a_cut_off_checkpoint_says_which_and_starts_anew_without_it(tmp
     assert main(["train", "--out", str(run), "--resume"]) == 0
     ours, theirs = (folder / "model" / "model.safetensors" for folder in (run, tmp_path / "other"))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.fixture
+def run_of_3_steps(tmp_path, photos):
+    """A finished run, and what makes it go on."""
+    run = tmp_path / "run"
+    assert main(["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--steps", "3"]) == 0
+    return run, ["train", "--out", str(run), "--resume", "--steps", "5"]
+
+
+@pytest.mark.parametrize("part", ["state_dict", "optimizer_states", "loops"])
+def test_checkpoint_of_another_kind_is_named_with_the_remedy(run_of_3_steps, capsys, part):
+    run, resume = run_of_3_steps
+    (path,) = (run / "checkpoints").iterdir()
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint[part] = {"other": torch.zeros(1)}
+    torch.save(checkpoint, path)
+    assert main(resume) == 1
+    assert f"{path} must be a checkpoint of this run; got one of another kind" in capsys.readouterr().err
+    path.unlink()
+    assert main(resume) == 0
+
+
+@pytest.mark.parametrize("hook", ["configure_optimizers", "on_fit_start", "setup"])
+def test_what_fails_beside_a_checkpoint_is_not_laid_on_it(run_of_3_steps, monkeypatch, hook):
+    """Lightning restores the model, makes optimizers, and restores these: a fault in between is what it is."""
+
+    def fail(*_, **__):
+        raise RuntimeError("driver too old")
+
+    monkeypatch.setattr(f"depthq.training.module.DQAETraining.{hook}", fail)
+    with pytest.raises(RuntimeError, match="driver too old"):
+        main(run_of_3_steps[1])
+
+
+def test_memory_that_runs_out_over_a_checkpoint_is_not_laid_on_it(run_of_3_steps, monkeypatch, capsys):
+    def load(*_, **__):
+        raise RuntimeError("CUDA out of memory")
+
+    for place in (torch, torch.optim.AdamW):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, "load" if place is torch else "load_state_dict", load)
+            assert main(run_of_3_steps[1]) == 1
+        err = capsys.readouterr().err
+        assert "there must be memory for it" in err
+        assert "delete it" not in err

@@ -10,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 
 from depthq.files import replacing
+from depthq.memory import is_of_memory
 from depthq.training.stopping import StopRequest
 
 
@@ -38,9 +39,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if damaged is not None:
                 raise ValueError(f"the checksum of {damaged} differs")
             checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except (PermissionError, MemoryError):  # a sound checkpoint is not to be deleted for these
-            raise
         except Exception as error:  # damage makes readers raise anything
+            if isinstance(error, PermissionError) or is_of_memory(error):
+                raise  # a sound checkpoint is not to be deleted for these
             raise ValueError(
                 f"{path} must be a whole checkpoint of depthq train; got one that is damaged or of another kind "
                 f"({error}); delete it, and --resume goes on from the one before it, or from the start if there is none"
@@ -76,10 +77,8 @@ class Checkpoints(Callback):
         self.validate_every = validate_every
         self.stop = StopRequest() if stop is None else stop
         self.save_start = save_start
-        self.has_started = False
 
     def on_train_start(self, trainer: Trainer, *_) -> None:
-        self.has_started = True
         if self.save_start and trainer.global_step == 0:
             self.save(trainer)
 

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shutil
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,10 +16,12 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.files import LOCK_NAME, is_leftover, remove_leftovers, replacing
 from depthq.locking import only_writer
+from depthq.memory import is_of_memory
 from depthq.runs import RunFolder
 from depthq.training.callbacks import ProgressBar, TrainingRows, ValidationRows
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
@@ -93,26 +96,47 @@ def check_has_steps_left(folder: Path, config: LoopConfig) -> None:
 def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, checkpoint: Path | None) -> None:
     """Train to the last step, validate it, and only then save it."""
     (checkpoints,) = (each for each in trainer.callbacks if isinstance(each, Checkpoints))  # type: ignore[attr-defined]
-    try:
+    with _errors_explained(trainer, checkpoint):
         trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if training.config.steps % training.config.validate_every:
             trainer.validate(training, datamodule=data, verbose=False)
+    checkpoints.save(trainer)
+
+
+@contextmanager
+def _errors_explained(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
+    """What Lightning raises of the network and of a checkpoint, as one line; all else is let through as it is."""
+    try:
+        yield
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
     except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
-        if trainer.world_size > 1 and re.search(r"gloo|nccl|connection|timed out|peer", str(error), re.IGNORECASE):
-            first = str(error).splitlines()[0][:200]
-            raise OSError(
-                f"all processes of a run must go on; another one has ended or hangs ({first}); see what it said, and "
-                "go on with --resume"
-            ) from error
-        if checkpoint is None or checkpoints.has_started:
+        _raise_if_of_network(error, trainer)
+        if checkpoint is None or is_of_memory(error) or not _is_of_restoring(error):
             raise
         raise ValueError(
             f"{checkpoint} must be a checkpoint of this run; got one of another kind ({error!r}); delete it, and "
             "--resume goes on from the one before it, or from the start if there is none"
         ) from error
-    checkpoints.save(trainer)
+
+
+def _raise_if_of_network(error: Exception, trainer: Trainer) -> None:
+    first = (str(error).splitlines() or [""])[0][:200]
+    if "EADDRINUSE" in str(error):
+        raise OSError(
+            f"MASTER_PORT must be free; got {os.environ.get('MASTER_PORT')}, which is in use ({first}); name another"
+        ) from error
+    if trainer.world_size > 1 and re.search(r"gloo|nccl|connection|timed out|peer", str(error), re.IGNORECASE):
+        raise OSError(
+            f"all processes of a run must go on; another one has ended or hangs ({first}); see what it said, and "
+            "go on with --resume"
+        ) from error
+
+
+def _is_of_restoring(error: Exception) -> bool:
+    """Whether it was raised while Lightning read a checkpoint or restored what is in it."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals["__name__"] == checkpoint_connector.__name__ for frame, _ in frames)
 
 
 @contextmanager
