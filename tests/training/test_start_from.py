@@ -85,6 +85,64 @@ def test_what_has_another_shape_is_drawn_anew_and_told(tmp_path, photos, capsys)
     assert "levels.0.encoder" not in err
 
 
+CHANGES = {
+    "codebooks learned otherwise": {"codebook_update": "gradient"},
+    "codebooks of another size": {"codebook_size": (8, 32)},
+    "another number of codebooks": {"num_codebooks": 3},
+    "another distance": {"distance": "cosine"},
+    "another kind": {"quantizer": "residual", "num_codebooks": 1, "codebook_dim": 8},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_quantizer_is_taken_whole_or_not_at_all(tmp_path, photos, first_state, change, is_ours):
+    """One that is not taken starts as any new one does: k-means++ in its first step, which moves no codeword to 0."""
+    base = replace(MODEL, num_codebooks=1, codebook_dim=8) if change == "another kind" else MODEL
+    models = [base, replace(base, **CHANGES[change])]
+    theirs, ours = models if is_ours else reversed(models)
+    train(config(photos, theirs, steps=2), tmp_path / "first", progress=False)
+    model = load_model(tmp_path / "first")
+    first_state.clear()
+    train(config(photos, ours, steps=1), tmp_path / "run", start_from=model, progress=False)
+    (state,), before = first_state, model.state_dict()
+    encoder, codebook = "levels.1.encoder.0.0.weight", "levels.0.quantizer.state.weight"
+    assert torch.equal(state[encoder], before[encoder])
+    assert not state["levels.1.quantizer.state.num_updates"]
+    if change == "codebooks of another size":  # of level 1 alone
+        assert torch.equal(state[codebook], before[codebook])
+    after = load_model(tmp_path / "run").levels[1].quantizer.state
+    assert after.weight[after.is_code].any(1).all()
+
+
+def test_settings_of_a_quantizer_may_differ(tmp_path, photos, first_state):
+    model = DQAE(MODEL)
+    ours = replace(MODEL, decay=0.5, commitment_weight=1.0, rare_code_threshold=0.0, rotation_trick=True)
+    train(config(photos, ours, steps=1), tmp_path / "run", start_from=model, progress=False)
+    assert same(first_state[0], model.state_dict())
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [((16,), (8, 16)), ((8, 16), (16,)), ((4, 8), (16, 4, 8))])
+def test_levels_are_counted_from_the_finest(tmp_path, photos, first_state, theirs, ours):
+    model = DQAE(replace(MODEL, codebook_size=theirs))
+    train(
+        config(photos, replace(MODEL, codebook_size=ours), steps=1), tmp_path / "run", start_from=model, progress=False
+    )
+    (state,), before, shared = first_state, model.state_dict(), min(len(theirs), len(ours))
+    taken = 0
+    for name, tensor in before.items():
+        if not name.startswith("levels."):
+            continue
+        index, rest = name.removeprefix("levels.").split(".", 1)
+        here = f"levels.{int(index) + len(ours) - len(theirs)}.{rest}"
+        if here in state and state[here].shape == tensor.shape:
+            assert torch.equal(state[here], tensor), here
+            taken += rest == "quantizer.state.weight"
+    assert taken == shared
+    drawn_anew = [f"levels.{level}.quantizer.state.num_updates" for level in range(len(ours) - shared)]
+    assert not any(state[name] for name in drawn_anew)
+
+
 def test_a_model_that_shares_nothing_is_refused(tmp_path, photos):
     model = DQAE(
         replace(MODEL, channels=(3, 5), num_codebooks=3, codebook_size=5, codebook_dim=3, likelihood="categorical")

@@ -12,7 +12,7 @@ examples:
 A run is resumed as it was started. With more --steps it goes on for longer: the cosine schedule is stretched to them,
 so that the learning rate rises again first. --data may name another place if the same images lie there. --start-from
 begins a new run with the weights of another, of a save_pretrained folder or of a shipped model, as far as shapes are
-the same.
+the same: a quantizer as a whole or not at all, and levels counted from the finest.
 
 Options may be written with dashes or underscores, and may stand in a YAML file given with --config.
 """

@@ -1,18 +1,20 @@
 """A training run: a folder with config.yaml, metrics.jsonl, checkpoints/, model/ and reconstructions/."""
 
+import copy
 import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from lightning.pytorch import LightningDataModule, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from depthq.data import DataError, ImageDataset, evaluation_loader, open_images, training_loader, what_was_taken
 from depthq.measure import Measurement
 from depthq.models import DQAE, DQAEConfig
 from depthq.progress import note
+from depthq.quantizers import Quantizer
 from depthq.runs import RunFolder
 from depthq.training.callbacks import GRID_IMAGES, Grids, ModelFolder, TrainingImages
 from depthq.training.config import DataConfig, Hardware, RunConfig, TrainingConfig
@@ -40,9 +42,9 @@ def train(
         config: What to learn.
         run: The run's folder; made if it does not exist.
         hardware: Where to train.
-        start_from: A model whose weights and codebooks a new run starts from, as far as their shapes are the same:
-            another likelihood, say, has its own head. By default they are drawn from the seed. The model itself stays
-            as it is.
+        start_from: A model whose weights a new run starts from, as far as their shapes are the same (another
+            likelihood, say, has its own head), and whose quantizers, each as a whole or not at all. Levels are counted
+            from the finest. What is not taken over is drawn from the seed. The model itself stays as it is.
         objective: What to minimise. config.yaml does not hold it: a run that goes on must be given the same one.
         progress: Whether to show a progress bar.
 
@@ -91,15 +93,44 @@ def _new_model(config: DQAEConfig, start_from: DQAE | None) -> DQAE:
     model = DQAE(config)
     if start_from is None:
         return model
-    ours, theirs = model.state_dict(), start_from.state_dict()
-    shared = {name: theirs[name] for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
+    ours, shared = model.state_dict(), _shared(model, start_from)
     if not any(name in shared for name, _ in model.named_parameters()):
         raise ValueError("start_from must share weights with the model to train; got none of the same name and shape")
     model.load_state_dict({**ours, **shared})
     if left := [name for name in ours if name not in shared]:
         parts = ", ".join(sorted({name.rpartition(".")[0] for name in left}))
-        note(f"starts from {len(shared)} of {len(ours)} tensors; drawn from the seed: {parts}")
+        note(f"starts from {len(ours) - len(left)} of {len(ours)} tensors; drawn from the seed: {parts}")
     return model
+
+
+def _shared(model: DQAE, other: DQAE) -> dict[str, Tensor]:
+    """What of another model's state `model` can take, by the names that it has there.
+
+    Levels are counted from the fine end. A quantizer is taken whole or not at all: statistics mean nothing beside
+    codewords that are not theirs.
+    """
+    ours, quantizers = model.state_dict(), {}
+    theirs = {name: tensor for name, tensor in other.state_dict().items() if not name.startswith("levels.")}
+    for index, level in zip(reversed(range(len(model.levels))), reversed(other.levels), strict=False):
+        for name, part in level.named_children():
+            state = part.state_dict(prefix=f"levels.{index}.{name}.")
+            if not isinstance(part, Quantizer):
+                theirs |= state
+            elif _fits(part, model.levels[index].quantizer):
+                quantizers |= state
+    fitting = {name: each for name, each in theirs.items() if name in ours and each.shape == ours[name].shape}
+    return quantizers | fitting
+
+
+def _fits(theirs: Quantizer, ours: Quantizer) -> bool:
+    """Whether one quantizer's state is one that the other could have."""
+    if type(theirs) is not type(ours):
+        return False
+    try:
+        copy.deepcopy(ours).load_state_dict(theirs.state_dict())
+    except RuntimeError:
+        return False
+    return True
 
 
 def _fitted_to(config: RunConfig, images: ImageDataset) -> RunConfig:
@@ -145,7 +176,7 @@ class ImageBatches(LightningDataModule):
         batch_size, limit = self.config.batch_size, self.config.validation_images
         return evaluation_loader(self.test_images, batch_size=batch_size, limit=limit)
 
-    def grid_images(self) -> torch.Tensor:
+    def grid_images(self) -> Tensor:
         """The first test images, uint8 (B, C, S, S)."""
         loader = evaluation_loader(self.test_images, batch_size=GRID_IMAGES, limit=GRID_IMAGES)
         return next(itertools.chain(loader))
