@@ -13,6 +13,7 @@ import yaml
 
 from depthq.cli import main
 from depthq.runs import load_model, load_run_settings
+from depthq.weights import shipped_folder
 
 TINY = ["--preset", "tiny", "--image-size", "16"]
 
@@ -90,6 +91,35 @@ def test_start_from_a_run_with_another_likelihood(train, tmp_path, capsys):
     assert "drawn from the seed: head" in err
     assert main(["train", "--out", str(tmp_path / "other"), "--resume", "--steps", "2", *begin[:2]]) == 1
     assert "start_from must be left out with --resume" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_of_a_run_with_a_start_is_no_reason_to_train_from_scratch(train, tmp_path, capsys):
+    begin = ["--start-from", "photos-small", "--channels", "[32,64]"]
+    assert train("--steps", "2", *begin) == 0
+    run = tmp_path / "run"
+    resume = ["train", "--out", str(run), "--resume", "--steps", "4"]
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    checkpoint.write_bytes(b"PK\x03\x04cut off")
+    assert main(resume) == 1
+    err = capsys.readouterr().err
+    assert f"{checkpoint} must be a whole checkpoint of this run" in err
+    assert "begin another run with --start-from" in err
+    assert "delete it" not in err
+    checkpoint.unlink()
+    assert main(resume) == 1
+    err = capsys.readouterr().err
+    assert (
+        f"{run} must hold a checkpoint to go on from, as it began with the weights of {shipped_folder('photos-small')}"
+        in err
+    )
+    assert train("--steps", "4", *begin, out="another") == 0
+
+
+def test_config_of_a_run_with_a_start_makes_another_run_alike(train, tmp_path, photos):
+    assert train("--steps", "2", "--start-from", "photos-small", "--channels", "[32,64]") == 0
+    again = ["train", "--config", str(tmp_path / "run" / "config.yaml"), "--out", str(tmp_path / "again")]
+    assert main(again) == 0
+    assert load_model(tmp_path / "again").fingerprint() == load_model(tmp_path / "run").fingerprint()
 
 
 def test_start_from_a_shipped_name(train, tmp_path, capsys):

@@ -7,7 +7,7 @@ import torch
 
 from depthq import DQAE
 from depthq.models import PRESETS
-from depthq.runs import load_model
+from depthq.runs import load_model, load_run_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig, train
 from depthq.training.module import DQAETraining
 
@@ -165,3 +165,16 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_goes_on_from_the_mode
     train(config(photos, steps=4), cut, progress=False)
     ours, theirs = (folder / "model" / "model.safetensors" for folder in (cut, whole))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_run_that_has_lost_its_checkpoint_does_not_go_on_from_random_weights(tmp_path, photos):
+    model, run = DQAE(MODEL), tmp_path / "run"
+    train(config(photos, steps=2), run, start_from=model, progress=False)
+    train(config(photos, steps=4), run, progress=False)
+    assert load_run_settings(run)["start_from"] == model.fingerprint()
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    checkpoint.unlink()
+    with pytest.raises(ValueError, match=r"run must hold a checkpoint to go on from, .*; begin another run with"):
+        train(config(photos, steps=4), run, progress=False)
+    assert load_run_settings(run)["start_from"] == model.fingerprint()
+    train(config(photos, steps=4), run, start_from=model, progress=False)

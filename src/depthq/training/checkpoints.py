@@ -10,7 +10,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 
 from depthq.files import replacing
-from depthq.memory import is_of_memory
 from depthq.training.stopping import StopRequest
 
 
@@ -33,20 +32,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        try:
-            with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it writes
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise ValueError(f"the checksum of {damaged} differs")
-            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:  # damage makes readers raise anything
-            if isinstance(error, PermissionError) or is_of_memory(error):
-                raise  # a sound checkpoint is not to be deleted for these
-            raise ValueError(
-                f"{path} must be a whole checkpoint of depthq train; got one that is damaged or of another kind "
-                f"({error}); delete it, and --resume goes on from the one before it, or from the start if there is none"
-            ) from error
-        return checkpoint
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it writes
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} differs")
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
 class Checkpoints(Callback):

@@ -93,10 +93,14 @@ def check_has_steps_left(folder: Path, config: LoopConfig) -> None:
         )
 
 
+_FROM_SCRATCH = "delete it, and --resume starts from scratch"
+
+
 def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, checkpoint: Path | None) -> None:
     """Train to the last step, validate it, and only then save it."""
     (checkpoints,) = (each for each in trainer.callbacks if isinstance(each, Checkpoints))  # type: ignore[attr-defined]
-    with _errors_explained(trainer, checkpoint):
+    remedy = "begin another run with --start-from" if checkpoints.save_start else _FROM_SCRATCH
+    with _errors_explained(trainer, checkpoint, remedy):
         trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if training.config.steps % training.config.validate_every:
             trainer.validate(training, datamodule=data, verbose=False)
@@ -104,23 +108,24 @@ def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, chec
 
 
 @contextmanager
-def _errors_explained(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
-    """What Lightning raises of the network and of a checkpoint, as one line; all else is let through as it is."""
+def _errors_explained(trainer: Trainer, checkpoint: Path | None, remedy: str) -> Iterator[None]:
+    """What Lightning raises of the network and of a damaged checkpoint, as one line; all else as it is."""
     try:
         yield
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
-    except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
-        _raise_if_of_network(error, trainer)
-        if checkpoint is None or is_of_memory(error) or not _is_of_restoring(error):
+    except Exception as error:  # damage makes readers raise anything
+        if isinstance(error, RuntimeError):
+            _raise_if_of_network(error, trainer)
+        if isinstance(error, PermissionError) or is_of_memory(error) or not _is_of_restoring(error):
             raise
         raise ValueError(
-            f"{checkpoint} must be a checkpoint of this run; got one of another kind ({error!r}); delete it, and "
-            "--resume goes on from the one before it, or from the start if there is none"
+            f"{checkpoint} must be a whole checkpoint of this run; got one that is damaged or of another kind "
+            f"({error!r}); {remedy}"
         ) from error
 
 
-def _raise_if_of_network(error: Exception, trainer: Trainer) -> None:
+def _raise_if_of_network(error: RuntimeError, trainer: Trainer) -> None:
     first = (str(error).splitlines() or [""])[0][:200]
     if "EADDRINUSE" in str(error):
         raise OSError(
@@ -135,8 +140,9 @@ def _raise_if_of_network(error: Exception, trainer: Trainer) -> None:
 
 def _is_of_restoring(error: Exception) -> bool:
     """Whether it was raised while Lightning read a checkpoint or restored what is in it."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals["__name__"] == checkpoint_connector.__name__ for frame, _ in frames)
+    restoring = checkpoint_connector.__name__
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_globals["__name__"] == restoring]
+    return bool(frames) and frames[-1].f_code.co_name != "resume_end"  # which waits for other processes
 
 
 @contextmanager
