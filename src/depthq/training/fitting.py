@@ -102,7 +102,7 @@ def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, chec
     remedy = "begin another run with --start-from" if checkpoints.save_start else _FROM_SCRATCH
     with _errors_explained(trainer, checkpoint, remedy):
         trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if training.config.steps % training.config.validate_every:
+        if trainer.global_step % training.config.validate_every:
             trainer.validate(training, datamodule=data, verbose=False)
     checkpoints.save(trainer)
 
