@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import yaml
 
 from depthq.cli import main
 from depthq.runs import load_model, load_run_settings
+from depthq.weights import shipped_folder
 
 TINY = ["--preset", "tiny", "--image-size", "16"]
 
@@ -91,6 +93,35 @@ def test_start_from_a_run_with_another_likelihood(train, tmp_path, capsys):
     assert "start_from must be left out with --resume" in capsys.readouterr().err
 
 
+def test_a_damaged_checkpoint_of_a_run_with_a_start_is_no_reason_to_train_from_scratch(train, tmp_path, capsys):
+    begin = ["--start-from", "photos-small", "--channels", "[32,64]"]
+    assert train("--steps", "2", *begin) == 0
+    run = tmp_path / "run"
+    resume = ["train", "--out", str(run), "--resume", "--steps", "4"]
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    checkpoint.write_bytes(b"PK\x03\x04cut off")
+    assert main(resume) == 1
+    err = capsys.readouterr().err
+    assert f"{checkpoint} must be a whole checkpoint of this run" in err
+    assert "begin another run with --start-from" in err
+    assert "delete it" not in err
+    checkpoint.unlink()
+    assert main(resume) == 1
+    err = capsys.readouterr().err
+    assert (
+        f"{run} must hold a checkpoint to go on from, as it began with the weights of {shipped_folder('photos-small')}"
+        in err
+    )
+    assert train("--steps", "4", *begin, out="another") == 0
+
+
+def test_config_of_a_run_with_a_start_makes_another_run_alike(train, tmp_path, photos):
+    assert train("--steps", "2", "--start-from", "photos-small", "--channels", "[32,64]") == 0
+    again = ["train", "--config", str(tmp_path / "run" / "config.yaml"), "--out", str(tmp_path / "again")]
+    assert main(again) == 0
+    assert load_model(tmp_path / "again").fingerprint() == load_model(tmp_path / "run").fingerprint()
+
+
 def test_start_from_a_shipped_name(train, tmp_path, capsys):
     assert train("--start-from", "photos-small", "--steps", "1", out="narrow") == 1
     assert "start_from must share weights with the model to train" in capsys.readouterr().err
@@ -106,6 +137,23 @@ def test_damaged_metrics_are_named_and_no_hardware_is_blamed(train, tmp_path, ca
     err = capsys.readouterr().err
     assert "metrics.jsonl must name a whole step in every row" in err
     assert "hardware" not in err
+
+
+def test_a_port_in_use_is_named_and_no_checkpoint_is_blamed(train, tmp_path):
+    assert train("--steps", "2") == 0
+    resume = ["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4", "--accelerator", "cpu"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        process = subprocess.run(
+            [sys.executable, "-m", "depthq", *resume, "--strategy", "ddp", "--devices", "1"],
+            env=os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert process.returncode == 1
+    assert f"MASTER_PORT must be free; got {port}, which is in use" in process.stderr
+    assert "step=00000002.ckpt" not in process.stderr
+    assert main(resume) == 0
 
 
 class TestPaths:

@@ -12,7 +12,7 @@ from PIL import Image
 from depthq import DQAE, CodePrior, DQAEConfig
 from depthq.cli import main
 from depthq.codes.file import read_header
-from depthq.runs import load_prior
+from depthq.runs import load_prior, read_metrics
 from depthq.training.prior import PriorTraining
 
 OPTIONS = "--width 16 --num-heads 2 --num-layers 1 --steps 12 --validate-every 4 --checkpoint-every 4 --log-every 4"
@@ -80,14 +80,53 @@ def test_resumed_prior_ends_as_one_that_was_not_killed(bare, run, monkeypatch):
         assert (bare / "prior" / name).read_bytes() == (run / "prior" / name).read_bytes()
 
 
+OVERFITS = [*SMALL, "--steps", "399", "--learning-rate", "0.05", "--patience", "2"]
+
+
+def validations(run):
+    """The steps of all validations, and what they gave."""
+    rows = read_metrics(run / "prior" / "metrics.jsonl")
+    return [(row["step"], row["validation_bits_per_code"]) for row in rows if "validation_bits_per_code" in row]
+
+
 def test_overfitting_is_told_and_stops_training(bare, capsys):
-    options = [*SMALL, "--steps", "400", "--learning-rate", "0.05", "--patience", "2"]
-    assert main(["prior", str(bare), *options]) == 0
-    assert "began to know images by heart" in capsys.readouterr().out
-    rows = [json.loads(row) for row in (bare / "prior" / "metrics.jsonl").read_text().splitlines()]
-    validations = [row["validation_bits_per_code"] for row in rows if "validation_bits_per_code" in row]
-    assert len(validations) < 100
-    assert min(validations) == validations[-3]
+    assert main(["prior", str(bare), *OVERFITS]) == 0
+    out, err = capsys.readouterr()
+    assert "began to know images by heart" in out
+    steps, costs = zip(*validations(bare), strict=True)
+    assert steps == tuple(range(4, steps[-1] + 1, 4))  # the last one, too, validated once
+    assert err.count(f"step {steps[-1]}: held-out images cost more") == 1
+    assert len(costs) < 100
+    assert min(costs) == costs[-3]
+
+
+def test_a_prior_that_stopped_early_is_trained_no_more(bare, capsys):
+    assert main(["prior", str(bare), *OVERFITS]) == 0
+    before, told = validations(bare), capsys.readouterr().out
+    for _ in range(2):
+        assert main(["prior", str(bare), *OVERFITS, "--resume"]) == 0
+        assert validations(bare) == before
+        assert capsys.readouterr().out == told
+
+
+def test_a_prior_killed_as_it_stopped_early_ends_as_one_that_was_not_killed(bare, trained_run, tmp_path, monkeypatch):
+    other = shutil.copytree(trained_run, tmp_path / "other")
+    assert main(["prior", str(other), *OVERFITS]) == 0
+
+    def on_train_end(self):
+        raise KilledError
+
+    monkeypatch.setattr(PriorTraining, "on_train_end", on_train_end)
+    with pytest.raises(KilledError):
+        main(["prior", str(bare), *OVERFITS])
+    monkeypatch.undo()
+    assert main(["prior", str(bare), *OVERFITS, "--resume"]) == 0
+    assert validations(bare) == validations(other)
+    ours, theirs = (run / "prior" for run in (bare, other))
+    assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+    assert [path.name for path in (ours / "checkpoints").iterdir()] == [
+        path.name for path in (theirs / "checkpoints").iterdir()
+    ]
 
 
 def test_codes_are_encoded_once(run, bare):

@@ -25,6 +25,17 @@ def test_a_run_gets_its_page(run, photos, capsys):
     assert f"10 of 10 steps of 8 images from {photos.name}" in page
 
 
+def test_what_a_run_began_with_is_named_without_its_place(photos, tmp_path):
+    tiny = ["train", "--data", str(photos), "--preset", "tiny", "--steps", "1"]
+    first, run = tmp_path / "first", tmp_path / "run"
+    assert main([*tiny, "--out", str(first)]) == 0
+    assert main([*tiny, "--out", str(run), "--start-from", str(first)]) == 0
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "<dt>start_from</dt><dd>first</dd>" in re.sub(r"\s*(<[^>]*>)\s*", r"\1", page)
+    assert str(tmp_path) not in page
+
+
 def test_its_headline_is_that_of_evaluate(run, capsys):
     assert main(["report", str(run)]) == 0
     capsys.readouterr()

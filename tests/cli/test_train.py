@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -45,6 +46,13 @@ def test_run_holds_what_the_design_says(train, tmp_path, capsys):
     assert names(tmp_path / "run" / "reconstructions") == ["step=00000002.png"]
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("validation_psnr_db") == 1
     assert "trained 2 steps" in capsys.readouterr().out
+
+
+def test_a_folder_whose_name_is_no_text_is_trained_on_and_escaped_in_the_card(train, write_photos, tmp_path):
+    data = write_photos(Path(os.fsdecode(bytes(tmp_path) + b"/im\xffgs")))
+    assert train(*QUICK, data=data) == 0
+    assert rf"--data '{tmp_path}/im\udcffgs'" in (tmp_path / "run" / "model" / "README.md").read_text("utf-8")
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4"]) == 0
 
 
 def test_terminal_shows_steps_and_figures_and_nothing_of_the_trainer(train, capsys):

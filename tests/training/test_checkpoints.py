@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -69,21 +70,11 @@ def test_disk_that_fills_in_the_middle_of_a_checkpoint_leaves_the_former(tmp_pat
     assert names(tmp_path) == ["step=00000001.ckpt"]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_cut_off_checkpoint_is_named_with_the_remedy(tmp_path, share):
-    path = tmp_path / "step=00000001.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(1000)}, path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"step=00000001.ckpt must be a whole checkpoint.*delete it, and --resume"):
-        AtomicCheckpointIO().load_checkpoint(path)
-
-
 @pytest.mark.parametrize("write", [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb, protocol=2))])
 def test_opening_a_checkpoint_runs_no_code(tmp_path, write):
     path, traces = tmp_path / "step=00000001.ckpt", tmp_path / "traces"
     write({"state_dict": Bomb(traces)}, path)
-    with pytest.raises(ValueError, match="must be a whole checkpoint"):
+    with pytest.raises((pickle.UnpicklingError, zipfile.BadZipFile)):
         AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
     assert not traces.exists()
 
@@ -115,17 +106,72 @@ def test_run_that_fills_the_disk_stops_and_resumes_from_the_former_checkpoint(tm
     assert names(run / "checkpoints") == ["step=00000009.ckpt"]
 
 
-def test_run_with_a_cut_off_checkpoint_says_which_and_starts_anew_without_it(tmp_path, photos, capsys):
+@pytest.fixture
+def run_of_3_steps(tmp_path, photos):
+    """A finished run, and what makes it go on."""
     run = tmp_path / "run"
-    (run / "checkpoints").mkdir(parents=True)
-    checkpoint = run / "checkpoints" / "step=00000003.ckpt"
-    train = ["train", "--data", str(photos), "--out", str(tmp_path / "other"), "--preset", "tiny", "--steps", "5"]
-    assert main(train) == 0
-    (run / "config.yaml").write_bytes((tmp_path / "other" / "config.yaml").read_bytes())
-    checkpoint.write_bytes(b"PK\x03\x04cut off")
-    assert main(["train", "--out", str(run), "--resume"]) == 1
-    assert f"{checkpoint} must be a whole checkpoint" in capsys.readouterr().err
+    assert main(["train", "--data", str(photos), "--out", str(run), "--preset", "tiny", "--steps", "3"]) == 0
+    return run, ["train", "--out", str(run), "--resume", "--steps", "5"]
+
+
+def assert_is_damaged(checkpoint, resume, capsys):
+    """The checkpoint is named with a remedy, which works."""
+    assert main(resume) == 1
+    err = capsys.readouterr().err
+    assert f"{checkpoint} must be a whole checkpoint of this run; got one that is damaged or of another kind" in err
+    assert "delete it, and --resume starts from scratch" in err
     checkpoint.unlink()
-    assert main(["train", "--out", str(run), "--resume"]) == 0
-    ours, theirs = (folder / "model" / "model.safetensors" for folder in (run, tmp_path / "other"))
-    assert ours.read_bytes() == theirs.read_bytes()
+    assert main(resume) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_cut_off_checkpoint_is_named_with_the_remedy(run_of_3_steps, capsys, share):
+    run, resume = run_of_3_steps
+    (path,) = (run / "checkpoints").iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert_is_damaged(path, resume, capsys)
+
+
+def test_checkpoint_with_a_changed_byte_is_named_with_the_remedy(run_of_3_steps, capsys):
+    run, resume = run_of_3_steps
+    (path,) = (run / "checkpoints").iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert_is_damaged(path, resume, capsys)
+
+
+@pytest.mark.parametrize("part", ["state_dict", "optimizer_states", "loops"])
+def test_checkpoint_of_another_kind_is_named_with_the_remedy(run_of_3_steps, capsys, part):
+    run, resume = run_of_3_steps
+    (path,) = (run / "checkpoints").iterdir()
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint[part] = {"other": torch.zeros(1)}
+    torch.save(checkpoint, path)
+    assert_is_damaged(path, resume, capsys)
+
+
+@pytest.mark.parametrize("hook", ["configure_optimizers", "on_fit_start", "setup"])
+def test_what_fails_beside_a_checkpoint_is_not_laid_on_it(run_of_3_steps, monkeypatch, hook):
+    """Lightning restores the model, makes optimizers, and restores these: a fault in between is what it is."""
+
+    def fail(*_, **__):
+        raise RuntimeError("driver too old")
+
+    monkeypatch.setattr(f"depthq.training.module.DQAETraining.{hook}", fail)
+    with pytest.raises(RuntimeError, match="driver too old"):
+        main(run_of_3_steps[1])
+
+
+def test_memory_that_runs_out_over_a_checkpoint_is_not_laid_on_it(run_of_3_steps, monkeypatch, capsys):
+    def load(*_, **__):
+        raise RuntimeError("CUDA out of memory")
+
+    for place in (torch, torch.optim.AdamW):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, "load" if place is torch else "load_state_dict", load)
+            assert main(run_of_3_steps[1]) == 1
+        err = capsys.readouterr().err
+        assert "there must be memory for it" in err
+        assert "delete it" not in err

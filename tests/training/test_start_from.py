@@ -7,7 +7,7 @@ import torch
 
 from depthq import DQAE
 from depthq.models import PRESETS
-from depthq.runs import load_model
+from depthq.runs import load_model, load_run_settings
 from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig, train
 from depthq.training.module import DQAETraining
 
@@ -85,6 +85,64 @@ def test_what_has_another_shape_is_drawn_anew_and_told(tmp_path, photos, capsys)
     assert "levels.0.encoder" not in err
 
 
+CHANGES = {
+    "codebooks learned otherwise": {"codebook_update": "gradient"},
+    "codebooks of another size": {"codebook_size": (8, 32)},
+    "another number of codebooks": {"num_codebooks": 3},
+    "another distance": {"distance": "cosine"},
+    "another kind": {"quantizer": "residual", "num_codebooks": 1, "codebook_dim": 8},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_quantizer_is_taken_whole_or_not_at_all(tmp_path, photos, first_state, change, is_ours):
+    """One that is not taken starts as any new one does: k-means++ in its first step, which moves no codeword to 0."""
+    base = replace(MODEL, num_codebooks=1, codebook_dim=8) if change == "another kind" else MODEL
+    models = [base, replace(base, **CHANGES[change])]
+    theirs, ours = models if is_ours else reversed(models)
+    train(config(photos, theirs, steps=2), tmp_path / "first", progress=False)
+    model = load_model(tmp_path / "first")
+    first_state.clear()
+    train(config(photos, ours, steps=1), tmp_path / "run", start_from=model, progress=False)
+    (state,), before = first_state, model.state_dict()
+    encoder, codebook = "levels.1.encoder.0.0.weight", "levels.0.quantizer.state.weight"
+    assert torch.equal(state[encoder], before[encoder])
+    assert not state["levels.1.quantizer.state.num_updates"]
+    if change == "codebooks of another size":  # of level 1 alone
+        assert torch.equal(state[codebook], before[codebook])
+    after = load_model(tmp_path / "run").levels[1].quantizer.state
+    assert after.weight[after.is_code].any(1).all()
+
+
+def test_settings_of_a_quantizer_may_differ(tmp_path, photos, first_state):
+    model = DQAE(MODEL)
+    ours = replace(MODEL, decay=0.5, commitment_weight=1.0, rare_code_threshold=0.0, rotation_trick=True)
+    train(config(photos, ours, steps=1), tmp_path / "run", start_from=model, progress=False)
+    assert same(first_state[0], model.state_dict())
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [((16,), (8, 16)), ((8, 16), (16,)), ((4, 8), (16, 4, 8))])
+def test_levels_are_counted_from_the_finest(tmp_path, photos, first_state, theirs, ours):
+    model = DQAE(replace(MODEL, codebook_size=theirs))
+    train(
+        config(photos, replace(MODEL, codebook_size=ours), steps=1), tmp_path / "run", start_from=model, progress=False
+    )
+    (state,), before, shared = first_state, model.state_dict(), min(len(theirs), len(ours))
+    taken = 0
+    for name, tensor in before.items():
+        if not name.startswith("levels."):
+            continue
+        index, rest = name.removeprefix("levels.").split(".", 1)
+        here = f"levels.{int(index) + len(ours) - len(theirs)}.{rest}"
+        if here in state and state[here].shape == tensor.shape:
+            assert torch.equal(state[here], tensor), here
+            taken += rest == "quantizer.state.weight"
+    assert taken == shared
+    drawn_anew = [f"levels.{level}.quantizer.state.num_updates" for level in range(len(ours) - shared)]
+    assert not any(state[name] for name in drawn_anew)
+
+
 def test_a_model_that_shares_nothing_is_refused(tmp_path, photos):
     model = DQAE(
         replace(MODEL, channels=(3, 5), num_codebooks=3, codebook_size=5, codebook_dim=3, likelihood="categorical")
@@ -107,3 +165,16 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_goes_on_from_the_mode
     train(config(photos, steps=4), cut, progress=False)
     ours, theirs = (folder / "model" / "model.safetensors" for folder in (cut, whole))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_run_that_has_lost_its_checkpoint_does_not_go_on_from_random_weights(tmp_path, photos):
+    model, run = DQAE(MODEL), tmp_path / "run"
+    train(config(photos, steps=2), run, start_from=model, progress=False)
+    train(config(photos, steps=4), run, progress=False)
+    assert load_run_settings(run)["start_from"] == model.fingerprint()
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    checkpoint.unlink()
+    with pytest.raises(ValueError, match=r"run must hold a checkpoint to go on from, .*; begin another run with"):
+        train(config(photos, steps=4), run, progress=False)
+    assert load_run_settings(run)["start_from"] == model.fingerprint()
+    train(config(photos, steps=4), run, start_from=model, progress=False)

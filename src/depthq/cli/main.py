@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from depthq import __version__
 from depthq.extras import MissingExtraError, check_installed, explain_missing, is_installed
+from depthq.memory import is_of_memory
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -139,7 +140,7 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
         _say(f"{name}: error: {_as_options(str(error), parser)}{remedy}")
         return DATA_ERROR
     except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
+        if not is_of_memory(error):
             raise
         _say(f"{name}: error: there must be memory for it; there is too little; take fewer or smaller images at once")
         return DATA_ERROR
@@ -147,14 +148,6 @@ def run_command(command: ModuleType, name: str, arguments: list[str], extras: Se
         _say(f"{name}: interrupted{interrupt}")
         return INTERRUPTED
     return 0
-
-
-def _is_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether memory ran out: PyTorch tells so in words alone, on a CPU as on a GPU."""
-    return (
-        isinstance(error, MemoryError)
-        or re.search("allocate memory|out of memory|enough memory", str(error)) is not None
-    )
 
 
 def _parser(command: ModuleType, name: str) -> "ArgumentParser":

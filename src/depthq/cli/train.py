@@ -12,7 +12,7 @@ examples:
 A run is resumed as it was started. With more --steps it goes on for longer: the cosine schedule is stretched to them,
 so that the learning rate rises again first. --data may name another place if the same images lie there. --start-from
 begins a new run with the weights of another, of a save_pretrained folder or of a shipped model, as far as shapes are
-the same.
+the same: a quantizer as a whole or not at all, and levels counted from the finest.
 
 Options may be written with dashes or underscores, and may stand in a YAML file given with --config.
 """
@@ -34,7 +34,6 @@ from depthq.runs import (
     LATER_SETTINGS,
     RunFolder,
     is_run,
-    load_model,
     load_run_settings,
     load_settings,
     load_training_images,
@@ -74,8 +73,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_class_arguments(Hardware)
     known = {name for kind in (DataConfig, DQAEConfig, TrainingConfig) for name in _names(kind)}
     if early.resume and not early.preset and early.out and is_run(user_path(early.out)):
-        settings = _checked(load_run_settings(user_path(early.out)), parser, known, user_path(early.out))
-        parser.set_defaults(settings)
+        settings = load_run_settings(user_path(early.out))
+        settings.pop("start_from", None)  # a run goes on from its own checkpoint
+        parser.set_defaults(_checked(settings, parser, known, user_path(early.out)))
     else:
         parser.set_defaults(_preset(early.preset or "small"))
     options = parser.parse_args(arguments)
@@ -107,9 +107,8 @@ def run(settings: Settings) -> None:
         raise ValueError(
             "start_from must be left out with --resume, which goes on from the run's own checkpoint; got both"
         )
-    start_from = None if settings.start_from is None else load_model(settings.start_from)
     try:
-        measured = train(config, out, hardware=settings.hardware, start_from=start_from)
+        measured = train(config, out, hardware=settings.hardware, start_from=settings.start_from)
     except KeyboardInterrupt:
         saved = f"; {steps_done(out)} of {config.training.steps} steps are saved in {out}"
         again = f"go on with: depthq train --out {out} --resume" if is_run(out) else "start it anew"

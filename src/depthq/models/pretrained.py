@@ -38,7 +38,8 @@ class Pretrained(nn.Module):
         save_module(self, json.loads(json.dumps(asdict(self.config))), folder)
         if not (folder / "README.md").exists():
             num_parameters = sum(weight.numel() for weight in self.parameters())
-            (folder / "README.md").write_text(model_card(self.config, num_parameters, notes))
+            card = model_card(self.config, num_parameters, notes)
+            (folder / "README.md").write_text(card, "utf-8", errors="backslashreplace")  # paths may be no text
 
     def push_to_hub(
         self,

@@ -201,7 +201,7 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         version=importlib.metadata.version("depthq"),
         written=datetime.now(),
         steps_done=int(max((row["step"] for row in rows), default=0)),
-        settings=settings | {"data": _last_part(settings["data"])},
+        settings=settings | {name: _last_part(settings[name]) for name in ("data", "start_from") if name in settings},
         parameters=sum(weight.numel() for weight in model.parameters()),
         measured=replace(
             measured,

@@ -32,20 +32,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        try:
-            with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it writes
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise ValueError(f"the checksum of {damaged} differs")
-            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except (PermissionError, MemoryError):  # a sound checkpoint is not to be deleted for these
-            raise
-        except Exception as error:  # damage makes readers raise anything
-            raise ValueError(
-                f"{path} must be a whole checkpoint of depthq train; got one that is damaged or of another kind "
-                f"({error}); delete it, and --resume goes on from the one before it, or from the start if there is none"
-            ) from error
-        return checkpoint
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it writes
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} differs")
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
 class Checkpoints(Callback):
@@ -76,10 +67,8 @@ class Checkpoints(Callback):
         self.validate_every = validate_every
         self.stop = StopRequest() if stop is None else stop
         self.save_start = save_start
-        self.has_started = False
 
     def on_train_start(self, trainer: Trainer, *_) -> None:
-        self.has_started = True
         if self.save_start and trainer.global_step == 0:
             self.save(trainer)
 

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shutil
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,10 +16,12 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from lightning.pytorch.utilities import rank_zero_only
 
 from depthq.files import LOCK_NAME, is_leftover, remove_leftovers, replacing
 from depthq.locking import only_writer
+from depthq.memory import is_of_memory
 from depthq.runs import RunFolder
 from depthq.training.callbacks import ProgressBar, TrainingRows, ValidationRows
 from depthq.training.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint, step_of
@@ -90,29 +93,56 @@ def check_has_steps_left(folder: Path, config: LoopConfig) -> None:
         )
 
 
+_FROM_SCRATCH = "delete it, and --resume starts from scratch"
+
+
 def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, checkpoint: Path | None) -> None:
     """Train to the last step, validate it, and only then save it."""
     (checkpoints,) = (each for each in trainer.callbacks if isinstance(each, Checkpoints))  # type: ignore[attr-defined]
-    try:
+    remedy = "begin another run with --start-from" if checkpoints.save_start else _FROM_SCRATCH
+    with _errors_explained(trainer, checkpoint, remedy):
         trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if training.config.steps % training.config.validate_every:
+        if trainer.global_step % training.config.validate_every:
             trainer.validate(training, datamodule=data, verbose=False)
+    checkpoints.save(trainer)
+
+
+@contextmanager
+def _errors_explained(trainer: Trainer, checkpoint: Path | None, remedy: str) -> Iterator[None]:
+    """What Lightning raises of the network and of a damaged checkpoint, as one line; all else as it is."""
+    try:
+        yield
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
-    except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
-        if trainer.world_size > 1 and re.search(r"gloo|nccl|connection|timed out|peer", str(error), re.IGNORECASE):
-            first = str(error).splitlines()[0][:200]
-            raise OSError(
-                f"all processes of a run must go on; another one has ended or hangs ({first}); see what it said, and "
-                "go on with --resume"
-            ) from error
-        if checkpoint is None or checkpoints.has_started:
+    except Exception as error:  # damage makes readers raise anything
+        if isinstance(error, RuntimeError):
+            _raise_if_of_network(error, trainer)
+        if isinstance(error, PermissionError) or is_of_memory(error) or not _is_of_restoring(error):
             raise
         raise ValueError(
-            f"{checkpoint} must be a checkpoint of this run; got one of another kind ({error!r}); delete it, and "
-            "--resume goes on from the one before it, or from the start if there is none"
+            f"{checkpoint} must be a whole checkpoint of this run; got one that is damaged or of another kind "
+            f"({error!r}); {remedy}"
         ) from error
-    checkpoints.save(trainer)
+
+
+def _raise_if_of_network(error: RuntimeError, trainer: Trainer) -> None:
+    first = (str(error).splitlines() or [""])[0][:200]
+    if "EADDRINUSE" in str(error):
+        raise OSError(
+            f"MASTER_PORT must be free; got {os.environ.get('MASTER_PORT')}, which is in use ({first}); name another"
+        ) from error
+    if trainer.world_size > 1 and re.search(r"gloo|nccl|connection|timed out|peer", str(error), re.IGNORECASE):
+        raise OSError(
+            f"all processes of a run must go on; another one has ended or hangs ({first}); see what it said, and "
+            "go on with --resume"
+        ) from error
+
+
+def _is_of_restoring(error: Exception) -> bool:
+    """Whether it was raised while Lightning read a checkpoint or restored what is in it."""
+    restoring = checkpoint_connector.__name__
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_globals["__name__"] == restoring]
+    return bool(frames) and frames[-1].f_code.co_name != "resume_end"  # which waits for other processes
 
 
 @contextmanager

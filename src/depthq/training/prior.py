@@ -58,7 +58,7 @@ def train_prior(
 
     Some of the images, drawn by the seed, are held out: `training.validation_images`, at most a tenth. The folder
     holds the prior as it was when these cost least (`CodePrior.from_pretrained(folder)`). As with `train`, a run that
-    was killed goes on to the same weights.
+    was killed goes on to the same weights; one that has stopped early is trained no more.
 
     Args:
         codes: Of all images to learn from, maps of one size.
@@ -133,8 +133,7 @@ class PriorTraining(LoopModule):
             self.best, self.best_step, self.validations_since = self.last, self.global_step, 0
         else:
             self.validations_since += 1
-            if self.validations_since >= self.config.patience:
-                self.trainer.should_stop = True
+        self._stop_early()
 
     def validation_metrics(self) -> dict[str, float]:
         return {"validation_bits_per_code": self.last}
@@ -155,6 +154,11 @@ class PriorTraining(LoopModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.best, self.best_step, self.validations_since = checkpoint["best"]
+        self._stop_early()  # as it had, if it had
+
+    def _stop_early(self) -> None:
+        if self.validations_since >= self.config.patience:
+            self.trainer.should_stop = True
 
     def _codes(self, levels: Sequence[Tensor]) -> Codes:
         return Codes.unchecked(tuple(levels), self.model.codebook_sizes)
