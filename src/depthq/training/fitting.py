@@ -164,7 +164,7 @@ def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
 
 @rank_zero_only
 def _write_config(settings: dict[str, Any], folder: Path) -> None:
-    remove_leftovers(folder)
+    remove_leftovers(folder, but_in=RunFolder(folder).prior)  # which has a writer of its own
     with replacing(RunFolder(folder).config) as file:
         file.write(yaml.safe_dump(settings, sort_keys=False).encode())
 
