@@ -98,6 +98,14 @@ def test_what_killed_writers_left_is_known_and_removed_and_nothing_else(tmp_path
     assert names(tmp_path) == [".depthq-notes", "file", "file.partial", "folder", "out"]
 
 
+def test_what_another_writes_in_a_folder_of_its_own_is_no_leftover(tmp_path):
+    with replacing(tmp_path / "prior" / "file"), replacing(tmp_path / "model" / "file") as half:
+        remove_leftovers(tmp_path, but_in=tmp_path / "prior")
+        assert not Path(half.name).exists()
+        Path(half.name).touch()
+    assert names(tmp_path / "prior") == ["file"]
+
+
 def test_folder_takes_its_place_at_the_end(tmp_path):
     with new_folder(tmp_path / "a" / "out") as folder:
         (folder / "image").touch()

@@ -139,10 +139,13 @@ def is_leftover(path: Path) -> bool:
     return path.name == LOCK_NAME or (path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete all leftovers below a folder in which no other process writes now."""
-    for path in filter(is_leftover, list(folder.rglob(f"{_PREFIX}*{_SUFFIX}"))):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def remove_leftovers(folder: Path, but_in: Path | None = None) -> None:
+    """Delete all leftovers below a folder in which no other process writes now, but for a folder that is another's."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if Path(parent, name) != but_in]
+        for path in (Path(parent, name) for name in [*folders, *files]):
+            if path.match(f"{_PREFIX}*{_SUFFIX}"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _place_beside(path: Path) -> Path:

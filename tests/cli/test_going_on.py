@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from depthq.cli import main
+from depthq.files import replacing
 from depthq.runs import load_model, load_run_settings
 from depthq.weights import shipped_folder
 
@@ -74,6 +75,14 @@ def test_a_finished_run_is_extended(train, tmp_path):
     assert load_run_settings(tmp_path / "run")["steps"] == 12
     steps = {yaml.safe_load(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()}
     assert {6, 12} <= steps
+
+
+def test_a_prior_that_is_written_meanwhile_is_left_alone(train, tmp_path):
+    assert train("--steps", "2") == 0
+    with replacing(tmp_path / "run" / "prior" / "codes.parquet") as file:
+        assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4"]) == 0
+        file.write(b"codes")
+    assert (tmp_path / "run" / "prior" / "codes.parquet").read_bytes() == b"codes"
 
 
 def test_fewer_steps_are_refused(train, tmp_path, capsys):

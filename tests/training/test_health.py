@@ -31,19 +31,22 @@ class Tokenizer(LightningModule):
         return torch.optim.SGD(self.parameters(), 1e-3)
 
 
-def fit(module, folder, steps=40, every=10):
+def fit(module, folder, steps=40, every=10, accumulate=1, checkpoint=None):
     torch.manual_seed(0)
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
         logger=CSVLogger(folder, name="", version=""),
         callbacks=[HealthCallback(every)],
+        accumulate_grad_batches=accumulate,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         log_every_n_steps=1,
     )
-    trainer.fit(module, DataLoader(torch.randn(64 * steps, 8), batch_size=64, num_workers=0))
+    batches = DataLoader(torch.randn(64 * steps * accumulate, 8), batch_size=64, num_workers=0)
+    trainer.fit(module, batches, ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / "last.ckpt")
     return (folder / "metrics.csv").read_text().splitlines()
 
 
@@ -61,6 +64,20 @@ def test_usage_and_perplexity_of_every_quantizer_are_logged_by_name(tmp_path):
     )
     assert [row.split(",")[names.index("step")] for row in rows] == ["10", "20", "30", "40"]
     assert 8 < float(rows[-1].split(",")[names.index("first/perplexity")]) <= 16
+
+
+def steps_of(lines):
+    return [int(row.split(",")[lines[0].split(",").index("step")]) for row in lines[1:]]
+
+
+def test_a_step_of_several_batches_is_logged_once(tmp_path):
+    assert steps_of(fit(Tokenizer(), tmp_path, steps=5, every=2, accumulate=3)) == [2, 4]
+
+
+def test_a_resumed_run_logs_its_own_steps_alone(tmp_path):
+    fit(Tokenizer(), tmp_path / "first", steps=4, every=2, accumulate=3)
+    last = tmp_path / "first" / "last.ckpt"
+    assert steps_of(fit(Tokenizer(), tmp_path / "second", steps=8, every=2, accumulate=3, checkpoint=last)) == [6, 8]
 
 
 def test_a_collapsed_codebook_is_told_once(tmp_path):

@@ -93,13 +93,11 @@ def check_has_steps_left(folder: Path, config: LoopConfig) -> None:
         )
 
 
-_FROM_SCRATCH = "delete it, and --resume starts from scratch"
-
-
 def _fit(trainer: Trainer, training: LoopModule, data: LightningDataModule, checkpoint: Path | None) -> None:
     """Train to the last step, validate it, and only then save it."""
     (checkpoints,) = (each for each in trainer.callbacks if isinstance(each, Checkpoints))  # type: ignore[attr-defined]
-    remedy = "begin another run with --start-from" if checkpoints.save_start else _FROM_SCRATCH
+    from_scratch = "delete it, and --resume starts from scratch"
+    remedy = "begin another run with --start-from" if checkpoints.save_start else from_scratch
     with _errors_explained(trainer, checkpoint, remedy):
         trainer.fit(training, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if trainer.global_step % training.config.validate_every:
@@ -127,7 +125,7 @@ def _errors_explained(trainer: Trainer, checkpoint: Path | None, remedy: str) ->
 
 def _raise_if_of_network(error: RuntimeError, trainer: Trainer) -> None:
     first = (str(error).splitlines() or [""])[0][:200]
-    if "EADDRINUSE" in str(error):
+    if "address already in use" in str(error).lower():
         raise OSError(
             f"MASTER_PORT must be free; got {os.environ.get('MASTER_PORT')}, which is in use ({first}); name another"
         ) from error
@@ -140,9 +138,9 @@ def _raise_if_of_network(error: RuntimeError, trainer: Trainer) -> None:
 
 def _is_of_restoring(error: Exception) -> bool:
     """Whether it was raised while Lightning read a checkpoint or restored what is in it."""
-    restoring = checkpoint_connector.__name__
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_globals["__name__"] == restoring]
-    return bool(frames) and frames[-1].f_code.co_name != "resume_end"  # which waits for other processes
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    names = [frame.f_code.co_name for frame in frames if frame.f_globals["__name__"] == checkpoint_connector.__name__]
+    return any(name == "resume_start" or "restore" in name for name in names)  # it also saves, and waits for others
 
 
 @contextmanager
@@ -164,7 +162,7 @@ def _taken_back_if_it_fails(run: Path) -> Iterator[None]:
 
 @rank_zero_only
 def _write_config(settings: dict[str, Any], folder: Path) -> None:
-    remove_leftovers(folder)
+    remove_leftovers(folder, but_in=RunFolder(folder).prior)  # which has a writer of its own
     with replacing(RunFolder(folder).config) as file:
         file.write(yaml.safe_dump(settings, sort_keys=False).encode())
 

@@ -27,13 +27,18 @@ class HealthCallback(Callback):
             raise ValueError(f"every must be at least 1; got {every}")
         self.every = every
         self._told: set[tuple[str, int]] = set()
+        self._step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not any(isinstance(module, Quantizer) for module in pl_module.modules()):
             raise ValueError("the module must have a quantizer of depthq; got none; leave HealthCallback out")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
-        if trainer.global_step % self.every:
+        before, self._step = self._step, trainer.global_step
+        if self._step == before or self._step % self.every:  # the same step: gradients are being accumulated
             return
         row: dict[str, float] = {}
         for name, health in _healths(pl_module):
