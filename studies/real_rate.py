@@ -69,7 +69,10 @@ def trained_prior(codes: Codes, model: DQAE, folder: Path, training: PriorTraini
     """
     file, fingerprint = folder / "trained_on.sha256", fingerprint_of(codes, model)
     if steps_done(folder) and (not file.exists() or file.read_text() != fingerprint):
-        raise ValueError(f"{folder} must hold a prior of this very model's codes; it is of others; move it away")
+        raise ValueError(
+            f"{folder} must hold a prior of this very model's codes; it is of others, or does not say of which; "
+            "move it away"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(fingerprint)
     if steps_done(folder) < training.steps:

@@ -143,6 +143,9 @@ def test_a_column_of_images_can_be_named(trained_run, photos, tmp_path, capsys):
     assert main(command) == 1
     assert "pass an --image-column" in capsys.readouterr().err
     assert main([*command, "--image-column", "right"]) == 0
+    photo = ["compress", str(trained_run), str(sorted(photos.glob("*.png"))[0]), "--out", str(tmp_path / "photo.dq")]
+    assert main([*photo, "--image-column", "right"]) == 1
+    assert "--image-column must come with a parquet or tar file" in capsys.readouterr().err
 
 
 @without_a_prior

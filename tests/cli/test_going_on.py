@@ -124,11 +124,18 @@ def test_a_damaged_checkpoint_of_a_run_with_a_start_is_no_reason_to_train_from_s
     assert train("--steps", "4", *begin, out="another") == 0
 
 
-def test_config_of_a_run_with_a_start_makes_another_run_alike(train, tmp_path, photos):
-    assert train("--steps", "2", "--start-from", "photos-small", "--channels", "[32,64]") == 0
-    again = ["train", "--config", str(tmp_path / "run" / "config.yaml"), "--out", str(tmp_path / "again")]
-    assert main(again) == 0
+@pytest.mark.filterwarnings("default")  # of the start
+def test_config_of_a_run_with_a_start_serves_others_which_are_told_of_it(train, tmp_path, capsys):
+    begin = ["--start-from", "photos-small"]
+    assert train("--steps", "2", "--channels", "[32,64]", *begin) == 0
+    config = ["train", "--config", str(tmp_path / "run" / "config.yaml")]
+    assert main([*config, *begin, "--out", str(tmp_path / "again")]) == 0
     assert load_model(tmp_path / "again").fingerprint() == load_model(tmp_path / "run").fingerprint()
+    capsys.readouterr()
+    assert main([*config, "--out", str(tmp_path / "scratch")]) == 0
+    assert "--config is of a run that began with the weights of " in capsys.readouterr().err
+    assert load_model(tmp_path / "scratch").fingerprint() != load_model(tmp_path / "run").fingerprint()
+    assert main([*config, "--out", str(tmp_path / "run"), "--resume", "--steps", "4"]) == 0
 
 
 def test_start_from_a_shipped_name(train, tmp_path, capsys):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from depthq import DQAE, CodePrior, DQAEConfig
 from depthq.cli import main
-from depthq.codes.file import read_header
+from depthq.codes import Codes
+from depthq.codes.file import read_codes, read_header, write_codes
 from depthq.runs import load_prior, read_metrics
 from depthq.training.prior import PriorTraining
 
@@ -63,7 +64,8 @@ class KilledError(BaseException):
     pass
 
 
-def test_resumed_prior_ends_as_one_that_was_not_killed(bare, run, monkeypatch):
+@pytest.mark.parametrize("is_of_earlier_version", [False, True])  # whose codes do not say of which images they are
+def test_resumed_prior_ends_as_one_that_was_not_killed(bare, run, monkeypatch, is_of_earlier_version):
     original = PriorTraining.training_step
 
     def training_step(self, levels, index):
@@ -75,6 +77,10 @@ def test_resumed_prior_ends_as_one_that_was_not_killed(bare, run, monkeypatch):
     with pytest.raises(KilledError):
         main(["prior", str(bare), *SMALL])
     monkeypatch.undo()
+    if is_of_earlier_version:
+        path = bare / "prior" / "codes.parquet"
+        codes = Codes.cat(batch.codes for batch in read_codes(path))
+        write_codes(path, [codes], model_fingerprint=read_header(path).model_fingerprint)
     assert main(["prior", str(bare), *SMALL, "--resume"]) == 0
     for name in ("model.safetensors", "config.json", "config.yaml"):
         assert (bare / "prior" / name).read_bytes() == (run / "prior" / name).read_bytes()

@@ -32,7 +32,7 @@ def test_what_a_run_began_with_is_named_without_its_place(photos, tmp_path):
     assert main([*tiny, "--out", str(run), "--start-from", str(first)]) == 0
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    assert "<dt>start_from</dt><dd>first</dd>" in re.sub(r"\s*(<[^>]*>)\s*", r"\1", page)
+    assert "<dt>started_from</dt><dd>first</dd>" in re.sub(r"\s*(<[^>]*>)\s*", r"\1", page)
     assert str(tmp_path) not in page
 
 

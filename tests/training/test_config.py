@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from depthq.models import PRESETS
@@ -30,6 +31,13 @@ def test_dropout_out_of_range_is_named(name, value):
 def test_options_of_another_kind_are_named(option, message):
     with pytest.raises(ValueError, match=message):
         replace(TRAINING, **option)
+
+
+def test_numbers_of_numpy_are_kept_as_pythons_own():
+    training = replace(TRAINING, steps=np.int64(2), learning_rate=np.float32(0.5), level_dropout=np.float64(0.25))
+    kept = (training.steps, training.learning_rate, training.level_dropout)
+    assert kept == (2, 0.5, 0.25)
+    assert [type(each) for each in kept] == [int, float, float]
 
 
 @pytest.mark.parametrize(

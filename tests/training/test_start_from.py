@@ -171,10 +171,10 @@ def test_a_run_that_has_lost_its_checkpoint_does_not_go_on_from_random_weights(t
     model, run = DQAE(MODEL), tmp_path / "run"
     train(config(photos, steps=2), run, start_from=model, progress=False)
     train(config(photos, steps=4), run, progress=False)
-    assert load_run_settings(run)["start_from"] == model.fingerprint()
+    assert load_run_settings(run)["started_from"] == model.fingerprint()
     (checkpoint,) = (run / "checkpoints").iterdir()
     checkpoint.unlink()
     with pytest.raises(ValueError, match=r"run must hold a checkpoint to go on from, .*; begin another run with"):
         train(config(photos, steps=4), run, progress=False)
-    assert load_run_settings(run)["start_from"] == model.fingerprint()
+    assert load_run_settings(run)["started_from"] == model.fingerprint()
     train(config(photos, steps=4), run, start_from=model, progress=False)

@@ -60,5 +60,5 @@ def _options(verb: str) -> list[tuple[str, str]]:
         (option.replace("_", "-"), str(action.help or "").replace("%", "%%"))
         for action in listener._actions
         for option in action.option_strings
-        if option.startswith("--") and option != "--help"
+        if option.startswith("--") and option != "--help" and action.help != argparse.SUPPRESS
     ]

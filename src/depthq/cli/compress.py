@@ -5,10 +5,10 @@ examples:
   depthq compress runs/cifar my-photos/ --lossless --out photos.dq
   depthq compress runs/cifar test.parquet --lossless --out test.dq --json
 
-Images are files, folders of them or parquet files, and are taken whole, whatever their size. A file of several keeps
-their names: paths in the folder, or 00000000 and on for rows; a single image is called as the file is. Codes are coded
-under MODEL/prior, if there is one. A lossless file is decoded and compared before it is kept; of transparent images,
-which need a --background, it keeps what they look like there.
+Images are files, folders of them, or parquet or tar files, and are taken whole, whatever their size. A file of several
+keeps their names: paths in the folder, or 00000000 and on for rows; a single image is called as the file is. Codes are
+coded under MODEL/prior, if there is one. A lossless file is decoded and compared before it is kept; of transparent
+images, which need a --background, it keeps what they look like there.
 """
 
 import json
@@ -50,7 +50,7 @@ class Settings:
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     add_model(parser)
-    parser.add_argument("images", type=user_path, nargs="+", help="image files, folders or parquet files")
+    parser.add_argument("images", type=user_path, nargs="+", help="image files, folders, parquet or tar files")
     parser.add_argument("--out", type=user_path, required=True, help="the file to write")
     parser.add_argument("--lossless", action="store_true", help="keep every pixel; else the codes alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a sentence")
@@ -154,7 +154,7 @@ def _read(settings: Settings, num_channels: int) -> "tuple[list[str], list[Tenso
 
 
 def _encoded(source: Path, image_column: str | None) -> "Iterator[tuple[str, EncodedImage]]":
-    """Name and content of each image of a file, a folder or a parquet file."""
+    """Name and content of each image of a file, a folder or a table."""
     from depthq.data.listing import readable_suffixes
     from depthq.data.opening import what_was_taken
     from depthq.data.reading import EncodedImage
@@ -162,6 +162,8 @@ def _encoded(source: Path, image_column: str | None) -> "Iterator[tuple[str, Enc
     from depthq.progress import note
 
     if source.is_file() and source.suffix.lower() in readable_suffixes():
+        if image_column is not None:
+            raise ValueError(f"--image-column must come with a parquet or tar file; got {source}; leave it out")
         yield source.name.encode(errors="backslashreplace").decode(), EncodedImage(str(source), str(source))
         return
     found = find_images(str(source), "all", Columns(image_column))

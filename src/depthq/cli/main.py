@@ -196,9 +196,13 @@ def _as_options(message: str, parser: "ArgumentParser") -> str:
     message = re.sub(choice, lambda found: found.group() if found[1] in options else "", message)
     message = re.sub(r'\b(on_bad_image|background)="(\w+)"', r"--\1 \2", message)
     if "image_size" not in options and "crop" in options:
-        message = re.sub(r"\bimage_size\b", "--crop", message)
+        message = re.sub(r"\b(at least|where|smaller|pass) image_size\b", r"\1 --crop", message)
+    if "label_column" not in options:
+        message = message.replace(", and pass label_column with it", "")
     names = "image_size|image_column|label_column"
-    return _with_dashes(re.sub(rf"\b(?<!--)(pass (?:a smaller |an )?)({names})\b", r"\1--\2", message))
+    return _with_dashes(
+        re.sub(rf"\b(?<!--)(pass (?:a smaller |an |the extension as )?)({names})\b", r"\1--\2", message)
+    )
 
 
 def _with_dashes(message: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
@@ -74,16 +75,20 @@ def check_is_no_shipped_model(model: Path) -> None:
     if is_shipped(model):
         raise ValueError(
             f"the model must be one of your own, into whose folder this command writes; got the shipped {model.name}; "
-            f"copy it first: cp -r {model} my-{model.name}"
+            f"copy it first: {_copy_command(model)}"
         )
+
+
+def _copy_command(model: Path) -> str:
+    return f"cp -r {shlex.quote(str(model))} my-{model.name}"
 
 
 def prior_command(model: Path) -> str:
     """What trains a prior of the model, or of a copy of one inside the package."""
     data = "" if is_run(model) else " --data DATA"
     if is_shipped(model):
-        return f"cp -r {model} my-{model.name} && depthq prior my-{model.name}{data}"
-    return f"depthq prior {model}{data}"
+        return f"{_copy_command(model)} && depthq prior my-{model.name}{data}"
+    return f"depthq prior {shlex.quote(str(model))}{data}"
 
 
 def device_name(name: str) -> str:
@@ -123,7 +128,7 @@ def add_model_and_data(
 def add_reading(parser: ArgumentParser) -> None:
     """Options of images that can be read in several ways."""
     parser.add_argument("--background", help="the colour that transparent images are laid on, such as white")
-    parser.add_argument("--image_column", help="of a parquet file or hub data set, where several could be meant")
+    parser.add_argument("--image_column", help="of a parquet or tar file or hub data set, where several could be meant")
 
 
 def model_and_data(options, *, whole: bool = True) -> ModelAndData:
@@ -235,7 +240,7 @@ def count_all_images(settings: ModelAndData) -> int:
 def images_key(settings: ModelAndData, images: "ImageDataset") -> str:
     """Tells these images, as they are read and cropped, from others, as far as their names and sizes in bytes do."""
     _, _, reading = _source(settings)
-    told = [images.names(), images.image_size, reading.get("background")]
+    told = [images.names(), images.image_size, reading.get("background"), reading.get("image_column")]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -245,7 +250,8 @@ def _source(settings: ModelAndData) -> "tuple[str, int | None, ReadingOptions]":
     source = settings.data or trained.get("data")
     if source is None:
         raise ValueError(f"--data must be given, as {settings.model} is not a run that knows its own")
-    crop, is_own = settings.crop, absolute_if_there(source) == trained.get("data")
+    own = trained.get("data")
+    crop, is_own = settings.crop, own is not None and absolute_if_there(source) == absolute_if_there(own)
     if crop is None and is_own and (not settings.whole or source == "bundled"):
         crop = trained.get("image_size")
     reading: ReadingOptions = {

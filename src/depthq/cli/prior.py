@@ -10,7 +10,7 @@ codes. Some of the images are held out: MODEL/prior holds the prior as it was wh
 when they have not become cheaper for a while. Then evaluate, sample, compress and decompress find it there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -110,7 +110,8 @@ def _codes(source: ModelAndData, *, is_going_on: bool) -> "Codes":
 
     model, images = open_model_and_images(source)
     path, key = RunFolder(source.model).prior_codes, images_key(source, images)
-    codes = _read_codes(path, model.fingerprint(), key)
+    # Codes that a version before this one began with say of no images.
+    codes = _read_codes(path, model.fingerprint(), [key, None] if is_going_on else [key])
     if codes is None and is_going_on:
         raise ValueError(
             f"a prior resumes only on the codes that it was started with; {path} does not hold those of these images, "
@@ -118,18 +119,18 @@ def _codes(source: ModelAndData, *, is_going_on: bool) -> "Codes":
         )
     if codes is None:
         write_codes(path, _encoded(model, images), model_fingerprint=model.fingerprint(), images_key=key)
-        codes = _read_codes(path, model.fingerprint(), key)
+        codes = _read_codes(path, model.fingerprint(), [key])
         assert codes is not None
     return codes
 
 
-def _read_codes(path: Path, model_fingerprint: str, key: str) -> "Codes | None":
+def _read_codes(path: Path, model_fingerprint: str, keys: Sequence[str | None]) -> "Codes | None":
     """What is stored; None if that is of another model or other images, or damaged."""
     from depthq.codes import Codes
     from depthq.codes.file import read_codes, read_header
 
     try:
-        if read_header(path).images_key != key:
+        if read_header(path).images_key not in keys:
             return None
         return Codes.cat(batch.codes for batch in read_codes(path, model_fingerprint=model_fingerprint))
     except (FileNotFoundError, ValueError):

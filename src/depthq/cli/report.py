@@ -121,7 +121,7 @@ def _training_images(source: ModelAndData, model: "DQAE", prior: CodePrior) -> t
     from depthq.data import DataError
 
     told = replace(source, split="train", crop=prior.grids[0][0] * model.config.image_multiple)
-    own = replace(told, data=None, on_bad_image=None, background=None, image_column=None)
+    own = told if source.data is None else replace(told, data=None, background=None, image_column=None)
     try:
         return load(own, limit=TRAINING_IMAGES_SEARCHED)[1], None
     except DataError as error:

@@ -18,6 +18,7 @@ Options may be written with dashes or underscores, and may stand in a YAML file 
 """
 
 import argparse
+import warnings
 from argparse import ArgumentError
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -54,6 +55,7 @@ class Settings:
     out: Path
     resume: bool
     start_from: Path | None
+    started_from: str | None
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
@@ -65,6 +67,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_argument(
         "--start_from", type=model_folder, help="whose weights to begin with: a run, a folder, a shipped name"
     )
+    parser.add_argument("--started_from", help=argparse.SUPPRESS)  # what a run's config.yaml says of its start
     parser.add_argument("--preset", type=str, default="small", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument("--config", action="config", help="YAML file of options, such as another run's config.yaml")
     parser.add_class_arguments(DataConfig)
@@ -74,7 +77,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     known = {name for kind in (DataConfig, DQAEConfig, TrainingConfig) for name in _names(kind)}
     if early.resume and not early.preset and early.out and is_run(user_path(early.out)):
         settings = load_run_settings(user_path(early.out))
-        settings.pop("start_from", None)  # a run goes on from its own checkpoint
+        settings.pop("started_from", None)
         parser.set_defaults(_checked(settings, parser, known, user_path(early.out)))
     else:
         parser.set_defaults(_preset(early.preset or "small"))
@@ -90,6 +93,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
         out=options.out,
         resume=options.resume,
         start_from=options.start_from,
+        started_from=options.started_from,
     )
 
 
@@ -106,6 +110,12 @@ def run(settings: Settings) -> None:
     if settings.resume and settings.start_from is not None:
         raise ValueError(
             "start_from must be left out with --resume, which goes on from the run's own checkpoint; got both"
+        )
+    if settings.started_from and not settings.resume and settings.start_from is None:
+        warnings.warn(
+            f"--config is of a run that began with the weights of {settings.started_from}; this one begins with none; "
+            "pass --start-from for such a start",
+            stacklevel=2,
         )
     try:
         measured = train(config, out, hardware=settings.hardware, start_from=settings.start_from)

@@ -298,7 +298,8 @@ def _from_files(
         keys = None
     if not sum(counts):
         others = f" beside {'; '.join(left_out)}" if left_out else ""
-        raise DataError(f"data must hold images; got 0 in {source}{others}; add some")
+        remedy = "add some" + (", or pass the extension as image_column" if _is_tar(files[0]) else "")
+        raise DataError(f"data must hold images; got 0 in {source}{others}; {remedy}")
     found = EncodedImages(
         table,
         np.arange(sum(counts)),

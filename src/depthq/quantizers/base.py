@@ -316,9 +316,10 @@ def keep_columns(quantized: Tensor, widths: Sequence[int], num_kept: Tensor) -> 
 
 def check_dropout(name: str, dropout: float) -> float:
     """`dropout`, if it lies in [0, 1); raises ValueError else."""
-    if not 0 <= as_number(name, dropout) < 1:
+    share = as_number(name, dropout)
+    if not 0 <= share < 1:
         raise ValueError(f"{name} must lie in [0, 1); got {dropout}")
-    return dropout
+    return share
 
 
 def one_or_all(values: Sequence[int]) -> int | list[int]:
@@ -327,10 +328,10 @@ def one_or_all(values: Sequence[int]) -> int | list[int]:
 
 
 def as_number(name: str, value: float) -> float:
-    """A real number of any kind; ValueError for all else, and for truth values."""
+    """A real number of any kind, NumPy's as well, as int or float; ValueError for all else, and for truth values."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
-    return value
+    return value if isinstance(value, int) else float(value)
 
 
 def as_int(name: str, value: SupportsIndex) -> int:

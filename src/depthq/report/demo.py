@@ -88,7 +88,7 @@ def write_demo(path: Path, page: DemoPage) -> None:
     """Write the page, in place of one that is there; while the run is not done it loads itself anew."""
     html = environment().get_template("demo.html").render(page=page, version=importlib.metadata.version("depthq"))
     with replacing(path) as file:
-        file.write(html.encode())
+        file.write(html.encode(errors="backslashreplace"))
 
 
 @torch.no_grad()

@@ -171,7 +171,7 @@ def write_report(run: Path, model: DQAE, measured: Measured) -> Path:
     """
     path = RunFolder(run).report
     with replacing(path) as file:
-        file.write(render(_page(run, model, measured)).encode())
+        file.write(render(_page(run, model, measured)).encode(errors="backslashreplace"))  # paths may be no text
     return path
 
 
@@ -201,7 +201,7 @@ def _page(run: Path, model: DQAE, measured: Measured) -> Page:
         version=importlib.metadata.version("depthq"),
         written=datetime.now(),
         steps_done=int(max((row["step"] for row in rows), default=0)),
-        settings=settings | {name: _last_part(settings[name]) for name in ("data", "start_from") if name in settings},
+        settings=settings | {name: _last_part(settings[name]) for name in ("data", "started_from") if name in settings},
         parameters=sum(weight.numel() for weight in model.parameters()),
         measured=replace(
             measured,

@@ -58,10 +58,15 @@ class LoopConfig:
         }
         for name, bound in lowest.items():
             check = as_number if name in ("weight_decay", "gradient_clip") else as_int
-            if not check(name, getattr(self, name)) >= bound:
+            if not self._set(name, check(name, getattr(self, name))) >= bound:
                 raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
-        if not as_number("learning_rate", self.learning_rate) > 0:
+        if not self._set("learning_rate", as_number("learning_rate", self.learning_rate)) > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
+
+    def _set(self, name: str, value: float) -> float:
+        """A field as Python's own number, as config.yaml can hold it."""
+        object.__setattr__(self, name, value)
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +91,10 @@ class TrainingConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not as_int("num_workers", self.num_workers) >= 0:
+        if not self._set("num_workers", as_int("num_workers", self.num_workers)) >= 0:
             raise ValueError(f"num_workers must be at least 0; got {self.num_workers}")
         for name in ("level_dropout", "codebook_dropout"):
-            check_dropout(name, getattr(self, name))
+            self._set(name, check_dropout(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +124,7 @@ class PriorTrainingConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not as_int("patience", self.patience) >= 1:
+        if not self._set("patience", as_int("patience", self.patience)) >= 1:
             raise ValueError(f"patience must be at least 1; got {self.patience}")
 
 

@@ -95,16 +95,16 @@ def _save(folder: Path, config: RunConfig, training: DQAETraining) -> None:
 def _origin(run: Path, start_from: DQAE | Path | None) -> dict[str, str]:
     """What config.yaml says of the model that the run begins with, or has begun with: nothing, if there is none."""
     before = load_settings(RunFolder(run).config) if is_run(run) else {}
-    known = {"start_from": before["start_from"]} if "start_from" in before else {}
+    known = {"started_from": before["started_from"]} if "started_from" in before else {}
     if newest_checkpoint(RunFolder(run).checkpoints) is not None:
         return known
     if isinstance(start_from, DQAE):
-        return {"start_from": start_from.fingerprint()}
+        return {"started_from": start_from.fingerprint()}
     if start_from is not None:
-        return {"start_from": str(start_from.absolute())}
+        return {"started_from": str(start_from.absolute())}
     if known:
         raise ValueError(
-            f"{run} must hold a checkpoint to go on from, as it began with the weights of {known['start_from']}; got "
+            f"{run} must hold a checkpoint to go on from, as it began with the weights of {known['started_from']}; got "
             "none; begin another run with --start-from"
         )
     return {}
