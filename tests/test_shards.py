@@ -199,6 +199,15 @@ def test_a_bad_image_ends_the_run_and_skipping_it_goes_on(source, expected, tmp_
     assert rows(out) == expected
 
 
+def test_bad_images_alone_are_an_error_as_in_one_process(tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    Image.new("RGBA", (16, 16)).save(bad / "clear.png")
+    done = run(encode(bad, "codes", "--workers", "1"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "images must hold at least one that can be used; got none, 1 bad ones skipped: " in done.stderr
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker to kill in /proc")
 def test_a_cluster_of_two_nodes_does_the_same_though_a_worker_is_killed(source, expected, tmp_path, cluster):
     out = tmp_path / "codes"

@@ -227,6 +227,11 @@ def test_bad_files_get_one_line(array, tmp_path, capsys):
     assert "column must be one of lists of numbers, a, b; got c" in capsys.readouterr().err
 
 
+def test_a_column_of_an_array_is_refused(array, tmp_path, capsys):
+    assert fit(array, tmp_path / "out", "--column", "vector") == 1
+    assert "column must be of a .parquet file; got vector and " in capsys.readouterr().err
+
+
 def test_a_temporary_folder_without_room_gets_one_line(tmp_path, capsys, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -173,6 +173,8 @@ def _print_shards(settings: Settings, folder: "ShardFolder", num_images: int, sp
     count, skipped = folder.num_images, folder.skipped
     named = ", ".join(skipped[:_NUM_NAMED]) + (", ..." if len(skipped) > _NUM_NAMED else "")
     bad = f", {len(skipped)} bad ones skipped: {named}" if skipped else ""
+    if not count:
+        raise ValueError(f"images must hold at least one that can be used; got none{bad}; check the source")
     bits = 8 * sum(file.stat().st_size for file in folder.files())
     print(
         f"{settings.out}: codes of {count} of {num_images} images "

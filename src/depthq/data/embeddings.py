@@ -31,6 +31,8 @@ def open_embeddings(path: Path, column: str | None = None) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"embeddings must be a .npy or .parquet file; got {path}, which is not there")
     if path.suffix == ".npy":
+        if column is not None:
+            raise DataError(f"column must be of a .parquet file; got {column} and {path}; leave it out")
         try:
             vectors = open_npy(path)
         except (ValueError, OSError) as error:
