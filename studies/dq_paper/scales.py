@@ -29,10 +29,10 @@ SCALES = {
         "AdamW at 2e-3 with 200 steps of warm-up and cosine decay, gradients clipped at norm 2, images mirrored at "
         "random",
         caveat="Networks this small and runs this short say nothing about the figures that large ones reach, nor how "
-        "large the paper's advantage is; only whether it is there. Rows of the mixture and of level dropout are of "
-        "today's start, so are those of L2 in Table 4 but for K32x128, K32x32x32 and K64x64x64, and those of the "
-        "categorical likelihood with one codebook or three of 32 or 512 codes. Others are of the one before, whose "
-        "sub-pixel convolutions started apart and whose logits started alike.",
+        "large the paper's advantage is; only whether it is there. In Tables 3 and 4 rows of the mixture are "
+        "of today's start, so are those of L2 in Table 4 but for K128x128, K32x128, K32x32x32 and K64x64x64, and those "
+        "of the categorical likelihood with one codebook or three of 32 or 512 codes. Others there are of the one "
+        "before, whose sub-pixel convolutions started apart and whose logits started alike.",
     ),
     "cpu-long": Scale(
         model=DQAEConfig(channels=(32, 64)),

@@ -124,7 +124,7 @@ def run(settings: Settings) -> None:
         runs, pictures = _analyze(settings)
         table = comparison_table({run.label: run.summary for run in runs})
         (folder / "analysis.json").write_text(json.dumps(_content(settings, runs), indent=2) + "\n")
-        (folder / "table.txt").write_text(table + "\n", errors="backslashreplace")
+        (folder / "table.txt").write_text(table + "\n", "utf-8", errors="backslashreplace")
         for name, picture in (draw_plots(runs) | pictures).items():
             picture.save(folder / f"{name}.png")
     print(f"{settings.out}: codes of {runs[0].summary.images} images\n\n{table}")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from depthq.coding import Archive
     from depthq.data.reading import EncodedImage
 
+_NUM_NAMED = 3
+"""Of the images that are left out."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -149,7 +152,8 @@ def _read(settings: Settings, num_channels: int) -> "tuple[list[str], list[Tenso
     if twice:
         raise ValueError(f"images must have different names; got {twice[0]} twice; give them in one folder")
     if bad:
-        warnings.warn(f"skipped {len(bad)} bad images of {len(bad) + len(images)}: {', '.join(bad)}", stacklevel=2)
+        named = ", ".join(bad[:_NUM_NAMED]) + (", ..." if len(bad) > _NUM_NAMED else "")
+        warnings.warn(f"skipped {len(bad)} bad images of {len(bad) + len(images)}: {named}", stacklevel=2)
     return names, images
 
 
