@@ -1,7 +1,7 @@
 """Whole training, side by side: depthq's network and a plain PyTorch form of the paper's, written from its description.
 
     python benchmarks/against_authors.py                    # images/s of both, L2 and mixture
-    python benchmarks/against_authors.py --minutes 15 --data cifar10/    # and the L2 that each reaches in that time
+    python benchmarks/against_authors.py --minutes 15 --data cifar10/ --out curves.png    # and L2 over time, drawn
     python benchmarks/against_authors.py --smoke            # seconds: checks that everything runs
 
 Both have one level of 8 x 8 positions, two encoder blocks of 4 residual blocks, as many channels, M codebooks with EMA
@@ -19,7 +19,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from measure import environment, print_rows, race
@@ -54,7 +56,7 @@ def main() -> None:
     mixtures = {name: partial(run, *mixture_batch(8 if args.smoke else BATCH)) for name, run in MIXTURES.items()}
     print_rows("log p of the mixture, forward and backward", race(mixtures, rounds=rounds + 1), facts)
     if args.minutes:
-        race_to_error(args.minutes, args.data, size, facts)
+        race_to_error(args.minutes, args.data, size, facts, args.out)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,8 +64,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds; the medians count")
     parser.add_argument("--minutes", type=float, help="how long the plain form trains, and ours at most")
     parser.add_argument("--data", default="bundled", help="what both learn, with --minutes")
+    parser.add_argument("--out", type=Path, help="a PNG file of the squared error over time, with --minutes")
     parser.add_argument("--smoke", action="store_true", help="small networks, few rounds")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out and not args.minutes:
+        parser.error("--out must come with --minutes, as there are no curves without; give both or neither")
+    return args
 
 
 def contestants(likelihood: str, size: dict[str, int]) -> dict[str, Callable[[Tensor], float]]:
@@ -255,14 +261,25 @@ MIXTURES = {
 }
 
 
-def race_to_error(minutes: float, data: str, size: dict[str, int], facts: dict) -> None:
-    """How long ours takes to the squared error that the plain form has after so many minutes, each running alone."""
+def race_to_error(minutes: float, data: str, size: dict[str, int], facts: dict, out: Path | None) -> None:
+    """How long ours takes to the squared error that the plain form has after so many minutes, one after the other."""
     steps = contestants("l2", size)
     curves = {name: list(_curve(steps[name], data, 60 * minutes)) for name in ("plain", "depthq")}
     reached = curves["plain"][-1][1]
     seconds = next((at for at, error in curves["depthq"] if error <= reached), None)
     row = {"name": "seconds to the L2 of the plain form", "l2": reached, "plain": 60 * minutes, "depthq": seconds}
     print(json.dumps({**row, "data": data, **facts}))
+    if out:
+        draw(curves, out)
+
+
+def draw(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    for name, curve in curves.items():
+        axes.plot([at / 60 for at, _ in curve], [error for _, error in curve], label=name)
+    axes.set(xlabel="minutes of training", ylabel="L2, mean of 50 steps", yscale="log", xlim=0)
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def _curve(step: Callable[[Tensor], float], data: str, seconds: float) -> Iterator[tuple[float, float]]:

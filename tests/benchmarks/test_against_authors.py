@@ -10,9 +10,11 @@ import torch
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_benchmark_runs_and_names_both(monkeypatch):
+def test_benchmark_runs_names_both_and_draws(tmp_path):
     command = [sys.executable, BENCHMARKS / "against_authors.py", "--smoke", "--minutes", "0.02"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    command += ["--out", tmp_path / "curves.png"]
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    assert (tmp_path / "curves.png").stat().st_size > 0
     for title in ("one training step, l2", "one training step, logistic_mixture", "log p of the mixture"):
         assert title in result.stdout
     assert '{"name": "seconds to the L2 of the plain form", "l2": ' in result.stdout
