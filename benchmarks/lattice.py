@@ -1,17 +1,18 @@
-"""The lattice of sub-pixel convolutions in flat areas: networks that start with and without it, on three photographs.
+"""The lattice of sub-pixel convolutions in flat areas of whole photographs: networks that start with and without it.
 
-    python benchmarks/lattice.py --out lattice.png    # minutes; the same part of each photo, enlarged
-    python benchmarks/lattice.py --smoke              # seconds: checks that everything runs
+    python benchmarks/lattice.py --out lattice.png     # minutes: two networks, trained alike on bundled patches
+    python benchmarks/lattice.py photos-small          # of a model or run instead
+    python benchmarks/lattice.py --steps 2             # seconds: checks that everything runs
 
-Two networks see the same patches of the bundled photos for training, L2, and start alike but for the sub-pixel
-convolutions: with the same weights for the four sub-pixels of a place (ICNR, as `depthq.models.blocks` has it), or
-each with its own, as PyTorch draws them. What is told of each photo for testing: PSNR, and the energy at periods of 2
-and 4 pixels in its flat parts, relative to the original's there; 1 is as much as the photo itself has.
+The two start alike but for the sub-pixel convolutions: with the same weights for the four sub-pixels of a place (ICNR,
+as `depthq.models.blocks` has it), or each with its own, as PyTorch draws them. Told of each bundled photo for testing:
+PSNR, and the energy at periods of 2 and 4 pixels in its flat parts, relative to the original's there; 1 is as much as
+the photo itself has.
 """
 
 import argparse
 import json
-import time
+import tempfile
 from pathlib import Path
 
 import torch
@@ -19,10 +20,12 @@ from measure import environment
 from PIL import Image
 from torch import Tensor, nn
 
-from depthq.data import open_images, open_whole_images, training_loader
+from depthq.cli.model_and_data import MODEL_HELP, model_folder
+from depthq.data import open_whole_images
 from depthq.models import DQAE, DQAEConfig
 from depthq.pixels import image_grid, pad_to_multiple, psnr_db
-from depthq.training import paper_objective
+from depthq.runs import load_model
+from depthq.training import DataConfig, RunConfig, TrainingConfig, train
 
 BLOCK = 16
 """Side in pixels of the parts whose spectrum is taken."""
@@ -38,18 +41,12 @@ def main() -> None:
     originals = [torch.tensor(photos[index])[None] for index in range(len(photos))]
     names = [origin.id for origin in photos.origins(range(len(photos)))]
     shown = [[flattest(photo) for photo in originals]]
-    steps, channels = (2, (8, 16)) if args.smoke else (args.steps, (64, 128))
-    for start in ("each its own", "the same (ICNR)"):
-        torch.manual_seed(args.seed)
-        model = DQAE(DQAEConfig(channels=channels))
-        if start == "each its own":
-            draw_sub_pixels_apart(model)
-        ms = train(model, steps, args.seed)
+    models = {run.name: load_model(run) for run in args.runs} or both_starts(args.steps, args.seed)
+    for model_name, model in models.items():
         decoded = [reconstruct(model, photo) for photo in originals]
         for name, photo, made in zip(names, originals, decoded, strict=True):
-            row = {"sub-pixels start": start, "photo": name, "lattice": lattice_energy(made, photo)}
-            row |= {"psnr_db": psnr_db(made.float(), photo.float()).item(), "median_ms_per_step": ms}
-            print(json.dumps({**row, "channels": channels, "steps": steps, "seed": args.seed, **environment()}))
+            figures = {"lattice": lattice_energy(made, photo), "psnr_db": psnr_db(made.float(), photo.float()).item()}
+            print(json.dumps({"model": model_name, "photo": name, **figures, **environment()}))
         shown.append([flattest(photo, made) for photo, made in zip(originals, decoded, strict=True)])
     if args.out:
         draw(shown, args.out)
@@ -57,11 +54,31 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400, help="of 64 patches of 32 x 32")
+    parser.add_argument("runs", type=model_folder, nargs="*", help=MODEL_HELP)
+    parser.add_argument("--steps", type=int, default=400, help="of training, 64 patches of 32 x 32 each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a PNG file: originals, each its own, the same")
-    parser.add_argument("--smoke", action="store_true", help="small networks, two steps")
+    parser.add_argument("--out", type=Path, help="a PNG file: a row of originals, then one for each model")
     return parser.parse_args()
+
+
+def both_starts(steps: int, seed: int) -> dict[str, DQAE]:
+    """Networks of two levels, trained by L2 from either start."""
+    config = RunConfig(
+        data=DataConfig(data="bundled"),
+        model=DQAEConfig(channels=(32, 64), codebook_size=(128, 128)),
+        training=TrainingConfig(steps=steps, warmup_steps=min(100, steps), seed=seed, precision="32-true"),
+    )
+    trained = {}
+    for name in ("sub-pixels apart", "sub-pixels alike"):
+        torch.manual_seed(seed)
+        model = DQAE(config.model)
+        if name == "sub-pixels apart":
+            draw_sub_pixels_apart(model)
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            train(config, run, start_from=model)
+            trained[name] = load_model(run)
+    return trained
 
 
 def draw_sub_pixels_apart(model: DQAE) -> None:
@@ -69,22 +86,6 @@ def draw_sub_pixels_apart(model: DQAE) -> None:
     for module in model.modules():
         if isinstance(module, nn.Sequential) and any(isinstance(part, nn.PixelShuffle) for part in module):
             next(part for part in module if isinstance(part, nn.Conv2d)).reset_parameters()
-
-
-def train(model: DQAE, steps: int, seed: int) -> float:
-    """Milliseconds of a step, the median."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    patches = open_images("bundled", "train")
-    seconds = []
-    for batch in training_loader(patches, batch_size=64, num_steps=steps, seed=seed):
-        start = time.perf_counter()
-        paper_objective(model, batch, model(batch)).loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds.append(time.perf_counter() - start)
-    model.eval()
-    return 1e3 * torch.tensor(seconds).median().item()
 
 
 def reconstruct(model: DQAE, photo: Tensor) -> Tensor:
