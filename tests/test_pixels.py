@@ -51,8 +51,9 @@ def test_channels_last_is_kept():
         (torch.zeros(1, 3, 2, 2), r"images must be uint8.*got torch\.float32"),
         (
             torch.zeros(1, 2, 2, 2, dtype=torch.uint8),
-            r"image_channels must be 1 \(gray\) or 3 \(RGB\); got 2",
+            r"images must be \(B, C, H, W\), C = 1 \(gray\) or 3 \(RGB\); got shape \(1, 2, 2, 2\); add the",
         ),
+        (torch.zeros(3, 32, 32, dtype=torch.uint8), r"images must be \(B, C, H, W\).*got shape \(3, 32, 32\)"),
     ],
 )
 def test_bad_images_are_named(images, message):
@@ -61,5 +62,5 @@ def test_bad_images_are_named(images, message):
 
 
 def test_denormalize_needs_gray_or_rgb():
-    with pytest.raises(ValueError, match=r"image_channels must be 1 \(gray\) or 3 \(RGB\); got 4"):
+    with pytest.raises(ValueError, match=r"normalized must be \(B, C, H, W\), C = 1 .*got shape \(1, 4, 2, 2\)"):
         denormalize(torch.zeros(1, 4, 2, 2))

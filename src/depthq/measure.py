@@ -322,12 +322,13 @@ class ImageSample:
     def __init__(self, size: int, seed: int = 0):
         self.size = size
         self._generator = torch.Generator().manual_seed(seed)
-        self._lots = torch.empty(0)  # one number per image kept; the highest stay
+        self._lots = torch.empty(0, dtype=torch.float32)  # one number per image kept; the highest stay
         self._images: Tensor | None = None
 
     def update(self, images: Tensor) -> None:
         """Let a batch of images uint8 (B, C, H, W) take part in the draw."""
-        lots = torch.cat([self._lots, torch.rand(len(images), generator=self._generator)])
+        drawn = torch.rand(len(images), generator=self._generator, dtype=torch.float32)
+        lots = torch.cat([self._lots, drawn])
         candidates = images.cpu() if self._images is None else torch.cat([self._images, images.cpu()])
         self._lots, kept = lots.topk(min(self.size, len(lots)))
         self._images = candidates[kept]

@@ -37,7 +37,7 @@ def normalize(images: Tensor) -> Tensor:
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images must be uint8, 0..255; got {images.dtype}")
-    mean, std = _statistics(images)
+    mean, std = _statistics("images", images)
     return (images.float() - mean) / std
 
 
@@ -50,7 +50,7 @@ def denormalize(normalized: Tensor) -> Tensor:
     Raises:
         ValueError: If C is neither 1 nor 3.
     """
-    mean, std = _statistics(normalized)
+    mean, std = _statistics("normalized", normalized)
     return normalized.float() * std + mean
 
 
@@ -75,11 +75,15 @@ def check_image_channels(channels: int) -> None:
         raise ValueError(f"image_channels must be 1 (gray) or 3 (RGB); got {channels}; convert the images")
 
 
-def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(name: str, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation in grey values, each float32 (1, C, 1, 1) on the device of `images`."""
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} must be (B, C, H, W), C = 1 (gray) or 3 (RGB); got shape {tuple(images.shape)}; add the batch's "
+            "axis, or convert them"
+        )
     channels = images.shape[1]
-    check_image_channels(channels)
-    values = 255 * torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD])  # (2, 3)
+    values = 255 * torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD], dtype=torch.float32)  # (2, 3)
     if channels == 1:
         values = values.mean(1, keepdim=True)
     # Built here, not cached: a cached tensor could have been born in inference mode. Not blocking: the host

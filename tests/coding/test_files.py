@@ -1,7 +1,9 @@
 """From images to bytes and back: on this machine, on one that computes a little otherwise, and from damaged bytes."""
 
+import copy
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 import depthq
 from depthq.coding import Archive, FileError, integers, streams
 from depthq.coding.integers import Grid
+from depthq.models import DQAE, PRESETS
 from depthq.pixels import pad_to_multiple
 from depthq.priors import TransformerPrior
 from tests.coding.conftest import KINDS, make_model, smooth_images
@@ -247,3 +250,30 @@ def test_bad_arguments_are_named(model):
     two_sizes = Archive(model).compress([images, smooth_images(1, 3, 8)], None)
     with pytest.raises(FileError, match="of one size"):
         depthq.decompress(model, two_sizes)
+
+
+@pytest.mark.parametrize("sizes", [1, (1, 2)])
+def test_codebooks_of_one_code_take_no_bits(sizes):
+    model = DQAE(replace(PRESETS["tiny"], codebook_size=sizes, likelihood="logistic_mixture")).eval()
+    images = smooth_images(3, 3, 16)
+    data = depthq.compress(model, images, lossless=True)
+    assert torch.equal(depthq.decompress(model, data), images)
+
+
+def test_a_file_is_that_of_the_model_frozen_or_not(model):
+    images, frozen = smooth_images(2, 3, 16), copy.deepcopy(model)
+    for level in frozen.levels:
+        level.quantizer.freeze()
+    assert frozen.fingerprint() == model.fingerprint()
+    data = depthq.compress(model, images)
+    assert torch.equal(depthq.decompress(frozen, data), depthq.decompress(model, data))
+
+
+def test_who_takes_images_one_by_one_has_all_threads(model, set_num_threads):
+    set_num_threads(2)
+    archive = Archive(model)
+    data = archive.compress([smooth_images(1, 3, 8 * side) for side in range(1, 7)], None)
+    assert [torch.get_num_threads() for _ in archive.decompress(data)] == [2] * 6
+    first = archive.decompress(data)
+    next(first)
+    assert torch.get_num_threads() == 2

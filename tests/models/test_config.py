@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from depthq import DQAEConfig
@@ -19,8 +20,13 @@ from depthq.models import PRESETS
         ("channels", (), "channels must have at least one entry"),
         ("channels", (8, 0), "channels must be at least 1; got 0"),
         ("num_residual_blocks", -1, "num_residual_blocks must be at least 0; got -1"),
-        ("commitment_weight", -0.1, "commitment_weight must not be negative; got -0.1"),
-        ("commitment_weight", float("nan"), "commitment_weight must not be negative; got nan"),
+        ("commitment_weight", -0.1, "commitment_weight must be finite and at least 0; got -0.1"),
+        ("commitment_weight", float("nan"), "commitment_weight must be finite and at least 0; got nan"),
+        ("commitment_weight", float("inf"), "commitment_weight must be finite and at least 0; got inf"),
+        ("channels", 64, r"channels must be whole numbers, as in \(64, 128\); got 64"),
+        ("codebook_size", None, "codebook_size must be an integer; got None"),
+        ("codebook_size", "128", "codebook_size must be an integer; got '128'"),
+        ("decay", "fast", "decay must be a number; got 'fast'"),
         ("decay", 1.0, r"decay must lie in \[0, 1\); got 1.0"),
         ("rare_code_threshold", -0.5, r"rare_code_threshold must lie in \[0, 1\); got -0.5"),
         ("image_channels", 2, "image_channels must be one of 1, 3; got 2"),
@@ -58,3 +64,9 @@ def test_image_multiple_is_the_stride_of_the_coarsest_level(sizes, multiple):
 def test_configuration_cannot_be_changed():
     with pytest.raises(AttributeError):
         PRESETS["tiny"].num_codebooks = 3  # type: ignore[misc]
+
+
+def test_numbers_of_numpy_are_kept_as_pythons_own():
+    config = DQAEConfig(codebook_size=np.int64(8), num_codebooks=np.int64(3), decay=np.float32(0.5))  # type: ignore[arg-type]
+    assert (config.codebook_size, config.num_codebooks, config.decay) == (8, 3, 0.5)
+    assert [type(each) for each in (config.codebook_size, config.num_codebooks, config.decay)] == [int, int, float]

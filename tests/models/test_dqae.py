@@ -331,3 +331,27 @@ def test_deep_hierarchy_halves_the_grid_at_each_level():
 
 def test_default_configuration_is_the_small_preset():
     assert DQAEConfig() == PRESETS["small"]
+
+
+@pytest.fixture
+def default_bfloat16():
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_codes_and_bits_do_not_depend_on_the_default_dtype(default_bfloat16):
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    model = DQAE(replace(PRESETS["tiny"], likelihood="logistic_mixture", horizon=2)).eval()
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+
+    def measured() -> tuple:
+        codes, generator = model.encode(images), torch.Generator().manual_seed(0)
+        nll_nats = model.causal_head.nll_nats(images, torch.ones(4, 8, 16, 16, dtype=torch.float32))
+        return (*codes.levels, model.decode(codes), model.sample(codes, generator), nll_nats)
+
+    expected = measured()
+    torch.set_default_dtype(torch.bfloat16)
+    assert all(ours.dtype == theirs.dtype for ours, theirs in zip(measured(), expected, strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(measured(), expected, strict=True))

@@ -145,13 +145,18 @@ def test_high_temperature_forgets_the_prior(make_prior):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "n must be at least 1; got 0"),
+        ({"n": 0}, "n must be a whole number, at least 1; got 0"),
+        ({"n": 2.0}, "n must be a whole number, at least 1; got 2.0"),
+        ({"seed": 2**64}, r"seed must be a whole number in \[-2\*\*63, 2\*\*64\); got 18446744073709551616"),
+        ({"seed": None}, r"seed must be a whole number in \[-2\*\*63, 2\*\*64\); got None"),
         ({"temperature": -1.0}, "temperature must be at least 0"),
         ({"temperature": math.nan}, "temperature must be at least 0"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"top_p": 0.0}, "top_p must lie in"),
         ({"top_p": 1.5}, "top_p must lie in"),
         ({"grids": ((1, 2),)}, "grids must be one"),
+        ({"grids": ((1,), (2,))}, "grids must be one"),
+        ({"grids": (2, 2)}, "grids must be one"),
         ({"grids": ((1, 2), (0, 4))}, "grids must be one"),
         ({"coarse": [torch.zeros(1, 2, 2, 2, dtype=torch.int64)]}, "coarse must hold the first levels"),
         (

@@ -66,9 +66,19 @@ def test_codes_of_other_ranks_are_refused():
 
 def test_positions_know_the_one_before_the_one_above_and_their_parent():
     # Level 0: positions 0 and 1; level 1, 2 x 4: positions 2 to 9; 10 stands for none.
-    known = known_positions(GRIDS).tolist()
+    known = [list(others) for others in known_positions(GRIDS)]
     assert known[0] == [10, 10, 10]
     assert known[1] == [0, 10, 10]
     assert known[2] == [1, 10, 0]  # first of level 1: behind the last of level 0
     assert known[5] == [4, 10, 1]
     assert known[9] == [8, 5, 1]
+
+
+def test_a_prior_that_was_used_in_inference_mode_trains_afterwards():
+    prior = TransformerPrior(((4,),), ((3, 5),))
+    codes = Codes((torch.zeros(1, 1, 3, 5, dtype=torch.int64),), ((4,),))
+    known_positions.cache_clear()
+    with torch.inference_mode():
+        prior.nll_nats(codes)
+    prior.nll_nats(codes).sum().backward()
+    assert all(weight.grad is not None for weight in prior.known.parameters())

@@ -178,7 +178,7 @@ def test_mask_that_does_not_fit_is_refused(trained, latents, mask, message):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda x: x.long(), r"x must be floating point; got torch.int64; convert with .float\(\)"),
+        (lambda x: x.long(), r"x must be floating point; got torch.int64; convert to float32"),
         (lambda x: x[:, 1:], r"dim must be the size of axis 1; got dim=\d+ and x of shape \(4, \d+, 7\)"),
         (lambda x: x[:, 0, 0], r"x must be batch first with the split axis 1 behind it; got shape \(4,\)"),
     ],

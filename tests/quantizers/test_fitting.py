@@ -180,3 +180,14 @@ def test_autocast_changes_nothing(kind):
             quantizer = kind(8, 2, 16, axis=-1).fit(clusters(), steps=5, batch_size=500, progress=False)
         fits.append(quantizer.codebooks)
     assert torch.equal(*fits)
+
+
+@pytest.mark.parametrize("count", [500, 5000])
+def test_a_seed_decides_however_few_the_vectors(count):
+    features = torch.randn(count, 16, generator=torch.Generator().manual_seed(0))
+    one, other, again = (
+        DepthwiseQuantizer(16, 4, 8).fit(features, steps=3, batch_size=1000, seed=seed, progress=False).codebooks
+        for seed in (1, 2, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)

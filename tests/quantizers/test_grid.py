@@ -43,7 +43,7 @@ def test_health_travels_with_the_state(quantizer, latents):
 
 
 def test_old_counts_are_forgotten():
-    quantizer = BinaryQuantizer(1, 1, 2)
+    quantizer = BinaryQuantizer(1, 1, 2, on_sphere=False)
     for _ in range(3):
         quantizer(torch.ones(10, 1))
     assert quantizer.health().perplexity.item() == 1

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from depthq import DepthwiseQuantizer
+from depthq import BinaryQuantizer, DepthwiseQuantizer, ScalarQuantizer
 from depthq.quantizers import CodebookHealth
 
 
@@ -83,3 +83,16 @@ def test_health_travels_with_the_state():
     first(torch.randn(50, 4))
     second.load_state_dict(first.state_dict())
     assert str(second.health()) == str(first.health())
+
+
+@pytest.mark.parametrize("quantizer", [ScalarQuantizer(6, 2, 60), BinaryQuantizer(6, 2, 8, on_sphere=False)], ids=str)
+def test_mean_norm_of_a_grid_is_that_of_its_codewords(quantizer):
+    expected = quantizer.codebooks.norm(dim=2).mean(1)
+    torch.testing.assert_close(quantizer.health().mean_norm, expected)
+
+
+def test_mean_norm_is_that_of_the_codewords_that_are_searched():
+    quantizer = DepthwiseQuantizer(8, 2, 16, distance="cosine", codebook_update="gradient")
+    with torch.no_grad():
+        quantizer.state.weight.mul_(3)
+    assert quantizer.health().mean_norm.tolist() == pytest.approx([1, 1])

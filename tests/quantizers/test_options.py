@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -231,3 +232,52 @@ class TestMicroBatches:
         message = f"index must be one of the count micro-batches, 0..2; got {index}"
         with pytest.raises(ValueError, match=message), micro_batch(quantizer, index, 3):
             pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decay": None}, "decay must be a number; got None"),
+        ({"epsilon": "small"}, "epsilon must be a number; got 'small'"),
+        ({"rare_code_threshold": [0.1]}, r"rare_code_threshold must be a number; got \[0.1\]"),
+        ({"commitment_weight": "0.25"}, "commitment_weight must be a number; got '0.25'"),
+        ({"entropy_weight": None}, "entropy_weight must be a number; got None"),
+        ({"inverse_temperature": None}, "inverse_temperature must be a number; got None"),
+        ({"codebook_size": 2.5}, "codebook_size must be an integer; got 2.5"),
+    ],
+)
+def test_options_of_another_kind_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        depthq.DepthwiseQuantizer(8, 2, **{"codebook_size": 4} | options)
+
+
+def test_a_size_may_be_an_array_of_no_axes():
+    assert depthq.DepthwiseQuantizer(8, 2, np.array(16)).codebook_sizes == (16, 16)
+
+
+def test_a_micro_batch_of_none_is_refused():
+    with pytest.raises(ValueError, match="count must be at least 1; got 0"), micro_batch(torch.nn.Linear(1, 1), 0, 0):
+        pass
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(ValueError, match=r"x must be a tensor; got ndarray; convert with torch\.as_tensor"):
+        depthq.DepthwiseQuantizer(8, 2, 4)(np.zeros((2, 8), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: depthq.BinaryQuantizer(3, 3, 2),
+            "codebook_size must be at least 4 on the sphere.*got 2; pass on_sphere",
+        ),
+        (
+            lambda: depthq.DepthwiseQuantizer(4, 4, 8, distance="cosine"),
+            "codebook_dim must be at least 2 for distance='cosine'.*got 1; take distance='euclidean'",
+        ),
+    ],
+)
+def test_a_single_number_on_the_sphere_is_refused_as_it_passes_no_gradient(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

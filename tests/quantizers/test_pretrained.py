@@ -134,3 +134,39 @@ def test_one_code_for_everything_is_a_collapse():
     quantizer(torch.zeros(2, 8, 300))
     assert quantizer.health().collapsed.all()
     assert "collapsed" in str(quantizer.health())
+
+
+class Doubled(depthq.DepthwiseQuantizer):
+    def __init__(self, half_dim: int, **others):
+        super().__init__(2 * half_dim, 2, 8, **others)
+
+
+class Fixed(depthq.DepthwiseQuantizer):
+    def __init__(self):
+        super().__init__(8, 2, 4)
+
+
+@pytest.mark.parametrize("quantizer", [lambda: Doubled(4, axis=-1), Fixed], ids=["doubled", "fixed"])
+def test_a_quantizer_of_ones_own_comes_back(quantizer, tmp_path):
+    made = quantizer().eval()
+    made.save_pretrained(tmp_path)
+    again = type(made).from_pretrained(tmp_path)
+    assert type(again) is type(made)
+    assert again.axis == made.axis
+    assert torch.equal(again.codebooks, made.codebooks)
+
+
+def test_arguments_without_a_name_are_refused_when_saved(tmp_path):
+    class Unnamed(depthq.DepthwiseQuantizer):
+        def __init__(self, *sizes: int):
+            super().__init__(*sizes)
+
+    with pytest.raises(ValueError, match=r"Unnamed.__init__ must name its arguments.*got \*sizes"):
+        Unnamed(8, 2, 4).save_pretrained(tmp_path)
+
+
+def test_a_class_loads_itself_though_another_took_its_name(tmp_path):
+    depthq.ScalarQuantizer(4, 2, 9).save_pretrained(tmp_path)
+    taken = type("ScalarQuantizer", (depthq.ScalarQuantizer,), {})
+    assert type(depthq.ScalarQuantizer.from_pretrained(tmp_path)) is depthq.ScalarQuantizer
+    taken._classes["ScalarQuantizer"] = depthq.ScalarQuantizer

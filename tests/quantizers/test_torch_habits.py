@@ -127,3 +127,31 @@ def test_a_model_may_be_cast(dtype, fields):
     assert model.decode(codes).dtype == torch.uint8
     assert model.sample(codes).shape == images.shape
     assert all(level.quantizer.codebooks.dtype == torch.float32 for level in model.levels)
+
+
+def test_a_grid_made_under_any_default_gives_the_same_codes(default_dtype):
+    x = torch.randn(40, 6, 30, dtype=torch.float32)
+    codes = depthq.ScalarQuantizer(6, 2, 64).encode(x)
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(codes, depthq.ScalarQuantizer(6, 2, 64).encode(x))
+
+
+def test_work_stays_on_the_cpu_whatever_the_default_device():
+    quantizer, x = depthq.DepthwiseQuantizer(8, 2, 4, codebook_dropout=0.5), torch.randn(2, 8, 5)
+    with torch.device("meta"):
+        out = quantizer(x)
+    assert out.quantized.device == out.codes.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("options", [{"rotation_trick": True}, {"distance": "cosine"}], ids=str)
+def test_second_derivative_is_finite_beside_a_latent_of_length_zero(options):
+    torch.manual_seed(0)
+    quantizer, weight = depthq.DepthwiseQuantizer(8, 2, 4, **options), torch.ones(8, requires_grad=True)
+    x = torch.randn(16, 8)
+    x[0] = 0
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(quantizer(x * weight).quantized.square().sum(), x, create_graph=True)
+    grad.square().sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.isfinite().all()
+    assert weight.grad.any()

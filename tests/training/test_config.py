@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from depthq.models import PRESETS
-from depthq.training import TRAINING_PRESETS, DataConfig, RunConfig
+from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig
 
 TINY, TRAINING = PRESETS["tiny"], TRAINING_PRESETS["tiny"]
 
@@ -26,6 +26,8 @@ def test_dropout_out_of_range_is_named(name, value):
         ({"steps": 2.5}, "steps must be an integer; got 2.5"),
         ({"learning_rate": "fast"}, "learning_rate must be a number; got 'fast'"),
         ({"num_workers": True}, "num_workers must be an integer; got True"),
+        ({"precision": "fp16"}, "precision must be one of auto, 32-true, bf16-mixed, 16-mixed; got 'fp16'"),
+        ({"seed": 2**32}, r"seed must be below 2\*\*32; got 4294967296"),
     ],
 )
 def test_options_of_another_kind_are_named(option, message):
@@ -51,3 +53,11 @@ def test_numbers_of_numpy_are_kept_as_pythons_own():
 def test_dropout_of_what_a_model_does_not_have_is_refused(model, training, message):
     with pytest.raises(ValueError, match=message):
         RunConfig(data=DataConfig(data="bundled"), model=replace(TINY, **model), training=replace(TRAINING, **training))
+
+
+def test_devices_and_nodes_may_be_numbers():
+    assert Hardware(devices=2).devices == "2"  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="nodes must be an integer; got None"):
+        Hardware(nodes=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"devices must be auto, a number.*got two"):
+        Hardware(devices="two")

@@ -33,6 +33,7 @@ from depthq.files import check_is_new, is_empty_folder, new_folder
 from depthq.progress import progress
 from depthq.quantizers import DepthwiseQuantizer, LearnedQuantizer, ResidualQuantizer
 from depthq.quantizers.balanced import BalancedCodes
+from depthq.quantizers.fitting import draw_rows
 from depthq.units import nats_to_bits
 
 if TYPE_CHECKING:
@@ -161,9 +162,8 @@ def _index(quantizer: LearnedQuantizer) -> Any:
 
 def _fit(settings: Settings, vectors: np.ndarray, rank: int, world_size: int) -> LearnedQuantizer:
     wanted = SAMPLES_PER_CODE * settings.codebook_size if settings.sample is None else settings.sample
-    rng = np.random.default_rng(settings.seed)
-    rows = rng.choice(len(vectors), min(wanted, len(vectors)), replace=False, shuffle=False)
-    sample = _read(vectors, np.sort(rows[rank::world_size]), settings)
+    rows = draw_rows(np.random.default_rng(settings.seed), len(vectors), wanted)
+    sample = _read(vectors, rows[rank::world_size], settings)
     quantizer = _quantizer(settings, vectors.shape[1])
     iterations = progress([sample] * settings.iterations, unit="iteration", what="k-means")
     return quantizer.fit(iterations, steps=settings.iterations, progress=False).eval()

@@ -44,5 +44,5 @@ class CodebookUsage:
         total = counts.sum(1, keepdim=True).clamp(min=1)
         probabilities = counts.double() / total
         entropy_nats = torch.special.entr(probabilities).sum(1)
-        usage = (counts > 0).sum(1) / torch.tensor(codebook_sizes, device=counts.device)
-        return CodebookUsage(entropy_nats, entropy_nats.exp(), usage.double())
+        usage = (counts > 0).sum(1).double() / torch.tensor(codebook_sizes, device=counts.device)
+        return CodebookUsage(entropy_nats, entropy_nats.exp(), usage)

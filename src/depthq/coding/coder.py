@@ -37,7 +37,8 @@ class SymbolEncoder:
 
     def put(self, symbols: Tensor, frequencies: Tensor) -> None:
         """Symbols int64 (N,), and of each its frequencies int64 (N, K), all at least 1."""
-        self._coder.encode(symbols.numpy().astype(np.int32), _models(), frequencies.numpy().astype(np.float64))
+        if frequencies.shape[1] > 1:  # what is certain takes no bits
+            self._coder.encode(symbols.numpy().astype(np.int32), _models(), frequencies.numpy().astype(np.float64))
 
     def to_bytes(self) -> bytes:
         """Little-endian words."""
@@ -53,5 +54,7 @@ class SymbolDecoder:
 
     def get(self, frequencies: Tensor) -> Tensor:
         """As many symbols int64 (N,) as frequencies int64 (N, K)."""
+        if frequencies.shape[1] == 1:
+            return torch.zeros(len(frequencies), dtype=torch.int64)
         symbols = self._coder.decode(_models(), frequencies.numpy().astype(np.float64))
         return torch.from_numpy(np.asarray(symbols).astype(np.int64))

@@ -4,7 +4,7 @@ One image, all numbers little-endian, whole numbers of unknown size as varints (
 
     "DQ"   format and kind (1 byte)   model id (4)   height, width (varints)   CRC-32 (4)   stream
 
-at most 15 bytes before the stream. The CRC-32 is of the header before it and of the codes. A lossless file goes on in
+at most 17 bytes before the stream. The CRC-32 is of the header before it and of the codes. A lossless file goes on in
 the same stream, and ends with the CRC-32 of the pixels. An archive has, behind the model id, the number of images,
 their names (compressed by zlib), and chunks of images of one size: how many, their height and width and CRC-32
 as above, the length of the stream, the stream, and the CRC-32 of the pixels.

@@ -3,7 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -218,11 +218,19 @@ def _on_all_cores(work: Callable[[In], Out], items: Sequence[In]) -> Iterator[Ou
             for item in items:  # not all at once: what is decoded waits in memory
                 waiting.append(pool.submit(work, item))
                 if len(waiting) > threads:
-                    yield waiting.popleft().result()
+                    yield from _handed_out(waiting.popleft(), threads)
             while waiting:
-                yield waiting.popleft().result()
+                yield from _handed_out(waiting.popleft(), threads)
     finally:
         torch.set_num_threads(threads)
+
+
+def _handed_out(result: Future[Out], threads: int) -> Iterator[Out]:
+    """A result; while the caller is busy with it, PyTorch has all threads."""
+    done = result.result()
+    torch.set_num_threads(threads)
+    yield done
+    torch.set_num_threads(1)
 
 
 def _model_id(model: DQAE, prior: CodePrior | None) -> bytes:

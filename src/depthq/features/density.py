@@ -257,7 +257,9 @@ def _training_batches(features: np.ndarray, steps: int, batch_size: int, seed: i
     epochs = math.ceil(steps * batch_size / len(features))
     order = np.concatenate([generator.permutation(len(features)) for _ in range(epochs)])
     for chosen in order[: steps * batch_size].reshape(steps, batch_size):
-        yield features[np.sort(chosen)]  # ascending, so that a memory-mapped file is read in one direction
+        # Ascending, so that a memory-mapped file is read in one direction; but all of few maps as they were drawn, for
+        # else a seed would decide on nothing.
+        yield features[np.sort(chosen) if batch_size < len(features) else chosen]
 
 
 def _parts(features: np.ndarray, task: str) -> Iterator[np.ndarray]:

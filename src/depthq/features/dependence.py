@@ -188,7 +188,8 @@ class MeasuredPairs:
 
 def _warn_if_undersampled(pairs: MeasuredPairs, seed: int) -> None:
     if pairs.num_samples < pairs.samples_needed:
-        keys = torch.rand(pairs.codes.shape, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        keys = torch.rand(pairs.codes.shape, generator=generator, dtype=torch.float32)
         shuffled = pairs.codes.gather(0, keys.argsort(0).to(pairs.codes.device))  # each column by itself
         information = _mutual_information_nats(shuffled, pairs.num_codes)[0]
         independent = float(information[~torch.eye(len(information), dtype=torch.bool)].mean())

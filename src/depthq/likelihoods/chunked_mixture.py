@@ -37,11 +37,12 @@ class ChunkedLogProb(torch.autograd.Function):
         # Memory is taken once: to take it anew for each chunk costs more than the arithmetic.
         log_prob = parameters.new_empty((num_pixels, channels), dtype=dtype)
         num_chunks = -(-num_pixels // _CHUNK_PIXELS)
-        noted = parameters.new_empty((num_chunks, num_maps + channels, num_components, _CHUNK_PIXELS), dtype=dtype)
+        num_noted = num_chunks if ctx.needs_input_grad[0] else 1  # nobody goes back: each chunk may overwrite the last
+        noted = parameters.new_empty((num_noted, num_maps + channels, num_components, _CHUNK_PIXELS), dtype=dtype)
         maps = parameters.new_empty((num_maps, num_components, _ROW), dtype=dtype)
         buffers = parameters.new_empty((_NUM_BUFFERS, channels, num_components, _CHUNK_PIXELS), dtype=dtype)
         chunks = (tensor.split(_CHUNK_PIXELS) for tensor in (parameters, values, log_prob))
-        for rows, at, to_fill, to_note in zip(*chunks, noted, strict=True):
+        for rows, at, to_fill, to_note in zip(*chunks, noted.expand(num_chunks, -1, -1, -1), strict=True):
             here, work, note = (tensor[..., : len(rows)] for tensor in (maps, buffers, to_note))
             here.flatten(0, 1).copy_(rows.t())
             _forward(here, at.t(), max_log_scale, work, to_fill, note)

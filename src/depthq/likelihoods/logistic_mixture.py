@@ -110,7 +110,9 @@ class LogisticMixtureLikelihood(Likelihood):
     def _sample(self, parameters: Tensor, generator: torch.Generator | None) -> Tensor:
         batch, _, height, width = parameters.shape
         shape = (batch, self.num_uniforms, height, width)
-        return self.draw(parameters, torch.rand(shape, generator=generator, device=parameters.device))
+        return self.draw(
+            parameters, torch.rand(shape, generator=generator, dtype=torch.float32, device=parameters.device)
+        )
 
     @property
     def num_uniforms(self) -> int:

@@ -77,7 +77,7 @@ class CausalHead(nn.Module):
 
     def nll_nats(self, images: Tensor, features: Tensor) -> Tensor:
         """-log p(image | codes) of each image with all its pixels: float32 (B,), chunk by chunk."""
-        total = torch.zeros(len(images), device=images.device)
+        total = torch.zeros(len(images), dtype=torch.float32, device=images.device)
         everywhere = torch.arange(images[0, 0].numel(), device=images.device)
         for pixels in everywhere.split(max(1, _CHUNK_PIXELS // len(images))):
             total -= self.log_prob(images, features, pixels.expand(len(images), -1)).sum((1, 2))
@@ -91,9 +91,8 @@ class CausalHead(nn.Module):
         images = features.new_zeros((batch, likelihood.image_channels, height, width), dtype=torch.uint8)
         walk = self.walk(features, images)
         # Drawn for all pixels beforehand: the image does not depend on the order in which they are visited.
-        uniforms = torch.rand(
-            (batch, likelihood.num_uniforms, height * width), generator=generator, device=features.device
-        )
+        shape = (batch, likelihood.num_uniforms, height * width)
+        uniforms = torch.rand(shape, generator=generator, dtype=torch.float32, device=features.device)
         for front in self.fronts(height, width):
             pixels = front.to(features.device)
             parameters = walk.parameters(pixels).transpose(1, 2)[..., None]

@@ -1,10 +1,13 @@
 """What a DQ-AE is made of, and the presets."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from depthq.models.quantizer import QUANTIZERS
 from depthq.quantizers import Distance
+from depthq.quantizers.base import as_int, as_number
 
 LikelihoodName = Literal["l2", "categorical", "logistic_mixture"]
 
@@ -52,32 +55,29 @@ class DQAEConfig:
     """Codes used at most this share of their codebook's mean are re-drawn from the batch (Sec. 4.2)."""
 
     def __post_init__(self):
-        if not isinstance(self.codebook_size, int):
-            object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
-        object.__setattr__(self, "channels", tuple(self.channels))
         self._check_choices()
-        for name in ("num_codebooks", "codebook_dim"):
-            _check_at_least(1, name, getattr(self, name))
-        _check_at_least(0, "num_residual_blocks", self.num_residual_blocks)
-        _check_at_least(0, "horizon", self.horizon)
+        lowest = {"num_codebooks": 1, "codebook_dim": 1, "num_residual_blocks": 0, "horizon": 0}
+        for name, bound in lowest.items():
+            self._set(name, _whole_number(bound, name, getattr(self, name)))
+        size, is_one = self.codebook_size, not _is_sequence(self.codebook_size)
+        self._set("codebook_size", (_whole_number if is_one else _whole_numbers)(1, "codebook_size", size))
+        self._set("channels", _whole_numbers(1, "channels", self.channels))
         if self.horizon and self.likelihood == "l2":
             raise ValueError(
                 f"horizon must be 0 with likelihood l2, which is a density and no probability; got {self.horizon}; "
                 "take likelihood logistic_mixture or categorical"
             )
-        for name, values in (("codebook_size", self.level_sizes), ("channels", self.channels)):
-            if not values:
-                raise ValueError(f"{name} must have at least one entry; got none")
-            for value in values:
-                _check_at_least(1, name, value)
         for name in ("commitment_weight", "decay", "rare_code_threshold"):
-            if not isinstance(getattr(self, name), (int, float)):
-                raise ValueError(f"{name} must be a number; got {getattr(self, name)!r}")
-        if not self.commitment_weight >= 0:
-            raise ValueError(f"commitment_weight must not be negative; got {self.commitment_weight}")
+            self._set(name, as_number(name, getattr(self, name)))
+        if not 0 <= self.commitment_weight < math.inf:
+            raise ValueError(f"commitment_weight must be finite and at least 0; got {self.commitment_weight}")
         for name in ("decay", "rare_code_threshold"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
+
+    def _set(self, name: str, value: Any) -> None:
+        """A field as Python's own numbers, as config.json can hold them."""
+        object.__setattr__(self, name, value)
 
     def _check_choices(self) -> None:
         choices = {
@@ -116,11 +116,24 @@ class DQAEConfig:
         return cls(**values)
 
 
-def _check_at_least(lowest: int, name: str, value: int) -> None:
-    if not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number; got {value!r}")
-    if value < lowest:
-        raise ValueError(f"{name} must be at least {lowest}; got {value}")
+def _whole_number(lowest: int, name: str, value: Any) -> int:
+    number = as_int(name, value)
+    if number < lowest:
+        raise ValueError(f"{name} must be at least {lowest}; got {number}")
+    return number
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str)
+
+
+def _whole_numbers(lowest: int, name: str, values: Any) -> tuple[int, ...]:
+    if not _is_sequence(values):
+        raise ValueError(f"{name} must be whole numbers, as in (64, 128); got {values!r}")
+    numbers = tuple(_whole_number(lowest, name, value) for value in values)
+    if not numbers:
+        raise ValueError(f"{name} must have at least one entry; got none")
+    return numbers
 
 
 PRESETS = {

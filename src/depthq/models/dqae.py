@@ -20,6 +20,7 @@ from depthq.models.quantizer import QUANTIZERS
 from depthq.pixels import normalize, stripes
 from depthq.quantizers import CodebookOptions, QuantizerOutput
 from depthq.quantizers.base import as_int, draw_num_kept
+from depthq.quantizers.kept_state import IS_FROZEN
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,14 @@ class DQAE(Pretrained):
         return tuple(filter(None, sizes))
 
     def fingerprint(self) -> str:
-        """SHA-256 of all weights: tells whether codes were made by this very model."""
+        """SHA-256 of all weights and statistics: tells whether codes were made by this very model.
+
+        Each training step changes it, even where it learns nothing but how often codes are used; `freeze` does not.
+        """
         digest = hashlib.sha256()
         for name, tensor in self.state_dict().items():
+            if name.endswith(IS_FROZEN):
+                continue
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

@@ -30,7 +30,7 @@ def nearest_code_cpu(
 ) -> Tensor:
     """See `depthq.ops.nearest_code`; scores are float32 for every `score_precision`."""
     num_codebooks, num_rows, _ = latents.shape
-    codes = torch.empty(num_codebooks, num_rows, dtype=torch.int64)
+    codes = torch.empty(num_codebooks, num_rows, dtype=torch.int64, device=latents.device)
     span = min(MAX_SPAN, -(-num_rows // torch.get_num_threads())) or 1
     tasks = [(m, slice(start, start + span)) for m in range(num_codebooks) for start in range(0, num_rows, span)]
 

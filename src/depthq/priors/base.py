@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from huggingface_hub.constants import CONFIG_NAME
@@ -53,9 +53,8 @@ class CodePrior(nn.Module, ABC):
     def __init__(self, codebook_sizes: Sequence[Sequence[int]], grids: Sequence[Sequence[int]], **options: Any):
         super().__init__()
         self.codebook_sizes = tuple(tuple(map(operator.index, sizes)) for sizes in codebook_sizes)
-        self.grids: tuple[Grid, ...] = tuple((operator.index(height), operator.index(width)) for height, width in grids)
+        self.grids = _checked_grids(grids, self.codebook_sizes)
         self.options = plain(options)
-        _check_grids(self.grids, self.codebook_sizes)
 
     suits_any_grid: ClassVar[bool] = True
     """Whether it is as good, and as fast, on grids larger than those that it was made for."""
@@ -99,7 +98,7 @@ class CodePrior(nn.Module, ABC):
         Raises:
             ValueError: If an argument is out of its range, or `coarse` does not fit.
         """
-        _check_sampling(n, temperature, top_k, top_p)
+        _check_sampling(n, temperature, top_k, top_p, seed)
         steps = self.steps(n, grids)
         for level, codes in enumerate(coarse):
             if level >= len(steps.levels) or codes.shape != steps.levels[level].shape:
@@ -123,8 +122,7 @@ class CodePrior(nn.Module, ABC):
         Raises:
             ValueError: If the grids do not fit the levels.
         """
-        grids = self.grids if grids is None else tuple((height, width) for height, width in grids)
-        _check_grids(grids, self.codebook_sizes)
+        grids = self.grids if grids is None else _checked_grids(grids, self.codebook_sizes)
         return Steps(self, batch_size, grids)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -264,9 +262,11 @@ def _draw(
     return code.gather(1, (ranked - noise.log()).argmax(1, keepdim=True)).squeeze(1)
 
 
-def _check_sampling(n: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1; got {n}")
+def _check_sampling(n: int, temperature: float, top_k: int | None, top_p: float | None, seed: int) -> None:
+    if not isinstance(n, SupportsIndex) or operator.index(n) < 1:
+        raise ValueError(f"n must be a whole number, at least 1; got {n!r}")
+    if not isinstance(seed, SupportsIndex) or not -(2**63) <= operator.index(seed) < 2**64:
+        raise ValueError(f"seed must be a whole number in [-2**63, 2**64); got {seed!r}")
     if not temperature >= 0:
         raise ValueError(f"temperature must be at least 0; got {temperature}; 1 draws as the prior says")
     if top_k is not None and top_k < 1:
@@ -275,11 +275,17 @@ def _check_sampling(n: int, temperature: float, top_k: int | None, top_p: float 
         raise ValueError(f"top_p must lie in (0, 1]; got {top_p}; leave it out to draw from all codes")
 
 
-def _check_grids(grids: Sequence[Grid], codebook_sizes: Sequence[Sequence[int]]) -> None:
-    if len(grids) != len(codebook_sizes) or any(min(grid) < 1 for grid in grids):
+def _checked_grids(grids: Sequence[Sequence[int]], codebook_sizes: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
+    """One (H, W) per level."""
+    try:
+        found = tuple((operator.index(height), operator.index(width)) for height, width in grids)
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) != len(codebook_sizes) or any(min(grid) < 1 for grid in found):
         raise ValueError(
-            f"grids must be one (H, W) of at least 1 x 1 per level, {len(codebook_sizes)} in all; got {list(grids)}"
+            f"grids must be one (H, W) of at least 1 x 1 per level, {len(codebook_sizes)} in all; got {grids!r}"
         )
+    return found
 
 
 def _is_a_model(folder: Path) -> bool:

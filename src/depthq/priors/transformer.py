@@ -80,7 +80,7 @@ class TransformerPrior(CodePrior, kind="transformer"):
         levels = [level.flatten(2) for level in codes.levels]
         embedded = [embed(level) for embed, level in zip(self.embeddings, levels, strict=True)]
         embedded = torch.cat([*embedded, self.nothing.expand(len(codes), 1, -1)], dim=1)
-        hidden = self._inputs(embedded, known_positions(grids).to(self.device), self._where(grids))
+        hidden = self._inputs(embedded, self._known(grids), self._where(grids))
         for block in self.blocks:
             hidden = block(hidden)
         per_level = hidden.split([height * width for height, width in grids], dim=1)
@@ -92,7 +92,7 @@ class TransformerPrior(CodePrior, kind="transformer"):
 
     def walk(self, levels: Sequence[Tensor], grids: Sequence[Grid]) -> Iterator[Group]:
         """As `CodePrior.walk`. What attention made of earlier positions is kept, so each costs the same but for it."""
-        known, places = known_positions(tuple(grids)).to(self.device), self._where(grids)
+        known, places = self._known(tuple(grids)), self._where(grids)
         embedded = self.nothing.repeat(len(levels[0]), len(known) + 1, 1)
         caches = [(torch.empty_like(embedded), torch.empty_like(embedded)) for _ in self.blocks]
         index = 0
@@ -105,6 +105,10 @@ class TransformerPrior(CodePrior, kind="transformer"):
                 yield from self._groups(level, position, hidden.squeeze(1), codes)
                 embedded[:, here] = self.embeddings[level](codes[:, :, position : position + 1])
                 index += 1
+
+    def _known(self, grids: tuple[Grid, ...]) -> Tensor:
+        """`known_positions`, int64 (T, 3)."""
+        return torch.tensor(known_positions(grids), device=self.device)
 
     def _groups(self, level: int, position: int, hidden: Tensor, codes: Tensor) -> Iterator[Group]:
         head, num_codebooks = self.heads[level], codes.shape[1]
@@ -229,8 +233,8 @@ class SequentialHead(nn.Module):
 
 
 @lru_cache(maxsize=16)
-def known_positions(grids: tuple[Grid, ...]) -> Tensor:
-    """Of each of T positions the one before, the one above and the parent: int64 (T, 3), T where there is none."""
+def known_positions(grids: tuple[Grid, ...]) -> list[tuple[int, int, int]]:
+    """Of each of T positions the one before, the one above and the parent; T where there is none."""
     total = sum(height * width for height, width in grids)
     known, first, coarser = [], 0, None
     for height, width in grids:
@@ -244,7 +248,7 @@ def known_positions(grids: tuple[Grid, ...]) -> Tensor:
                 known.append((index - 1 if index else total, index - width if row else total, parent))
         coarser = (first, (height, width))
         first += height * width
-    return torch.tensor(known)
+    return known  # no tensor: a cached one could have been born in inference mode
 
 
 def _cost(logits: Tensor, codes: Tensor) -> Tensor:

@@ -29,16 +29,18 @@ class BalancedCodes:
 
     def __init__(self, quantizer: LearnedQuantizer, sample: Tensor):
         self.quantizer = quantizer
-        self.prices = torch.zeros(quantizer.state.weight.shape[:2], device=quantizer.state.weight.device)
+        weight = quantizer.state.weight
+        self.prices = torch.zeros(weight.shape[:2], dtype=torch.float32, device=weight.device)
         self._encode(sample, learn=True)
 
-    @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes, int64 (B, M, *positions), of x."""
         return self._encode(x)
 
+    @torch.no_grad()
     def _encode(self, x: Tensor, learn: bool = False) -> Tensor:
         quantizer = self.quantizer
+        quantizer._check_input(x)
         rows = quantizer._enter(quantizer._rows(x.to(self.prices.device), None))
         if isinstance(quantizer, SingleStageQuantizer):
             codes = self._search(quantizer._directed(quantizer._slots(rows)).transpose(0, 1), slice(None), learn)

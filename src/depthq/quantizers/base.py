@@ -66,6 +66,7 @@ class Quantizer(PretrainedQuantizer, ABC):
         self.axis = as_int("axis", axis)
         if self.axis == 0:
             raise ValueError("axis must not be 0, which is the batch's; got 0")
+        commitment_weight = as_number("commitment_weight", commitment_weight)
         if not 0 <= commitment_weight < math.inf:
             raise ValueError(f"commitment_weight must be finite and at least 0; got {commitment_weight}")
         self.dim, self.out_dim = dim, out_dim
@@ -253,8 +254,10 @@ class Quantizer(PretrainedQuantizer, ABC):
             check_codes(codes, self.codebook_sizes[: codes.shape[1]])
 
     def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise ValueError(f"x must be a tensor; got {type(x).__name__}; convert with torch.as_tensor")
         if not x.is_floating_point():
-            raise ValueError(f"x must be floating point; got {x.dtype}; convert with .float()")
+            raise ValueError(f"x must be floating point; got {x.dtype}; convert to float32")
         if x.dim() < 2 or not -x.dim() <= self.axis < x.dim() or self.axis % x.dim() == 0:
             raise ValueError(
                 f"x must be batch first with the split axis {self.axis} behind it; got shape {tuple(x.shape)}"
@@ -304,8 +307,8 @@ def draw_num_kept(batch: int, most: int, dropout: float) -> Tensor:
 
     From the CPU's generator, whatever the device, so that the same seed draws the same on all of them.
     """
-    fewer = torch.randint(1, max(most, 2), (batch,))
-    return torch.where(torch.rand(batch) < dropout, fewer, most)
+    fewer = torch.randint(1, max(most, 2), (batch,), device="cpu")
+    return torch.where(torch.rand(batch, dtype=torch.float32, device="cpu") < dropout, fewer, most)
 
 
 def keep_columns(quantized: Tensor, widths: Sequence[int], num_kept: Tensor) -> Tensor:
@@ -328,7 +331,8 @@ def one_or_all(values: Sequence[int]) -> int | list[int]:
 
 
 def as_number(name: str, value: float) -> float:
-    """A real number of any kind, NumPy's as well, as int or float; ValueError for all else, and for truth values."""
+    """A real number of any kind, of NumPy or PyTorch too, as int or float; ValueError for all else, and for bool."""
+    value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
     return value if isinstance(value, int) else float(value)

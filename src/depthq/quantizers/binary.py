@@ -47,7 +47,8 @@ class BinaryQuantizer(GridQuantizer):
     Args:
         dim: Size M log2 K of the split axis.
         num_codebooks: M, the number of slices.
-        codebook_size: K, a power of two, from 2 to 2**24.
+        codebook_size: K, a power of two, from 2 to 2**24; on the sphere from 4, as a single number of length 1 is
+            fixed but for its sign, and passes no gradient.
         on_sphere: BSQ if True, LFQ if False.
         entropy_weight: Of (mean entropy of a vector's code - entropy of the batch's mean), nats, summed over codebooks;
             finite and at least 0.
@@ -88,6 +89,11 @@ class BinaryQuantizer(GridQuantizer):
             raise ValueError(
                 f"dim must be num_codebooks * log2(codebook_size) = {num_codebooks * num_bits}; got {dim}; "
                 "project to that size first"
+            )
+        if on_sphere and num_bits == 1:
+            raise ValueError(
+                f"codebook_size must be at least 4 on the sphere, where one number has nothing to learn; got "
+                f"{codebook_size}; pass on_sphere=False or a larger codebook_size"
             )
         check_entropy_options(entropy_weight, inverse_temperature)
         state = BinaryState(num_codebooks, num_bits, bool(on_sphere))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from depthq.quantizers.base import as_number
 from depthq.quantizers.processes import GlobalRows
 
 BLOCK_NUMEL = 2**22  # rows times codewords held at once
@@ -105,6 +106,8 @@ class Once(torch.autograd.Function):
 
 def check_entropy_options(entropy_weight: float, inverse_temperature: float) -> None:
     """Raises ValueError unless the weight is finite and at least 0, the inverse temperature finite and positive."""
+    as_number("entropy_weight", entropy_weight)
+    as_number("inverse_temperature", inverse_temperature)
     if not 0 <= entropy_weight < math.inf:
         raise ValueError(f"entropy_weight must be finite and at least 0; got {entropy_weight}")
     if not 0 < inverse_temperature < math.inf:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from depthq.ops import nearest_code, segment_sums
+from depthq.quantizers.base import as_number
 from depthq.quantizers.counter_random import random_int32, random_uniform
 from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.kept_state import KeptState
@@ -47,7 +48,9 @@ class CodebookState(KeptState):
         decay: EMA decay (gamma of App. A.4), in [0, 1).
         epsilon: Laplace smoothing of the EMA counts (App. A.4), positive.
         rare_code_threshold: A code is re-drawn when its EMA count is at most this share of its codebook's mean count
-            (Sec. 4.2, "Uniform Prior"); in [0, 1). 0 re-draws only codes that were never set.
+            (Sec. 4.2, "Uniform Prior"); in [0, 1). 0 re-draws only codes that were never set, or whose count has
+            fallen to 0. One that no vector comes to any more moves to the origin as its count nears `epsilon`, as
+            App. A.4 has it.
         backend: Of `depthq.ops.nearest_code`; None takes the fastest that runs.
         is_cosine: Whether codewords have length 1. Latents are to be brought to it by the caller (`on_sphere`): then
             the nearest codeword is the one at the smallest angle. A codeword whose average has no direction stays.
@@ -246,7 +249,7 @@ class CodebookState(KeptState):
 
     def health(self) -> CodebookHealth:
         """How the codebooks have been used of late."""
-        norms = torch.linalg.vector_norm(self.weight.detach(), dim=2)  # (M, K)
+        norms = torch.linalg.vector_norm(self._directed(self.weight.detach()), dim=2)  # (M, K)
         mean_norm = (norms * self.is_code).sum(1) / self.is_code.sum(1)
         redrawn = self.recently_redrawn.sum(0)
         return CodebookHealth.from_counts(self.recent_count, redrawn, mean_norm, self.codebook_sizes)
@@ -293,6 +296,8 @@ def _check_settings(sizes, dims, update, decay, epsilon, rare_code_threshold) ->
         raise ValueError(f"codebook_dim must be at least 1; got {min(dims)}")
     if update not in ("ema", "gradient"):
         raise ValueError(f"codebook_update must be 'ema' or 'gradient'; got {update!r}")
+    for name, value in (("decay", decay), ("epsilon", epsilon), ("rare_code_threshold", rare_code_threshold)):
+        as_number(name, value)
     if not 0 <= decay < 1:
         raise ValueError(f"decay must lie in [0, 1); got {decay}")
     if not epsilon > 0:

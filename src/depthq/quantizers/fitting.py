@@ -101,6 +101,14 @@ def _batches(features: Features, steps: int, batch_size: int, rng: np.random.Gen
         yield from map(torch.as_tensor, itertools.islice(features, steps))
         return
     for _ in range(steps if len(features) else 0):
-        # Ascending, so that a memory-mapped file is read in one direction.
-        chosen = np.sort(rng.choice(len(features), min(batch_size, len(features)), replace=False, shuffle=False))
-        yield torch.as_tensor(features[chosen])
+        yield torch.as_tensor(features[draw_rows(rng, len(features), batch_size)])
+
+
+def draw_rows(rng: np.random.Generator, total: int, wanted: int) -> np.ndarray:
+    """Which rows to learn from: `wanted` of them ascending, so that a memory-mapped file is read in one direction.
+
+    Where there are no more than that, all of them in random order: else a seed would decide on nothing.
+    """
+    if wanted >= total:
+        return rng.permutation(total)
+    return np.sort(rng.choice(total, wanted, replace=False, shuffle=False))

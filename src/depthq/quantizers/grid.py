@@ -109,9 +109,20 @@ class GridQuantizer(Quantizer):
 
     def health(self) -> CodebookHealth:
         """How the codes have been used of late; print it for a table. Computed when called."""
-        mean_norm = torch.linalg.vector_norm(self.codebooks, dim=2).mean(1)
+        mean_norm = self._mean_norm().expand(self.num_codebooks)
         redrawn = torch.zeros_like(mean_norm, dtype=torch.int64)
         return CodebookHealth.from_counts(self.state.recent_count, redrawn, mean_norm, self.codebook_sizes)
+
+    def _mean_norm(self) -> Tensor:
+        """Of all codewords, scalar: from one number for each, as there may be millions."""
+        digits = torch.arange(max(self.values_per_dim), device=self.state.recent_count.device)
+        values = self._points(
+            digits[:, None].expand(-1, len(self.values_per_dim))
+        )  # column i: first L_i of dimension i
+        squares = values.new_zeros(1)
+        for of_dim, count in zip(values.square().unbind(1), self.values_per_dim, strict=True):
+            squares = (squares[:, None] + of_dim[:count]).flatten()
+        return squares.sqrt().mean()
 
     @abstractmethod
     def _digits(self, slots: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class CodebookHealth:
         total = counts.sum(1, keepdim=True)
         sizes = torch.tensor(codebook_sizes, device=counts.device)
         shares = counts / total.where(total > 0, 1)
-        usage = (shares >= USED / sizes[:, None]).sum(1) / sizes
+        usage = (shares >= USED / sizes[:, None].float()).sum(1).float() / sizes
         perplexity = CodebookUsage.from_counts(shares, codebook_sizes).perplexity
         return CodebookHealth(codebook_sizes, usage, perplexity, redrawn, mean_norm, is_trained=total[:, 0] > 0)
 

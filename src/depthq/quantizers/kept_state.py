@@ -5,7 +5,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-_FROZEN = "is_frozen"
+IS_FROZEN = "is_frozen"
+"""What a state_dict says of a frozen state, by this name behind the state's own."""
 
 
 class StateMismatchError(ValueError, RuntimeError):
@@ -68,7 +69,7 @@ class KeptState(Float32Module):
             if getattr(self, name) != self.UNSAID.get(name):
                 destination[prefix + name] = torch.tensor(getattr(self, name))
         if self.is_frozen:
-            destination[prefix + _FROZEN] = torch.tensor(True)
+            destination[prefix + IS_FROZEN] = torch.tensor(True)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Refuse the state of other codebooks; the shapes alone do not tell them apart."""
@@ -82,5 +83,5 @@ class KeptState(Float32Module):
                     "construct the quantizer as the one that was saved"
                 )
         if is_there:
-            self.is_frozen = bool(state_dict.pop(prefix + _FROZEN, False))
+            self.is_frozen = bool(state_dict.pop(prefix + IS_FROZEN, False))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from depthq.quantizers.base import as_size
 from depthq.quantizers.kept_state import KeptState, MicroBatch
 
 
@@ -30,6 +31,7 @@ def micro_batch(module: nn.Module, index: int, count: int) -> Iterator[None]:
         ...     with micro_batch(quantizer, index, 4):
         ...         (quantizer(x).loss / 4).backward()
     """
+    count = as_size("count", count)
     if not 0 <= index < count:
         raise ValueError(f"index must be one of the count micro-batches, 0..{count - 1}; got {index}")
     states = [child for child in module.modules() if isinstance(child, KeptState)]

@@ -29,7 +29,8 @@ class QuantizerOutput:
     """One forward pass of M codebooks over `positions`, which are all axes but the batch's and the split one."""
 
     quantized: Tensor
-    """What the codes stand for, in the dtype and layout of the input; gradients pass straight through to it."""
+    """What the codes stand for, in the shape and dtype of the input; gradients pass straight through to it.
+    In memory the entries of a vector may lie side by side: `reshape` it where `view` refuses."""
     codes: Tensor
     """int64 (B, M, *positions); -1 where masked."""
     commitment_loss: Tensor

@@ -3,7 +3,9 @@
 import inspect
 import json
 import operator
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from torch import nn
@@ -15,7 +17,7 @@ class PretrainedQuantizer(nn.Module):
     """Remembers the arguments it was made with, so that it can be made again."""
 
     _classes: ClassVar[dict[str, type["PretrainedQuantizer"]]] = {}
-    _arguments: dict[str, Any]
+    _arguments: Mapping[str, Any] = MappingProxyType({})  # of those that take none
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
@@ -25,24 +27,34 @@ class PretrainedQuantizer(nn.Module):
         new = super().__new__(cls)
         if args or options:  # copies and pickles make an empty one, and fill it with what the first remembered
             bound = inspect.signature(cls.__init__).bind(new, *args, **options)
-            arguments = {name: plain(value) for name, value in list(bound.arguments.items())[1:]}
-            object.__setattr__(new, "_arguments", arguments | arguments.pop("options", {}))
+            arguments = {}
+            for name, value in list(bound.arguments.items())[1:]:
+                kind = bound.signature.parameters[name].kind
+                named = {f"*{name}": value} if kind is kind.VAR_POSITIONAL else {name: value}
+                arguments |= plain(value if kind is kind.VAR_KEYWORD else named)
+            object.__setattr__(new, "_arguments", arguments)
         return new
 
     def to_config(self) -> dict[str, Any]:
         """Its class and the arguments that it was made with, as plain data."""
-        plain = json.dumps({"class": type(self).__name__, "arguments": self._arguments}, default=operator.index)
+        if unnamed := [name for name in self._arguments if name.startswith("*")]:
+            raise ValueError(
+                f"{type(self).__name__}.__init__ must name its arguments, as config.json does; got {unnamed[0]}; pass "
+                "them by keyword"
+            )
+        plain = json.dumps({"class": type(self).__name__, "arguments": dict(self._arguments)}, default=operator.index)
         return json.loads(plain)
 
-    @staticmethod
-    def from_config(config: dict[str, Any]) -> Any:
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
         """A new quantizer, without what it had learned, of what `to_config` gave.
 
         Raises:
             ValueError: If it is no such configuration.
         """
         try:
-            return PretrainedQuantizer._classes[config["class"]](**config["arguments"])
+            of_that_name = cls if cls.__name__ == config["class"] else cls._classes[config["class"]]
+            return of_that_name(**config["arguments"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"config must be what to_config gave of a quantizer; got {config!r}: {error}") from error
 

@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from depthq.quantizers.base import as_size
+from depthq.quantizers.base import as_number, as_size
 from depthq.quantizers.counter_random import random_uniform
 from depthq.quantizers.learned import CodebookOptions, LearnedQuantizer, codeword_dim, sum_in_order, sum_of_first
 from depthq.quantizers.output import QuantizedRows
@@ -55,6 +55,7 @@ class ResidualQuantizer(LearnedQuantizer):
         **options: Unpack[CodebookOptions],
     ):
         dim, num_codebooks = as_size("dim", dim), as_size("num_codebooks", num_codebooks)
+        quantizer_dropout = as_number("quantizer_dropout", quantizer_dropout)
         if not 0 <= quantizer_dropout <= 1:
             raise ValueError(f"quantizer_dropout must lie in [0, 1]; got {quantizer_dropout}")
         inner = codeword_dim(dim, codebook_dim)

@@ -73,10 +73,10 @@ class ScalarQuantizer(GridQuantizer):
             check_finite=check_finite,
             codebook_dropout=codebook_dropout,
         )
-        values = torch.tensor(self.values_per_dim, device="cpu")
+        values = torch.tensor(self.values_per_dim, dtype=torch.float32, device="cpu")
         # Deviation: the margin lies outside of the outermost values, not inside: so both are reached as easily.
         half_range = (values - 1) * (1 + MARGIN) / 2
-        offset = torch.where(values % 2 == 0, 0.5, 0.0)
+        offset = (1 - values % 2) / 2
         self._half_range, self._offset = half_range.tolist(), offset.tolist()
         self._shift = torch.atanh(offset / half_range).tolist()  # takes latent 0 to value 0
 
@@ -126,7 +126,7 @@ def _cuts(product: int, count: int, highest: int) -> Iterator[tuple[int, ...]]:
         if FEWEST_VALUES <= product <= highest:
             yield (product,)
         return
-    for first in range(min(product, highest), FEWEST_VALUES - 1, -1):
+    for first in range(min(product // FEWEST_VALUES ** (count - 1), highest), FEWEST_VALUES - 1, -1):
         if product % first == 0:
             yield from ((first, *rest) for rest in _cuts(product // first, count - 1, first))
 

@@ -10,5 +10,7 @@ Distance = Literal["euclidean", "cosine"]
 
 def on_sphere(vectors: Tensor) -> Tensor:
     """Vectors (..., D) at length 1, with gradient; those of length 0 stay, and pass their gradient as it is."""
-    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    is_zero = (vectors == 0).all(-1, keepdim=True)
+    # Masked before the norm, whose second derivative at 0 is NaN, and behind it, for those that underflow.
+    length = torch.linalg.vector_norm(vectors.masked_fill(is_zero, 1.0), dim=-1, keepdim=True).masked_fill(is_zero, 1.0)
     return vectors / length.where(length > 0, 1.0)

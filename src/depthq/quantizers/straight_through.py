@@ -67,11 +67,13 @@ class Rotation(torch.autograd.Function):
         e, q = (x / length.where(length > 0, 1) for x, length in zip((latents, codewords), lengths, strict=True))
         middle = e + q
         squared = middle.square().sum(-1, keepdim=True)
+        has_rotation = (lengths[0] > 0) & (lengths[1] > 0) & (squared > SMALLEST_SQUARE)
+        # 1 where there is none: what is divided by 0 would be NaN in a second derivative, though nothing takes it.
+        squared, length = squared.where(has_rotation, 1), lengths[0].where(has_rotation, 1)
         # R = I - 2 r r' + 2 q e' with r = (e + q) / |e + q|; its transpose brings the gradient back.
         reflected = middle * ((middle * grad).sum(-1, keepdim=True) / squared)
         turned = grad - 2 * reflected + 2 * e * (q * grad).sum(-1, keepdim=True)
-        has_rotation = (lengths[0] > 0) & (lengths[1] > 0) & (squared > SMALLEST_SQUARE)
-        return torch.where(has_rotation, turned * (lengths[1] / lengths[0]), grad), None
+        return torch.where(has_rotation, turned * (lengths[1] / length), grad), None
 
 
 def column_weights(latents: Tensor, codebook_dims: Sequence[int]) -> Tensor:

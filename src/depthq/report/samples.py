@@ -35,7 +35,7 @@ def draw_samples(model: DQAE, prior: CodePrior, count: int, training_images: Ite
     """
     samples = model.decode(prior.sample(count).to(model.device)).cpu()
     flat, searched = samples.flatten(1).float(), 0
-    least, nearest = torch.full((count,), torch.inf), torch.zeros_like(samples)
+    least, nearest = torch.full((count,), torch.inf, dtype=torch.float32), torch.zeros_like(samples)
     for images in training_images:
         if images.shape[1:] != samples.shape[1:]:
             of_samples, of_images = tuple(samples.shape[1:]), tuple(images.shape[1:])

@@ -1,7 +1,7 @@
 """What a run trains on, how and where, and what each preset uses; nothing here needs Lightning."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from depthq.models import DQAEConfig
 from depthq.priors import Factorization
@@ -23,7 +23,7 @@ class LoopConfig:
     batch_size: int = 64
     """Images per step and process."""
     learning_rate: float = 2e-3
-    """Peak learning rate of AdamW: linear warm-up to it, cosine decay to 0 behind it."""
+    """Learning rate of AdamW, times a linear warm-up and a cosine that falls from 1 to 0 over all steps."""
     warmup_steps: int = 200
     """Steps of linear warm-up."""
     weight_decay: float = 0.01
@@ -60,6 +60,10 @@ class LoopConfig:
             check = as_number if name in ("weight_decay", "gradient_clip") else as_int
             if not self._set(name, check(name, getattr(self, name))) >= bound:
                 raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2**32; got {self.seed}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
         if not self._set("learning_rate", as_number("learning_rate", self.learning_rate)) > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
 
@@ -161,7 +165,7 @@ class Hardware:
     accelerator: str = "auto"
     """cpu, gpu, ... or auto."""
     devices: str = "auto"
-    """How many devices of a machine, or which."""
+    """How many devices of a machine, or which: a number, or numbers as in "0,2"."""
     nodes: int = 1
     """How many machines."""
     strategy: str = "auto"
@@ -173,6 +177,8 @@ class Hardware:
     def __post_init__(self):
         if self.accelerator not in ACCELERATORS:
             raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; got {self.accelerator}")
+        object.__setattr__(self, "devices", str(self.devices))
+        object.__setattr__(self, "nodes", as_int("nodes", self.nodes))
         devices = self.devices.removeprefix("[").removesuffix("]").split(",")
         if self.devices != "auto" and not all(device.strip().isdigit() for device in devices):
             raise ValueError(f"devices must be auto, a number, or numbers as in 0,2; got {self.devices}")

@@ -21,7 +21,7 @@ from depthq.training.loop import LoopModule
 from depthq.units import nats_to_bits
 
 _LARGEST_SHARE = 0.1
-"""Of the images at most so many are held out."""
+"""Of the images at most so many are held out, but one at least."""
 _BETA2 = 0.99
 
 
@@ -56,9 +56,9 @@ def train_prior(
 ) -> PriorOutcome:
     """Train a prior on codes in a folder, from its newest checkpoint if it has one, else from scratch.
 
-    Some of the images, drawn by the seed, are held out: `training.validation_images`, at most a tenth. The folder
-    holds the prior as it was when these cost least (`CodePrior.from_pretrained(folder)`). As with `train`, a run that
-    was killed goes on to the same weights; one that has stopped early is trained no more.
+    Some of the images, drawn by the seed, are held out: `training.validation_images`, at most a tenth, one at least.
+    The folder holds the prior as it was when these cost least (`CodePrior.from_pretrained(folder)`). As with `train`,
+    a run that was killed goes on to the same weights; one that has stopped early is trained no more.
 
     Args:
         codes: Of all images to learn from, maps of one size.
