@@ -1,13 +1,13 @@
 """The lattice of sub-pixel convolutions in flat areas of whole photographs: networks that start with and without it.
 
     python benchmarks/lattice.py --out lattice.png     # minutes: two networks, trained alike on bundled patches
-    python benchmarks/lattice.py photos-small          # of a model or run instead
+    python benchmarks/lattice.py runs/photos           # of models or runs instead
     python benchmarks/lattice.py --steps 2             # seconds: checks that everything runs
 
 The two start alike but for the sub-pixel convolutions: with the same weights for the four sub-pixels of a place (ICNR,
-as `depthq.models.blocks` has it), or each with its own, as PyTorch draws them. Told of each bundled photo for testing:
-PSNR, and the energy at periods of 2 and 4 pixels in its flat parts, relative to the original's there; 1 is as much as
-the photo itself has.
+as `depthq.models.blocks` has it), or each with its own, as PyTorch draws them. Beside them stands `photos-small`, which
+was trained for longer. Told of each bundled photo for testing: PSNR, and the energy at periods of 2 and 4 pixels in its
+flat parts, relative to the original's there; 1 is as much as the photo itself has.
 """
 
 import argparse
@@ -41,7 +41,8 @@ def main() -> None:
     originals = [torch.tensor(photos[index])[None] for index in range(len(photos))]
     names = [origin.id for origin in photos.origins(range(len(photos)))]
     shown = [[flattest(photo) for photo in originals]]
-    models = {run.name: load_model(run) for run in args.runs} or both_starts(args.steps, args.seed)
+    started = {} if args.runs else both_starts(args.steps, args.seed)
+    models = started | {run.name: load_model(run) for run in args.runs or [model_folder("photos-small")]}
     for model_name, model in models.items():
         decoded = [reconstruct(model, photo) for photo in originals]
         for name, photo, made in zip(names, originals, decoded, strict=True):

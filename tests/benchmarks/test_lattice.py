@@ -28,9 +28,10 @@ def test_benchmark_runs_and_draws(tmp_path):
     command = [sys.executable, BENCHMARKS / "lattice.py", "--steps", "2", "--out", tmp_path / "lattice.png"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [row["photo"] for row in rows] == 2 * ["astronaut.png", "chelsea.png", "coffee.png"]
-    apart, alike = rows[:3], rows[3:]
+    assert [row["photo"] for row in rows] == 3 * ["astronaut.png", "chelsea.png", "coffee.png"]
+    apart, alike, trained = rows[:3], rows[3:6], rows[6:]
     assert all(more["lattice"] > 10 * less["lattice"] for more, less in zip(apart, alike, strict=True))  # untrained yet
+    assert all(row["lattice"] < 1.1 for row in trained)
     with Image.open(tmp_path / "lattice.png") as picture:
         assert picture.width >= 3 * 3 * 80
 
