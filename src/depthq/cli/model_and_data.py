@@ -233,8 +233,14 @@ def count_all_images(settings: ModelAndData) -> int:
     """How many images the data has, whatever their split."""
     from depthq.data import count_images
 
-    source, crop, _ = _source(settings)
-    return count_images(source, image_size=crop, whole=settings.whole and crop is None)
+    source, crop, reading = _source(settings)
+    return count_images(
+        source,
+        image_size=crop,
+        whole=settings.whole and crop is None,
+        image_column=reading.get("image_column"),
+        label_column=reading.get("label_column"),
+    )
 
 
 def images_key(settings: ModelAndData, images: "ImageDataset") -> str:

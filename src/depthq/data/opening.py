@@ -141,20 +141,29 @@ def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
     return len(encoded), (max(channels for channels, _, _ in shapes.values()), size, size)
 
 
-def count_images(source: str | Path, *, image_size: int | None = None, whole: bool = False) -> int:
+def count_images(
+    source: str | Path,
+    *,
+    image_size: int | None = None,
+    whole: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> int:
     """How many images a source has in all, whatever their split, found without opening any.
 
     Args:
         source: As `open_images` takes it.
         image_size: Of which there are as many as fit into the bundled photos; of no matter elsewhere.
         whole: Whether to count the bundled photos themselves; of no matter elsewhere.
+        image_column: As in `Reading`.
+        label_column: As in `Reading`.
 
     Raises:
         DataError: If there are no images.
     """
     if str(source) == "bundled":
         return len(bundled_photos("all") if whole else open_images(source, "all", image_size=image_size))
-    return count_encoded_images(str(source))
+    return count_encoded_images(str(source), Columns(image_column, label_column))
 
 
 def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> dict[str, Shape]:
