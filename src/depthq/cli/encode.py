@@ -136,13 +136,14 @@ def _encode_shards(settings: Settings) -> None:
     from depthq.progress import note, of_a_pass, progress_bar
 
     model, out = load_model(settings.source.model).to(settings.source.device), settings.out.absolute()
-    to_encode = images_of(settings.source)
+    to_encode = images_of(settings.source, model)
     images = to_encode.open()
     check_model_takes(model, images, to_encode.source, to_encode.crop)
     note(what_was_taken(settings.source.split, images))
     source = asdict(to_encode)
     source |= source.pop("reading")
     del source["on_bad_image"]  # shards that are done have the same rows either way
+    del source["num_channels"]  # the model's
     to_take = min(len(images), settings.limit or len(images))
     plan = ShardPlan(model.fingerprint(), source, to_take, settings.shard_size)
     num_images = len(images) if settings.source.split == "all" else count_all_images(settings.source)

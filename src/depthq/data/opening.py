@@ -68,6 +68,7 @@ def open_images(
     split: Split,
     *,
     image_size: int | None = None,
+    num_channels: int = 1,
     hold: bool = True,
     **reading: Unpack[ReadingOptions],
 ) -> ImageDataset:
@@ -84,6 +85,7 @@ def open_images(
         split: "train" or "test", which never share an image, or "all", in the order that `depthq.data.sources` tells.
         image_size: Side S of the square crops, in pixels; None: the one size that all images have, which must
             be square (bundled: 32).
+        num_channels: The least C; with 3 a gray set is one of colour, too.
         hold: Whether to read a small set now; False is for who takes only a part of it.
         reading: As in `Reading`.
 
@@ -96,11 +98,13 @@ def open_images(
     how = Reading(**reading)
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1; got {image_size}")
+    if num_channels not in (1, 3):
+        raise ValueError(f"num_channels must be 1 (gray) or 3 (RGB); got {num_channels}")
     if str(source) == "bundled":
         return bundled_patches(split, image_size or _BUNDLED_IMAGE_SIZE)
     encoded = find_images(str(source), split, how.columns)
     shapes = _probe(encoded, how.on_bad_image)
-    num_channels = max(channels for channels, _, _ in shapes.values())
+    num_channels = max(num_channels, *(channels for channels, _, _ in shapes.values()))
     _check_crops(image_size, shapes, how.on_bad_image)
     images = LazyImages(
         encoded,
@@ -115,7 +119,7 @@ def open_images(
 
 
 def open_whole_images(
-    source: str | Path, split: Split, *, hold: bool = True, **reading: Unpack[ReadingOptions]
+    source: str | Path, split: Split, *, num_channels: int = 1, hold: bool = True, **reading: Unpack[ReadingOptions]
 ) -> ImageDataset:
     """Open images of any size for `ImageBatches`, which gives them whole; arguments and errors as `open_images`.
 
@@ -123,7 +127,7 @@ def open_whole_images(
     """
     if str(source) == "bundled":
         return bundled_photos(split)
-    return open_images(source, split, image_size=1, hold=hold, **reading)
+    return open_images(source, split, image_size=1, num_channels=num_channels, hold=hold, **reading)
 
 
 def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
