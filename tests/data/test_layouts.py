@@ -255,6 +255,19 @@ class TestPixels:
         with pytest.raises(ValueError, match=r"background must be a colour .* got 'wite'"):
             open_images(tmp_path, "all", background="wite")
 
+    @pytest.mark.parametrize("suffix", ["gif", "tiff", "webp", "png"])
+    def test_pages_and_frames_that_are_left_out_are_told(self, tmp_path, suffix):
+        draw(tmp_path / "a.png", 1)
+        more = [Image.new("RGB", (8, 8), (value,) * 3) for value in (100, 200)]
+        draw(tmp_path / f"b.{suffix}", 2, save_all=True, append_images=more)
+        images = open_images(tmp_path, "all")
+        assert images.left_out == ("pages or frames behind the first in 1 of 2 images looked at",)
+
+    def test_a_preview_behind_a_photo_is_no_page(self, tmp_path):
+        preview = Image.new("RGB", (4, 4))
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+        assert open_images(tmp_path, "all").left_out == ()
+
     def test_formats_that_cannot_be_read_are_counted(self, tmp_path):
         folder(tmp_path, _=12)
         for name in ("a.heic", "b.heic"):

@@ -62,8 +62,20 @@ def read_shape(encoded: EncodedImage) -> tuple[int, int, int]:
         return _num_channels(picture, encoded), height, width
 
 
+def has_more(encoded: EncodedImage) -> bool:
+    """Whether the file holds further pages or frames, which `read_pixels` leaves; False of one that cannot be read.
+
+    A second picture that a camera puts behind a JPEG, as a preview, is none.
+    """
+    try:
+        with _opened(encoded) as picture:
+            return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+    except DataError:
+        return False
+
+
 def read_pixels(encoded: EncodedImage, num_channels: int, background: str | None = None) -> np.ndarray:
-    """The pixels, upright as EXIF says; of an animation the first frame.
+    """The pixels, upright as EXIF says; of an animation the first frame, of several pages the first.
 
     Gray images are expanded where `num_channels` is 3; palette, CMYK and YCbCr become RGB; an alpha channel
     that is opaque throughout is dropped. What else a file says besides its pixels is of no matter, damaged or not.
