@@ -225,6 +225,7 @@ class TestPixels:
         info = PngInfo()
         info.add_text("comment", "x" * 3_000_000, zip=True)
         info.add_text("more", "y" * 2_000_000)
+        info.add_text("bit_depth", "many")
         draw(tmp_path / "a.png", 9, pnginfo=info)
         assert open_images(tmp_path, "all")[0][0, 0, 0] == 9
 

@@ -171,7 +171,7 @@ def _is_deep(picture: Image.Image, encoded: EncodedImage) -> bool:
     if picture.format == "AVIF":
         configs = _start_of(encoded).split(b"av1C")[1:]
         return any(int.from_bytes(config[2:3]) & 0x40 for config in configs)  # its high_bitdepth
-    return picture.info.get("bit_depth", 8) > 8  # of HEIF, by its plugin
+    return picture.format == "HEIF" and picture.info.get("bit_depth", 8) > 8  # as its plugin tells
 
 
 def _start_of(encoded: EncodedImage) -> bytes:
