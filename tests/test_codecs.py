@@ -1,6 +1,7 @@
 """What images take as PNG and JPEG, beside which codes stand."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -73,6 +74,19 @@ def test_small_images_share_a_file(photo):
     rates = beside_codecs([(tiles, tiles.clone())])
     strip = torch.cat(list(tiles), dim=1)
     assert rates.png_bits_per_pixel == 8 * encoded_bytes(strip, format="PNG") / (4 * 32 * 32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "cuts"), [((1, 3, 66_000, 8), [33_000]), ((1, 3, 8, 66_000), []), ((64, 3, 1_100, 3), [35_200])]
+)
+def test_what_is_longer_than_a_jpeg_may_be_goes_into_several(shape, cuts):
+    images = torch.arange(256, dtype=torch.uint8).repeat(-(-math.prod(shape) // 256))[: math.prod(shape)].view(shape)
+    rates = beside_codecs([(images, images.clone())])
+    whole = torch.cat(list(images), dim=1)
+    pieces = whole.tensor_split(cuts, dim=1) if cuts else whole.tensor_split([33_000], dim=2)
+    assert rates.images == len(images)
+    png_bytes = sum(encoded_bytes(piece, format="PNG") for piece in pieces)
+    assert rates.png_bits_per_pixel == pytest.approx(8 * png_bytes / images[:, 0].numel())
 
 
 def test_gray_images_are_written_gray():

@@ -208,6 +208,17 @@ def test_bad_images_alone_are_an_error_as_in_one_process(tmp_path):
     assert "images must hold at least one that can be used; got none, 1 bad ones skipped: " in done.stderr
 
 
+def test_gray_images_are_colour_to_a_colour_model_and_another_folder_is_refused(tmp_path, write_photos):
+    gray, others = (write_photos(tmp_path / name, count=3, channels=1, seed=len(name)) for name in ("gray", "others"))
+    out, file = tmp_path / "codes", tmp_path / "codes.parquet"
+    assert run(encode(gray, out, "--workers", "1")).returncode == 0
+    assert main(["encode", "photos-small", "--data", str(gray), "--out", str(file)]) == 0
+    assert rows(out) == rows(file)
+    refused = run(encode(others, out, "--workers", "1"))
+    assert refused.returncode == 1
+    assert f"it has source {gray}, got {others}; run the same command, or choose another --out" in refused.stderr
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker to kill in /proc")
 def test_a_cluster_of_two_nodes_does_the_same_though_a_worker_is_killed(source, expected, tmp_path, cluster):
     out = tmp_path / "codes"

@@ -15,6 +15,8 @@ from depthq.pixels import psnr_db, to_picture
 SMALL_SIDE = 64
 """Pixels. Smaller images share a file, one below the other, as its header would else be most of it."""
 _JPEG_QUALITIES = range(1, 101)
+_LONGEST_SIDE = 65_500
+"""Pixels, of a JPEG file as libjpeg writes it. What is longer goes into several files."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,10 @@ def _encoded(image: Tensor, **options: Any) -> bytes:
 
 
 def _files(images: Tensor) -> list[Tensor]:
-    if min(images.shape[2:]) < SMALL_SIDE:
-        return [torch.cat(list(images), dim=1)]
-    return list(images)
+    files = [torch.cat(list(images), dim=1)] if min(images.shape[2:]) < SMALL_SIDE else list(images)
+    return [piece for file in files for rows in _pieces(file, 1) for piece in _pieces(rows, 2)]
+
+
+def _pieces(image: Tensor, axis: int) -> tuple[Tensor, ...]:
+    """As few as can be files, and as even."""
+    return image.chunk(-(-image.shape[axis] // _LONGEST_SIDE), axis)

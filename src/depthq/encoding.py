@@ -46,12 +46,18 @@ class ImagesToEncode:
     """Side of centre crops; None: whole images."""
     reading: ReadingOptions
     batch_size: int
+    num_channels: int = 1
+    """Of the model, which takes gray images as colour ones, too."""
 
     def open(self) -> ImageDataset:
         """The images, none of them read yet; raises DataError as `open_images`."""
         if self.crop is None:
-            return open_whole_images(self.source, self.split, hold=False, **self.reading)
-        return open_images(self.source, self.split, image_size=self.crop, hold=False, **self.reading)
+            return open_whole_images(
+                self.source, self.split, num_channels=self.num_channels, hold=False, **self.reading
+            )
+        return open_images(
+            self.source, self.split, image_size=self.crop, num_channels=self.num_channels, hold=False, **self.reading
+        )
 
 
 def encode_batch(model: DQAE, batch: ImageBatch, *, has_labels: bool) -> "CodesBatch":

@@ -114,6 +114,20 @@ def test_bad_input_is_named_and_leaves_nothing(trained_run, photos, tmp_path, ca
 
 
 @without_a_prior
+@pytest.mark.filterwarnings("default")
+def test_pages_behind_the_first_are_told(trained_run, photos, tmp_path, capsys):
+    with Image.open(photos / "000.png") as first, Image.open(photos / "001.png") as second:
+        first.save(tmp_path / "scan.tiff", save_all=True, append_images=[second])
+    file = tmp_path / "scan.dq"
+    assert main(["compress", str(trained_run), str(tmp_path / "scan.tiff"), "--lossless", "--out", str(file)]) == 0
+    told = capsys.readouterr().err
+    assert f"left out pages or frames behind the first in 1 of 1 images: {tmp_path / 'scan.tiff'}" in told
+    assert main(["decompress", str(trained_run), str(file), "--out", str(tmp_path / "again")]) == 0
+    (again,) = (tmp_path / "again").iterdir()
+    assert np.array_equal(pixels(again), pixels(photos / "000.png"))
+
+
+@without_a_prior
 @pytest.mark.filterwarnings("default")  # of skipped images
 def test_transparent_and_bad_images_are_taken_as_the_errors_say(trained_run, photos, tmp_path, capsys):
     album, run = tmp_path / "album", str(trained_run)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_labels_that_begin_late_are_kept(trained_run, photos, tmp_path, monkeypa
     assert [label for batch in batches for label in batch.labels] == labels
 
 
-def test_gray_codes_decode_to_gray_images(tmp_path, write_photos):
+def test_gray_codes_decode_to_gray_images(tmp_path, write_photos, capsys):
     data, run = write_photos(tmp_path / "gray", channels=1), tmp_path / "run"
     assert main(["train", "--data", str(data), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0
     assert main(["encode", str(run), "--out", str(tmp_path / "codes.parquet")]) == 0
@@ -176,6 +177,28 @@ def test_gray_codes_decode_to_gray_images(tmp_path, write_photos):
     for path in (tmp_path / "decoded").iterdir():
         with Image.open(path) as picture:
             assert picture.mode == "L"
+    colour = write_photos(tmp_path / "colour")
+    assert main(["encode", str(run), "--data", str(colour), "--out", str(tmp_path / "more.parquet")]) == 1
+    message = f"images in {colour} must have at most 1 channels, as many as the model; got 3; convert them"
+    assert message in capsys.readouterr().err
+
+
+def test_the_extension_that_is_meant_is_meant_where_images_are_counted(trained_run, photos, tmp_path, capsys):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(3):
+            tar.add(photos / f"{number:03}.png", f"{number}.png")
+            tar.add(photos / "009.png", f"{number}.jpg")
+    options = ["--data", str(tmp_path / "a.tar"), "--image-column", "png", "--out"]
+    assert main(["encode", str(trained_run), *options, str(tmp_path / "codes.parquet")]) == 0
+    assert "codes of 3 of 3 images (--split all)" in capsys.readouterr().out
+
+
+def test_images_longer_than_a_jpeg_may_be_are_encoded(trained_run, tmp_path, capsys):
+    (tmp_path / "long").mkdir()
+    Image.new("RGB", (8, 66_000), "red").save(tmp_path / "long" / "a.png")
+    options = ["--data", str(tmp_path / "long"), "--out", str(tmp_path / "codes.parquet")]
+    assert main(["encode", str(trained_run), *options]) == 0
+    assert "bits/pixel of 1 image: " in capsys.readouterr().out
 
 
 def test_levels_decode_alone(codes, trained_run, tmp_path):

@@ -100,6 +100,30 @@ def test_test_images_that_were_trained_on_are_told_of(trained_run, photos, tmp_p
     assert "was trained on 35 of these 40 images: the figures flatter it" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_run_is_told_of_no_other_images_that_have_the_names_and_sizes_of_its_own(tmp_path, write_photos, capsys):
+    data, run = tmp_path / "data", tmp_path / "run"
+    for seed, name in enumerate(("train", "test")):
+        write_photos(tmp_path / name, count=6, seed=seed)
+    for name in ("train", "test"):
+        (data / name).mkdir(parents=True)
+        for path in (tmp_path / name).iterdir():
+            with Image.open(path) as picture:
+                picture.save(data / name / f"{path.stem}.bmp")  # all of one size in bytes
+    assert main(["train", "--data", str(data), "--out", str(run), "--preset", "tiny", "--steps", "1"]) == 0
+    capsys.readouterr()
+    told = {}
+    for split in ("test", "all"):
+        assert main(["evaluate", str(run), "--split", split]) == 0
+        told[split] = capsys.readouterr().err
+    assert "was trained on" not in told["test"]
+    assert "was trained on 6 of these 12 images" in told["all"]
+    for number in range(2):  # for testing now
+        (data / "train" / f"{number:03}.bmp").rename(data / "test" / f"{number:03}.bmp")
+    assert main(["evaluate", str(run), "--data", str(data)]) == 0
+    assert "was trained on 2 of these 6 images" in capsys.readouterr().err
+
+
 @torch.no_grad()
 def test_images_of_any_size_are_measured_whole_without_their_padding(trained_run, tmp_path, capsys):
     generator = np.random.default_rng(0)
@@ -138,10 +162,16 @@ def test_limit_must_be_positive(trained_run, capsys, limit):
     assert "limit" in capsys.readouterr().err
 
 
-def test_gray_images_do_not_fit_a_colour_model(trained_run, tmp_path, write_photos, capsys):
-    gray = write_photos(tmp_path / "gray", channels=1)
-    assert main(["evaluate", str(trained_run), "--data", str(gray)]) == 1
-    assert f"images in {gray} must have 3 channels, as the model has; got 1" in capsys.readouterr().err
+@pytest.mark.parametrize("crop", [[], ["--crop", "8"]])
+def test_gray_images_are_colour_to_a_colour_model(trained_run, tmp_path, write_photos, capsys, crop):
+    gray, colour = write_photos(tmp_path / "gray", channels=1), tmp_path / "colour"
+    colour.mkdir()
+    for path in gray.iterdir():
+        with Image.open(path) as picture:
+            picture.convert("RGB").save(colour / path.name)
+    assert evaluate(capsys, trained_run, "--data", gray, *crop) == evaluate(
+        capsys, trained_run, "--data", colour, *crop
+    )
 
 
 def test_size_that_the_strides_do_not_divide_names_the_multiple(trained_run, capsys):

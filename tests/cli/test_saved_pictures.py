@@ -17,6 +17,9 @@ from depthq.cli.pictures import save_by_name
         (["chelsea.png:0,32", "chelsea.png:0,64"], ["chelsea.png/0,32.png", "chelsea.png/0,64.png"]),
         (["10:30.png"], ["10:30.png"]),
         (["a.bmp", "a.jpg.bmp", "a.jpg"], ["a.png", "a.jpg.png", "a.jpg-2.png"]),
+        (["cat.jpg", "cat.png/0.bmp", "cat.png/1.bmp"], ["cat.png", "cat.png-2/0.png", "cat.png-2/1.png"]),
+        (["cat.png/0.bmp", "cat.jpg"], ["cat.png/0.png", "cat.jpg.png"]),
+        (["a/b.jpg", "a/b.png/c.png/d.bmp"], ["a/b.png", "a/b.png-2/c.png/d.png"]),
         (["a.tar:1", "a.tar:01", "a.tar:001"], ["a.tar/00000001.png", "a.tar/00000001-2.png", "a.tar/00000001-3.png"]),
     ],
 )  # fmt: skip

@@ -114,6 +114,7 @@ def test_shards_of_two_models_are_not_read_as_one(folder):
         ({"num_images": 11}, "it has num_images 10, got 11"),
         ({"images_per_shard": 2}, "it has images_per_shard 4, got 2"),
         ({"model_fingerprint": "b"}, "it has model_fingerprint aaa"),
+        ({"source": PLAN.source | {"source": "others/"}}, "it has source photos/, got others/; run the same command"),
         ({"source": PLAN.source | {"split": "test"}}, "it has split all, got test; run the same command"),
         ({"source": PLAN.source | {"new": 1}}, "it has new None, got 1"),
     ],

@@ -144,6 +144,18 @@ class TestColumns:
         assert self.pixels(path) == [3, 4]
         assert self.pixels(path, image_column="mask") == [1, 2]
 
+    def test_the_usual_name_wins_over_what_is_declared_and_what_is_bytes(self, tmp_path):
+        from datasets import Dataset, Features, Image, Sequence, Value
+
+        numbers = Sequence(Sequence(Value("int64")))
+        for name, kind, value in (("image", Value("binary"), _png(3)), ("pixels", numbers, [[3] * 8] * 8)):
+            columns = {"mask": [{"bytes": _png(1), "path": None}], "more": [_png(2)], name: [value]}
+            features = Features({"mask": Image(), "more": Value("binary"), name: kind})
+            path = tmp_path / f"{name}.parquet"
+            Dataset.from_dict(columns, features=features).to_parquet(str(path))
+            assert self.pixels(path) == [3]
+            assert self.pixels(path, image_column="mask") == [1]
+
     def test_several_are_refused_and_listed(self, tmp_path):
         path = self.table(tmp_path, left=[_png(1)], right=[_png(2)])
         with pytest.raises(DataError, match=r"got left, right in .*; pass an image_column"):
@@ -180,6 +192,18 @@ class TestColumns:
         with pytest.raises(DataError, match="label_column must be one of image, kind, label, weight; got 'no'"):
             open_images(path, "all", label_column="no")
 
+    @pytest.mark.parametrize(("values", "kind"), [([0.0, 1.0], "float64"), ([False, True], "bool")])
+    def test_labels_that_are_none_are_told(self, tmp_path, values, kind):
+        images = open_images(self.table(tmp_path, image=[_png(1), _png(2)], label=values), "all")
+        told = f"column label of {kind}: labels are whole numbers or strings, all of one type"
+        assert (images.label_type, images.left_out) == (None, (told,))
+
+    def test_labels_that_differ_between_splits_are_told(self, tmp_path):
+        for name, column in (("train", {"label": [1]}), ("test", {"label": ["one"]}), ("val", {})):
+            pq.write_table(pa.table({"image": [_png(1)], **column}), tmp_path / f"{name}.parquet")
+        told = "column label of string, none, int64: labels are whole numbers or strings, all of one type"
+        assert open_images(tmp_path, "all").left_out == (told,)
+
     def test_columns_of_a_folder_of_files_are_refused(self, tmp_path):
         with pytest.raises(DataError, match="image_column and label_column must be left out for image files"):
             open_images(folder(tmp_path, _=3), "all", image_column="image")
@@ -201,6 +225,7 @@ class TestPixels:
         info = PngInfo()
         info.add_text("comment", "x" * 3_000_000, zip=True)
         info.add_text("more", "y" * 2_000_000)
+        info.add_text("bit_depth", "many")
         draw(tmp_path / "a.png", 9, pnginfo=info)
         assert open_images(tmp_path, "all")[0][0, 0, 0] == 9
 
@@ -230,6 +255,19 @@ class TestPixels:
             assert open_images(tmp_path, "all", background=colour)[0][0, 0, 0] == expected
         with pytest.raises(ValueError, match=r"background must be a colour .* got 'wite'"):
             open_images(tmp_path, "all", background="wite")
+
+    @pytest.mark.parametrize("suffix", ["gif", "tiff", "webp", "png"])
+    def test_pages_and_frames_that_are_left_out_are_told(self, tmp_path, suffix):
+        draw(tmp_path / "a.png", 1)
+        more = [Image.new("RGB", (8, 8), (value,) * 3) for value in (100, 200)]
+        draw(tmp_path / f"b.{suffix}", 2, save_all=True, append_images=more)
+        images = open_images(tmp_path, "all")
+        assert images.left_out == ("pages or frames behind the first in 1 of 2 images looked at",)
+
+    def test_a_preview_behind_a_photo_is_no_page(self, tmp_path):
+        preview = Image.new("RGB", (4, 4))
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+        assert open_images(tmp_path, "all").left_out == ()
 
     def test_formats_that_cannot_be_read_are_counted(self, tmp_path):
         folder(tmp_path, _=12)

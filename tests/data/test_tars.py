@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from depthq.data import DataError, open_images, what_was_taken
+from depthq.data import DataError, count_images, open_images, what_was_taken
 from depthq.data.sources import count_encoded_images, find_images
 
 
@@ -61,6 +61,40 @@ def test_a_single_file_is_a_source(two_shards):
     assert values(open_images(two_shards / "b-0.tar", "all")) == [0, 1, 2, 3, 4]
     assert find_images(str(two_shards / "b-0.tar"), "all").origins([1])[0].id == "0001"
     assert count_encoded_images(str(two_shards)) == 8
+
+
+def test_keys_that_lead_out_of_a_folder_are_ids_that_do_not(tmp_path, encode):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    names = ["/data/1.png", "x/../2.png", "../../3.png", "./4.png", b"caf\xe9.png".decode(errors="surrogateescape")]
+    write_tar(tmp_path / "a.tar", [(name, picture) for name in names])
+    inside = ["data/1", "x/2", "3", "./4", r"caf\udce9"]
+    images = open_images(tmp_path / "a.tar", "all")
+    assert [origin.id for origin in images.origins(range(5))] == inside
+    images = open_images(tmp_path, "all")
+    assert [origin.id for origin in images.origins(range(5))] == [f"a.tar:{name}" for name in inside]
+
+
+def test_images_may_be_counted_that_want_their_extension_named(tmp_path, encode):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    members = [("1.jpg", picture), ("1.png", picture), ("1.cls", b"one"), ("1.name", b"one")]
+    file = write_tar(tmp_path / "a.tar", members)
+    assert count_images(file, image_column="png", label_column="name") == 1
+
+
+def test_extensions_are_meant_in_any_case(tmp_path, encode):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    members = [("1.JPG", picture), ("1.Cls", b"4"), ("1.Seg.PNG", picture), ("2.jpg", picture), ("2.cls", b"5")]
+    images = open_images(write_tar(tmp_path / "a.tar", members), "all")
+    assert [origin.label for origin in images.origins([0, 1])] == [4, 5]
+    assert len(open_images(tmp_path / "a.tar", "all", image_column="JPG", label_column="CLS")) == 2
+    assert len(open_images(tmp_path / "a.tar", "all", image_column="seg.png")) == 1
+
+
+def test_a_label_that_is_too_long_is_told(tmp_path, encode):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", b"1" * 4097)])
+    images = open_images(file, "all")
+    assert (images.label_type, images.left_out) == (None, ("1 of .cls too long for a label",))
 
 
 def test_words_in_names_tell_the_split(tmp_path, samples):

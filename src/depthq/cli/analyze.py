@@ -181,7 +181,7 @@ def _open(settings: Settings) -> "tuple[list[Path], list[DQAE], ImageDataset]":
         _check_same_images(folders, models, images.image_size)
     if source.split != "train":
         for folder in folders:
-            warn_of_trained_on(folder, images, limit=settings.limit)
+            warn_of_trained_on(folder, images, source, limit=settings.limit)
     return folders, models, images
 
 

@@ -128,10 +128,10 @@ def _verified(archive: "Archive", data: bytes, batches: "Iterable[Tensor]") -> b
 def _read(settings: Settings, num_channels: int) -> "tuple[list[str], list[Tensor]]":
     """Names and pixels; what is bad is told and left out, or an error."""
     from depthq.data import DataError
-    from depthq.data.reading import check_background, read_pixels
+    from depthq.data.reading import check_background, has_more, read_pixels
 
     check_background(settings.background)
-    names, images, bad = [], [], []
+    names, images, bad, longer = [], [], [], []
     for source in settings.images:
         if not source.exists():
             raise ValueError(f"images must be files or folders; there is nothing at {source}; check the path")
@@ -145,6 +145,8 @@ def _read(settings: Settings, num_channels: int) -> "tuple[list[str], list[Tenso
                 continue
             names.append(name)
             images.append(torch.from_numpy(pixels.copy()))
+            if has_more(encoded):
+                longer.append(encoded.name)
     sources = ", ".join(map(str, settings.images))
     if not images:
         raise ValueError(f"images must hold at least one that can be used; got none in {sources}; check the path")
@@ -152,9 +154,17 @@ def _read(settings: Settings, num_channels: int) -> "tuple[list[str], list[Tenso
     if twice:
         raise ValueError(f"images must have different names; got {twice[0]} twice; give them in one folder")
     if bad:
-        named = ", ".join(bad[:_NUM_NAMED]) + (", ..." if len(bad) > _NUM_NAMED else "")
-        warnings.warn(f"skipped {len(bad)} bad images of {len(bad) + len(images)}: {named}", stacklevel=2)
+        warnings.warn(f"skipped {len(bad)} bad images of {len(bad) + len(images)}: {_named(bad)}", stacklevel=2)
+    if longer:
+        warnings.warn(
+            f"left out pages or frames behind the first in {len(longer)} of {len(images)} images: {_named(longer)}",
+            stacklevel=2,
+        )
     return names, images
+
+
+def _named(images: list[str]) -> str:
+    return ", ".join(images[:_NUM_NAMED]) + (", ..." if len(images) > _NUM_NAMED else "")
 
 
 def _encoded(source: Path, image_column: str | None) -> "Iterator[tuple[str, EncodedImage]]":

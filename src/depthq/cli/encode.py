@@ -103,6 +103,7 @@ def _encode_file(settings: Settings) -> None:
     check_is_new(settings.out)
     model, images = open_model_and_images(settings.source)
     label_type, compared = images.label_type, Compared(model, load_prior(settings.source.model))
+    num_images = count_all_images(settings.source)  # while nothing is written: it may be an error
     batches = _encoded(
         model, batches_of(images, settings.source, limit=settings.limit), label_type is not None, compared
     )
@@ -110,7 +111,7 @@ def _encode_file(settings: Settings) -> None:
     on_disk = settings.out.stat().st_size * 8 / count
     skipped = f", {images.num_skipped} bad ones skipped" if images.num_skipped else ""
     print(
-        f"{settings.out}: codes of {count} of {count_all_images(settings.source)} images "
+        f"{settings.out}: codes of {count} of {num_images} images "
         f"(--split {settings.source.split}{skipped}); {on_disk:.0f} bits per image on disk"
     )
     print(compared.sentence())
@@ -135,15 +136,17 @@ def _encode_shards(settings: Settings) -> None:
     from depthq.progress import note, of_a_pass, progress_bar
 
     model, out = load_model(settings.source.model).to(settings.source.device), settings.out.absolute()
-    to_encode = images_of(settings.source)
+    to_encode = images_of(settings.source, model)
     images = to_encode.open()
     check_model_takes(model, images, to_encode.source, to_encode.crop)
     note(what_was_taken(settings.source.split, images))
     source = asdict(to_encode)
     source |= source.pop("reading")
     del source["on_bad_image"]  # shards that are done have the same rows either way
-    num_images = min(len(images), settings.limit or len(images))
-    plan = ShardPlan(model.fingerprint(), source, num_images, settings.shard_size)
+    del source["num_channels"]  # the model's
+    to_take = min(len(images), settings.limit or len(images))
+    plan = ShardPlan(model.fingerprint(), source, to_take, settings.shard_size)
+    num_images = len(images) if settings.source.split == "all" else count_all_images(settings.source)
     with only_writer(out):
         folder = ShardFolder.of_plan(out, plan)
         remove_leftovers(out)
@@ -165,7 +168,6 @@ def _encode_shards(settings: Settings) -> None:
             remove_leftovers(out)
     encoded_now = folder.num_images - before
     speed = f"; {encoded_now / (time.monotonic() - start):.0f} images/s, the start of workers included"
-    num_images = len(images) if settings.source.split == "all" else count_all_images(settings.source)
     _print_shards(settings, folder, num_images, speed if encoded_now else "")
 
 

@@ -48,7 +48,7 @@ def run(settings: Settings) -> None:
 
     model, images = open_model_and_images(settings.source)
     if settings.source.split != "train":
-        warn_of_trained_on(settings.source.model, images, limit=settings.limit)
+        warn_of_trained_on(settings.source.model, images, settings.source, limit=settings.limit)
     prior = load_prior(settings.source.model)
     batches = (batch.images for batch in batches_of(images, settings.source, limit=settings.limit))
     measured = measure(model, batches, prior=prior and prior.to(model.device))

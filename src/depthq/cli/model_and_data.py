@@ -5,12 +5,12 @@ import json
 import shlex
 import warnings
 from argparse import ArgumentTypeError
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
@@ -181,10 +181,11 @@ def open_model_and_images(settings: ModelAndData) -> "tuple[DQAE, ImageDataset]"
 
     model = load_model(settings.model).to(settings.device)
     source, crop, reading = _source(settings)
+    channels = model.config.image_channels
     if crop is None and settings.whole:
-        images = open_whole_images(source, settings.split, **reading)
+        images = open_whole_images(source, settings.split, num_channels=channels, **reading)
     else:
-        images = open_images(source, settings.split, image_size=crop, **reading)
+        images = open_images(source, settings.split, image_size=crop, num_channels=channels, **reading)
     check_model_takes(model, images, source, None if crop is None and settings.whole else images.image_size)
     note(what_was_taken(settings.split, images))
     return model, images
@@ -199,42 +200,79 @@ def check_model_takes(model: DQAE, images: "ImageDataset", source: str, crop: in
             f"--crop must be a multiple of {model.config.image_multiple}, the stride of the model's coarsest "
             f"level; got {crop}; give another"
         )
-    if images.num_channels != model.config.image_channels:
+    if images.num_channels > model.config.image_channels:
         raise DataError(
-            f"images in {source} must have {model.config.image_channels} channels, as the model has; "
+            f"images in {source} must have at most {model.config.image_channels} channels, as many as the model; "
             f"got {images.num_channels}; convert them, or train a model on such images"
         )
 
 
-def images_of(settings: ModelAndData) -> "ImagesToEncode":
+def images_of(settings: ModelAndData, model: DQAE) -> "ImagesToEncode":
     """The images that are meant, for those who open them elsewhere; raises ValueError where none are named."""
     from depthq.encoding import ImagesToEncode
 
     source, crop, reading = _source(settings)
-    return ImagesToEncode(absolute_if_there(source), settings.split, crop, reading, BATCH_SIZE)
+    channels = model.config.image_channels
+    return ImagesToEncode(absolute_if_there(source), settings.split, crop, reading, BATCH_SIZE, channels)
 
 
-def warn_of_trained_on(model: Path, images: "ImageDataset", *, limit: int | None = None) -> None:
-    """Warn if the model was trained on some of the images, as far as their names and sizes in bytes tell."""
+def warn_of_trained_on(
+    model: Path, images: "ImageDataset", settings: ModelAndData, *, limit: int | None = None
+) -> None:
+    """Warn if the model was trained on some of the images, as far as their names and sizes in bytes tell.
+
+    Args:
+        model: A run; of other models nothing is known.
+        images: What is measured.
+        settings: Where `images` are. In a run's own data an image for training, if it is still there, is no other one
+            for testing that happens to have its name and size.
+        limit: How many of the first of `images` are measured; None: all.
+    """
     trained_on = load_training_images(model)
     if trained_on is None:
         return
-    names = name_hashes(images.names()[:limit])
-    seen = int(np.isin(names, trained_on).sum())
-    if seen:
+    names, known = _counted(images.names()[:limit]), Counter(trained_on.tolist())
+    if names & known and settings.split == "test":
+        known -= _counted(_names_for_training(model, settings))
+    if seen := (names & known).total():
         warnings.warn(
-            f"{model} was trained on {seen} of these {len(names)} images: the figures flatter it; "
+            f"{model} was trained on {seen} of these {names.total()} images: the figures flatter it; "
             "measure images that it has not seen",
             stacklevel=2,
         )
+
+
+def _counted(names: list[str]) -> Counter[int]:
+    return Counter(name_hashes(names).tolist())
+
+
+def _names_for_training(run: Path, settings: ModelAndData) -> list[str]:
+    """Of the images for training beside those of `settings`, if these are the run's own data."""
+    from depthq.data import DataError
+    from depthq.data.sources import Columns, find_images
+
+    source, _, reading = _source(settings)
+    own = load_run_settings(run)["data"] if is_run(run) else None
+    if own is None or source == "bundled" or absolute_if_there(source) != absolute_if_there(own):
+        return []
+    try:
+        return find_images(source, "train", Columns(reading.get("image_column"))).names()
+    except DataError:  # none are left
+        return []
 
 
 def count_all_images(settings: ModelAndData) -> int:
     """How many images the data has, whatever their split."""
     from depthq.data import count_images
 
-    source, crop, _ = _source(settings)
-    return count_images(source, image_size=crop, whole=settings.whole and crop is None)
+    source, crop, reading = _source(settings)
+    return count_images(
+        source,
+        image_size=crop,
+        whole=settings.whole and crop is None,
+        image_column=reading.get("image_column"),
+        label_column=reading.get("label_column"),
+    )
 
 
 def images_key(settings: ModelAndData, images: "ImageDataset") -> str:

@@ -1,7 +1,7 @@
 """Where the images of a file go: PNG files by their names."""
 
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor
@@ -15,7 +15,8 @@ def save_by_name(images: Iterable[tuple[str, Tensor]], folder: Path) -> int:
     """Write images uint8 (C, H, W) as PNG files below a folder, and count them.
 
     A name is a path relative to the folder, whose suffix makes way for .png; where that is taken, .png stands behind
-    the whole name, and where that is taken too, -2.png and on. What has no name of its own but a file's and a row or
+    the whole name, and where that is taken too, -2.png and on. A folder that is to be called as an image is already
+    gets -2 and on, too. What has no name of its own but a file's and a row or
     key behind it ("shard.tar:cat") lies in a folder that is called as the file is; a row has eight digits.
 
     Raises:
@@ -30,13 +31,15 @@ def save_by_name(images: Iterable[tuple[str, Tensor]], folder: Path) -> int:
 
 
 def _with_paths(images: Iterable[tuple[str, Tensor]], folder: Path) -> Iterator[tuple[Path, Tensor]]:
-    taken = set()
+    taken, folders = set[PurePosixPath](), set[PurePosixPath]()
     for name, image in images:
         relative = _relative(name)
         if relative.is_absolute() or ".." in relative.parts or not relative.name:
             raise ValueError(f"names in the file must lie within a folder; got {name!r}; depthq wrote no such file")
-        path = next(path for path in _choices(relative) if path not in taken)
+        relative = _free_folder(relative.parent, taken) / relative.name
+        path = next(path for path in _choices(relative) if path not in taken and path not in folders)
         taken.add(path)
+        folders.update(path.parents)
         yield folder / path, image
 
 
@@ -47,6 +50,15 @@ def _relative(name: str) -> PurePosixPath:
     if colon and "." not in row:  # a key in a tar file; what is called so itself has a suffix
         return PurePosixPath(file, row)
     return PurePosixPath(name)
+
+
+def _free_folder(folder: PurePosixPath, images: set[PurePosixPath]) -> PurePosixPath:
+    """The folder, none of whose parts is called as an image is."""
+    free = PurePosixPath()
+    for part in folder.parts:
+        names = chain([part], (f"{part}-{number}" for number in count(2)))
+        free = next(free / name for name in names if free / name not in images)
+    return free
 
 
 def _choices(relative: PurePosixPath) -> Iterator[PurePosixPath]:

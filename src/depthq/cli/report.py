@@ -67,7 +67,7 @@ def run(settings: Settings) -> None:
         raise ValueError(f"{source.model} must be a run of depthq train, which a report is about; it is not one")
     model, crops = open_model_and_images(source)
     if source.split != "train":
-        warn_of_trained_on(source.model, crops, limit=settings.limit)
+        warn_of_trained_on(source.model, crops, source, limit=settings.limit)
     sample, per_image, counts, compared = ImageSample(SAMPLE_SIZE), PerImage(), None, None
     prior = load_prior(source.model)
     prior = prior and prior.to(model.device)

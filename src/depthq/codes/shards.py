@@ -176,7 +176,9 @@ def is_shard_folder(path: Path) -> bool:
 
 
 def _flat(plan: ShardPlan) -> dict[str, Any]:
-    return asdict(plan) | plan.source | {"source": None}
+    """All that must be the same, in one mapping: `source` is what the plan's source calls so, its path."""
+    plain = asdict(plan)
+    return {**plain, **plain.pop("source")}
 
 
 def _read_done(path: Path, plan: ShardPlan) -> Iterator[Done]:

@@ -22,8 +22,9 @@ _LABEL_TYPE = re.compile(r"u?int\d+|(large_)?string")
 def image_table(table: "Dataset", wanted: str | None, source: str) -> "Dataset":
     """`table` with its column of images alone, called `image`, and still encoded.
 
-    Columns that the table declares as images come first, then those of bytes or of {"bytes", "path"}, then nested lists
-    of numbers (H, W), (H, W, C) or (C, H, W).
+    Columns that are called as images are come first. Of these, or where there are none of all, those that the table
+    declares as images come first, then those of bytes or of {"bytes", "path"}, then nested lists of numbers (H, W),
+    (H, W, C) or (C, H, W).
 
     Args:
         table: Any.
@@ -45,15 +46,21 @@ def image_table(table: "Dataset", wanted: str | None, source: str) -> "Dataset":
             )
         name = wanted
     else:
-        name = _only(next(filter(None, kinds), []), table, source)
+        usual = [[name for name in names if name.lower() in IMAGE_NAMES] for names in kinds]
+        name = _only(next(filter(None, usual + kinds), []), table, source)
     table = table.select_columns([name])
     if name != "image":
         table = table.rename_column(name, "image")
     return table if name in kinds[2] else table.cast_column("image", datasets.Image(decode=False))
 
 
-def label_table(tables: Sequence["Dataset"], wanted: str | None, source: str) -> "Dataset | None":
+def label_table(
+    tables: Sequence["Dataset"], wanted: str | None, source: str
+) -> "tuple[Dataset | None, tuple[str, ...]]":
     """The labels of tables one after the other, as a column `label`; None if they have none of one type.
+
+    Returns:
+        The labels, and in words a column that is called as labels are and holds none.
 
     Raises:
         DataError: If the column that is asked for is not there in all, or holds no whole numbers or strings.
@@ -63,17 +70,18 @@ def label_table(tables: Sequence["Dataset"], wanted: str | None, source: str) ->
 
     if wanted is not None and any(wanted not in table.features for table in tables):
         raise DataError(f"label_column must be one of {_listed(tables[0].column_names)}; got {wanted!r} for {source}")
-    name = wanted or next((name for name in LABEL_NAMES if name in tables[0].features), None)
+    name = wanted or next((name for name in LABEL_NAMES if any(name in table.features for table in tables)), None)
     if name is None:
-        return None
+        return None, ()
     kinds = [table.features.get(name) for table in tables]
     if not _LABEL_TYPE.fullmatch(getattr(kinds[0], "dtype", "")) or any(kind != kinds[0] for kind in kinds):
         if wanted is None:
-            return None
+            types = dict.fromkeys("none" if kind is None else str(getattr(kind, "dtype", kind)) for kind in kinds)
+            return None, (f"column {name} of {', '.join(types)}: labels are whole numbers or strings, all of one type",)
         raise DataError(f"label_column must hold whole numbers or strings; got {kinds[0]} in {wanted!r} of {source}")
     columns = [table.select_columns([name]) for table in tables]
     labels = datasets.concatenate_datasets(columns)
-    return labels if name == "label" else labels.rename_column(name, "label")
+    return (labels if name == "label" else labels.rename_column(name, "label")), ()
 
 
 def as_encoded(cell: Any, name: str) -> bytes | str:
@@ -151,13 +159,11 @@ def _only(names: list[str], table: "Dataset", source: str) -> str:
             f"data must have a column of images; got the columns {', '.join(table.column_names)} in {source}; "
             "cast one to datasets.Image() and save it again"
         )
-    usual = [name for name in names if name.lower() in IMAGE_NAMES]
-    best = usual if usual else names
-    if len(best) > 1:
+    if len(names) > 1:
         raise DataError(
             f"data must tell which column holds the images; got {_listed(names)} in {source}; pass an image_column"
         )
-    return best[0]
+    return names[0]
 
 
 def _listed(names: Sequence[str]) -> str:

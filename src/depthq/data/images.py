@@ -37,7 +37,7 @@ class ImageDataset(ABC):
     taken_from: str = ""
     """Where the images come from, in words."""
     left_out: tuple[str, ...] = ()
-    """What of the source is in no split, and why, in words."""
+    """What of the source is in no split or cannot be used, and why, in words."""
 
     @abstractmethod
     def __len__(self) -> int: ...

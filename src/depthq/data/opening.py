@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -12,7 +12,7 @@ import torch
 from depthq.data.bundled import bundled_patches, bundled_photos
 from depthq.data.errors import DataError
 from depthq.data.images import DECODED_BYTES, HeldImages, ImageDataset, LazyImages, OnBadImage
-from depthq.data.reading import check_background, read_shape
+from depthq.data.reading import check_background, has_more, read_shape
 from depthq.data.sources import Columns, EncodedImages, count_encoded_images, find_images
 from depthq.data.split import Split
 from depthq.progress import progress
@@ -68,14 +68,15 @@ def open_images(
     split: Split,
     *,
     image_size: int | None = None,
+    num_channels: int = 1,
     hold: bool = True,
     **reading: Unpack[ReadingOptions],
 ) -> ImageDataset:
     """Open the images of one split, or all of a source.
 
-    The headers of 100 images spread over the set decide whether it is gray (all of them are) or colour, and
-    what its common size is. A set of one shape whose pixels take at most 1 GiB is read now and held as one
-    tensor; any other is read by the loaders, batch by batch.
+    The headers of 100 images spread over the set decide whether it is gray (all of them are) or colour, what its
+    common size is, and whether there are further pages or frames, which are left out. A set of one shape whose
+    pixels take at most 1 GiB is read now and held as one tensor; any other is read by the loaders, batch by batch.
 
     Args:
         source: "bundled" (patches of real photos, see `depthq.data.bundled`), a folder of images, a parquet or tar
@@ -84,6 +85,7 @@ def open_images(
         split: "train" or "test", which never share an image, or "all", in the order that `depthq.data.sources` tells.
         image_size: Side S of the square crops, in pixels; None: the one size that all images have, which must
             be square (bundled: 32).
+        num_channels: The least C; with 3 a gray set is one of colour, too.
         hold: Whether to read a small set now; False is for who takes only a part of it.
         reading: As in `Reading`.
 
@@ -96,11 +98,14 @@ def open_images(
     how = Reading(**reading)
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1; got {image_size}")
+    if num_channels not in (1, 3):
+        raise ValueError(f"num_channels must be 1 (gray) or 3 (RGB); got {num_channels}")
     if str(source) == "bundled":
         return bundled_patches(split, image_size or _BUNDLED_IMAGE_SIZE)
     encoded = find_images(str(source), split, how.columns)
-    shapes = _probe(encoded, how.on_bad_image)
-    num_channels = max(channels for channels, _, _ in shapes.values())
+    shapes, notes = _probe(encoded, how.on_bad_image)
+    encoded = replace(encoded, left_out=(*encoded.left_out, *notes))
+    num_channels = max(num_channels, *(channels for channels, _, _ in shapes.values()))
     _check_crops(image_size, shapes, how.on_bad_image)
     images = LazyImages(
         encoded,
@@ -115,7 +120,7 @@ def open_images(
 
 
 def open_whole_images(
-    source: str | Path, split: Split, *, hold: bool = True, **reading: Unpack[ReadingOptions]
+    source: str | Path, split: Split, *, num_channels: int = 1, hold: bool = True, **reading: Unpack[ReadingOptions]
 ) -> ImageDataset:
     """Open images of any size for `ImageBatches`, which gives them whole; arguments and errors as `open_images`.
 
@@ -123,7 +128,7 @@ def open_whole_images(
     """
     if str(source) == "bundled":
         return bundled_photos(split)
-    return open_images(source, split, image_size=1, hold=hold, **reading)
+    return open_images(source, split, image_size=1, num_channels=num_channels, hold=hold, **reading)
 
 
 def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
@@ -136,34 +141,44 @@ def describe_images(source: str | Path, split: Split) -> tuple[int, Shape]:
         images = open_images(source, split)
         return len(images), (images.num_channels, images.image_size, images.image_size)
     encoded = find_images(str(source), split)
-    shapes = _probe(encoded, "raise")
+    shapes, _ = _probe(encoded, "raise")
     size = _common_size(shapes)
     return len(encoded), (max(channels for channels, _, _ in shapes.values()), size, size)
 
 
-def count_images(source: str | Path, *, image_size: int | None = None, whole: bool = False) -> int:
+def count_images(
+    source: str | Path,
+    *,
+    image_size: int | None = None,
+    whole: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> int:
     """How many images a source has in all, whatever their split, found without opening any.
 
     Args:
         source: As `open_images` takes it.
         image_size: Of which there are as many as fit into the bundled photos; of no matter elsewhere.
         whole: Whether to count the bundled photos themselves; of no matter elsewhere.
+        image_column: As in `Reading`.
+        label_column: As in `Reading`.
 
     Raises:
         DataError: If there are no images.
     """
     if str(source) == "bundled":
         return len(bundled_photos("all") if whole else open_images(source, "all", image_size=image_size))
-    return count_encoded_images(str(source))
+    return count_encoded_images(str(source), Columns(image_column, label_column))
 
 
-def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> dict[str, Shape]:
-    """(C, H, W) by name, from the headers of images spread evenly over the set."""
-    shapes = {}
+def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> tuple[dict[str, Shape], list[str]]:
+    """(C, H, W) by name, from the headers of images spread evenly over the set; and in words what of them is left."""
+    shapes, num_longer = {}, 0
     spread = np.unique(np.linspace(0, len(encoded) - 1, _NUM_PROBED).astype(int))
     for image in encoded.read(spread.tolist()):
         try:
             shapes[image.name] = read_shape(image)
+            num_longer += has_more(image)
         except DataError:
             if on_bad_image == "raise":
                 raise
@@ -172,7 +187,8 @@ def _probe(encoded: EncodedImages, on_bad_image: OnBadImage) -> dict[str, Shape]
             f"data must hold a readable image; got none among the {len(spread)} tried, such as "
             f"{encoded.read([0])[0].name}; check the source"
         )
-    return shapes
+    notes = [f"pages or frames behind the first in {num_longer} of {len(shapes)} images looked at"]
+    return shapes, notes if num_longer else []
 
 
 def _check_crops(image_size: int | None, shapes: dict[str, Shape], on_bad_image: OnBadImage) -> None:

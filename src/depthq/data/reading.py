@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,14 @@ _GRAY_MODES = frozenset({"1", "L", "LA"})
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"RGBA", "LA", "PA"})
 _EXIF_ORIENTATION = 0x0112
+_TIFF_BITS_PER_SAMPLE = 0x0102
+_DEEP_LAYOUT = re.compile(r";(12|16[BLN])")
+"""In what Pillow calls the layout of a file's bytes; 16 without the order of bytes is a pixel of 5, 6 and 5 bits."""
+_HEADER_BYTES = 2**16
+_PILLOWS_MOST_PIXELS = 2**30 // 4 // 3
+_MOST_PIXELS = 2**30
+"""Of an image: a small file may say that it is larger, to fill the memory. Pillow's own limit, where it is not set
+otherwise, is a sixth of it."""
 _MOST_TEXT_BYTES = 2**30
 """Of text in a PNG, which Pillow reads before it comes to the pixels, and else refuses above 1 MiB."""
 
@@ -39,7 +48,7 @@ def read_shape(encoded: EncodedImage) -> tuple[int, int, int]:
     """(C, H, W) from the header alone; C is 1 for gray and 3 for colour.
 
     Raises:
-        DataError: If the header cannot be read, or the image has more than 8 bits per channel.
+        DataError: If the header cannot be read, or the image has more than 8 bits per channel or 2^30 pixels.
     """
     with explain_missing():
         from PIL import Image
@@ -50,11 +59,23 @@ def read_shape(encoded: EncodedImage) -> tuple[int, int, int]:
             exif = Image.Image.getexif(picture)  # that of the PNG reader would read the pixels
             if exif.get(_EXIF_ORIENTATION, 1) >= 5:  # stored lying on its side
                 width, height = height, width
-        return _num_channels(picture, encoded.name), height, width
+        return _num_channels(picture, encoded), height, width
+
+
+def has_more(encoded: EncodedImage) -> bool:
+    """Whether the file holds further pages or frames, which `read_pixels` leaves; False of one that cannot be read.
+
+    A second picture that a camera puts behind a JPEG, as a preview, is none.
+    """
+    try:
+        with _opened(encoded) as picture:
+            return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+    except DataError:
+        return False
 
 
 def read_pixels(encoded: EncodedImage, num_channels: int, background: str | None = None) -> np.ndarray:
-    """The pixels, upright as EXIF says; of an animation the first frame.
+    """The pixels, upright as EXIF says; of an animation the first frame, of several pages the first.
 
     Gray images are expanded where `num_channels` is 3; palette, CMYK and YCbCr become RGB; an alpha channel
     that is opaque throughout is dropped. What else a file says besides its pixels is of no matter, damaged or not.
@@ -70,13 +91,13 @@ def read_pixels(encoded: EncodedImage, num_channels: int, background: str | None
 
     Raises:
         DataError: If the image cannot be read in full, is transparent anywhere, has more than 8 bits per
-            channel, or is a colour image where `num_channels` is 1.
+            channel or 2^30 pixels, or is a colour image where `num_channels` is 1.
     """
     with explain_missing():
         from PIL import ImageOps
 
     with _opened(encoded) as picture:
-        if _num_channels(picture, encoded.name) > num_channels:
+        if _num_channels(picture, encoded) > num_channels:
             raise DataError(
                 f"images of a gray set must be gray; got {encoded.name} of mode {picture.mode}; "
                 "convert it to gray, or the set to RGB"
@@ -97,6 +118,9 @@ def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
 
     for subject in ("Corrupt EXIF", "Truncated File Read", "Metadata Warning"):  # they tell of metadata
         warnings.filterwarnings("ignore", subject, UserWarning)
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    if Image.MAX_IMAGE_PIXELS == _PILLOWS_MOST_PIXELS:
+        Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # it warns of more, and refuses twice as many
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_TEXT_BYTES
     content = encoded.content
     try:
@@ -104,6 +128,11 @@ def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
             yield picture
     except (DataError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"images must have at most {2 * Image.MAX_IMAGE_PIXELS} pixels, lest a small file fill the memory; got "  # type: ignore[operator]
+            f"{encoded.name} of more; cut it into pieces, or set PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except Exception as error:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
@@ -112,17 +141,44 @@ def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
         ) from error
 
 
-def _num_channels(picture: Image.Image, name: str) -> int:
-    tiles = getattr(picture, "tile", ())
-    deep = picture.mode == "RGB" and any(";16" in str(tile) or ";12" in str(tile) for tile in tiles)  # read as 8 bits
+def _num_channels(picture: Image.Image, encoded: EncodedImage) -> int:
+    deep = _is_deep(picture, encoded)
     if not deep and picture.mode in _GRAY_MODES:
         return 1
     if not deep and picture.mode in _COLOUR_MODES:
         return 3
-    mode = "mode RGB with more than 8" if deep else f"mode {picture.mode}"
+    mode = f"mode {picture.mode}" + (" with more than 8" if picture.mode in _GRAY_MODES | _COLOUR_MODES else "")
     raise DataError(
-        f"images must have 8 bits per channel, gray or colour; got {name} of {mode}; convert it to 8-bit gray or RGB"
+        f"images must have 8 bits per channel, gray or colour; got {encoded.name} of {mode}; "
+        "convert it to 8-bit gray or RGB"
     )
+
+
+def _is_deep(picture: Image.Image, encoded: EncodedImage) -> bool:
+    """Whether the file has more than 8 bits per channel, whatever Pillow makes of them."""
+    bits_of_tiff = getattr(picture, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, (8,))
+    if max(bits_of_tiff) > 8:
+        return True
+    for decoder, _, _, layout in getattr(picture, "tile", ()):
+        if _DEEP_LAYOUT.search(str(layout)):
+            return True
+        if decoder in ("ppm", "ppm_plain") and isinstance(layout, tuple) and layout[1] > 255:  # the largest value
+            return True
+    if picture.format == "JPEG2000":
+        _, _, header = _start_of(encoded).partition(b"\xff\x4f\xff\x51")  # the size marker
+        num_components = int.from_bytes(header[36:38], "big")
+        return any(bits & 0x7F >= 8 for bits in header[38 : 38 + 3 * num_components : 3])
+    if picture.format == "AVIF":
+        configs = _start_of(encoded).split(b"av1C")[1:]
+        return any(int.from_bytes(config[2:3]) & 0x40 for config in configs)  # its high_bitdepth
+    return picture.format == "HEIF" and picture.info.get("bit_depth", 8) > 8  # as its plugin tells
+
+
+def _start_of(encoded: EncodedImage) -> bytes:
+    if isinstance(encoded.content, bytes):
+        return encoded.content[:_HEADER_BYTES]
+    with open(encoded.content, "rb") as file:
+        return file.read(_HEADER_BYTES)
 
 
 def _opaque(picture: Image.Image, name: str, background: str | None) -> Image.Image:

@@ -13,8 +13,9 @@ moves no other. Where it leaves none for testing, the image of the lowest hash i
 "all" is every image there is, those of no split too: in the order of their paths; of parquet files and hub data
 sets split after split, each in its own order.
 
-An image's id is its path relative to the folder; in a parquet file its row, in a tar file its key, behind the file's
-path where the source is a folder of them (train/0000.parquet:17), and behind the split in a hub data set (train:17).
+An image's id is its path relative to the folder; in a parquet file its row, in a tar file its key (without a first /
+and any ..), behind the file's path where the source is a folder of them (train/0000.parquet:17), and behind the split
+in a hub data set (train:17).
 Its label is what a column `label` of integers or strings says, the file .cls of a tar file, or another one that is
 asked for; a folder of images has none.
 """
@@ -72,7 +73,7 @@ class EncodedImages:
     taken_from: str
     """Where the images of the split come from, in words."""
     left_out: tuple[str, ...] = ()
-    """What of the source is in no split, and why, in words."""
+    """What of the source is in no split or cannot be used, and why, in words."""
     files: tuple[str, ...] = ()
     """What the rows came from, in order; empty for a folder, where each row is a file of its own."""
     first_rows: tuple[int, ...] = ()
@@ -121,18 +122,18 @@ class EncodedImages:
         return [f"{os.path.basename(path)}:{_num_bytes(path)}" for path in paths]
 
     def split(self, split: Split, source: str) -> "EncodedImages":
-        """The images for training, or for testing, by the hash of their ids.
+        """The images for training, or for testing, by the hash of what they are called.
 
         Raises:
             DataError: If there are none for it.
         """
-        ids = self._ids(self.rows.tolist())
-        shares = np.array([_hash_share(each) for each in ids])
+        called = self._called(self.rows.tolist())
+        shares = np.array([_hash_share(each) for each in called])
         is_test = (shares < _TEST_SHARE) | (shares == min(shares, default=0))
         rows = self.rows[is_test if split == "test" else ~is_test]
         if len(rows) == 0:
             raise DataError(
-                f"data must hold images for both splits; got {len(ids)} in {source}, none for {split}; add some"
+                f"data must hold images for both splits; got {len(called)} in {source}, none for {split}; add some"
             )
         share = "one in ten" if split == "test" else "nine in ten"
         return replace(self, rows=rows, taken_from=f"{self.taken_from}, {share} by a hash of its id")
@@ -143,14 +144,21 @@ class EncodedImages:
         return EncodedImage(name, as_encoded(cell, name))
 
     def _ids(self, rows: list[int]) -> list[str]:
-        if self.files:
-            return [self._id(row) for row in rows]
-        relative = (Path(os.path.relpath(path, self.root)).as_posix() for path in self._paths(rows))
-        return [path.encode(errors="backslashreplace").decode() for path in relative]  # as any file of codes can hold
+        names = self._called(rows)
+        if self.keys is not None:
+            names = [self._prefix(row) + _inside(self.keys[row]) for row in rows]
+        return [_escaped(name) for name in names]  # as any file of codes can hold
 
-    def _id(self, row: int) -> str:
-        file, place = self._place(row)
-        return f"{self.id_prefixes[file]}{place if self.keys is None else self.keys[row]}"
+    def _called(self, rows: list[int]) -> list[str]:
+        """What ids are made of, and what a single split is cut by."""
+        if self.keys is not None:
+            return [self._prefix(row) + self.keys[row] for row in rows]
+        if self.files:
+            return [f"{self._prefix(row)}{self._place(row)[1]}" for row in rows]
+        return [_escaped(Path(os.path.relpath(path, self.root)).as_posix()) for path in self._paths(rows)]
+
+    def _prefix(self, row: int) -> str:
+        return self.id_prefixes[self._place(row)[0]]
 
     def _paths(self, rows: list[int]) -> list[str]:
         assert isinstance(self.table, np.ndarray)
@@ -160,6 +168,16 @@ class EncodedImages:
         """The number of the file that a row of `table` came from, and the row's in that file."""
         file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         return file, row - self.first_rows[file]
+
+
+def _inside(key: str) -> str:
+    """A key as a path that does not lead out of a folder."""
+    return "/".join(part for part in key.lstrip("/").split("/") if part != "..")
+
+
+def _escaped(name: str) -> str:
+    """With bytes that are no text, which stand in a name as surrogates, as \\udc.."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _hash_share(text: str) -> float:
@@ -200,8 +218,8 @@ def find_images(source: str, split: Split, columns: Columns = Columns()) -> Enco
     return _from_hub(source, split, columns)
 
 
-def count_encoded_images(source: str) -> int:
-    """How many images `source` holds in all; raises DataError as `find_images`."""
+def count_encoded_images(source: str, columns: Columns = Columns()) -> int:
+    """How many images `source` holds in all; `columns` and errors as in `find_images`."""
     path = Path(os.path.expanduser(source))
     if path.is_dir() and (listing := list_folder(path)).kind != "tar":
         if listing.kind == "image":
@@ -210,7 +228,7 @@ def count_encoded_images(source: str) -> int:
     if path.is_file() and not _is_tar(source):
         return _num_parquet_rows(str(path))
     if path.exists() or "://" in source:
-        return len(find_images(source, "all"))
+        return len(find_images(source, "all", columns))
     return sum(map(len, _load_hub(source).values()))
 
 
@@ -294,8 +312,8 @@ def _from_files(
         table, counts, labels, keys = _open_tars(files, columns)
         left_out = (*left_out, *table.left_out)
     else:
-        table, counts, labels = _open_parquet(groups, columns, source)
-        keys = None
+        table, counts, (labels, no_labels) = _open_parquet(groups, columns, source)
+        left_out, keys = (*left_out, *no_labels), None
     if not sum(counts):
         others = f" beside {'; '.join(left_out)}" if left_out else ""
         remedy = "add some" + (", or pass the extension as image_column" if _is_tar(files[0]) else "")
@@ -333,7 +351,7 @@ def _open_tars(files: list[str], columns: Columns) -> "tuple[TarImages, list[int
 
 def _open_parquet(
     groups: list[list[str]], columns: Columns, source: str
-) -> "tuple[Dataset, list[int], Dataset | None]":
+) -> "tuple[Dataset, list[int], tuple[Dataset | None, tuple[str, ...]]]":
     counts = [_num_parquet_rows(file) for group in groups for file in group]
     if not sum(counts):
         raise DataError(f"data must hold images; got 0 in {source}; add some")
@@ -428,8 +446,8 @@ def _from_hub(name: str, split: Split, columns: Columns) -> EncodedImages:
     files = tuple(f"hub data set {name}, split {table.split}" for table in tables)
     prefixes = tuple(f"{table.split}:" for table in tables)
     table = _images(tables, [name] * len(tables), columns)
-    labels = label_table(tables, columns.label, name)
-    left_out = (f"split {', '.join(unused)}",) if unused else ()
+    labels, no_labels = label_table(tables, columns.label, name)
+    left_out = ((f"split {', '.join(unused)}",) if unused else ()) + no_labels
     taken_from = ", ".join(f"split {table.split}" for table in tables) + f" of {name}"
     rows = np.arange(sum(counts))
     found = EncodedImages(table, rows, taken_from, left_out, files, _starts(counts), prefixes, labels)

@@ -1,5 +1,6 @@
 """Images in tar files as webdataset writes them: files of one sample follow each other and share the name up to its
-first dot (000123.jpg, 000123.cls). They are read from where they lie; nothing is unpacked or copied."""
+first dot (000123.jpg, 000123.cls); extensions are compared in lower case. They are read from where they lie; nothing is
+unpacked or copied."""
 
 import tarfile
 from collections import Counter
@@ -20,7 +21,7 @@ _MOST_LABEL_BYTES = 2**12
 
 Label = int | str | None
 _Parts = dict[str, tuple[tarfile.TarInfo, str | None]]
-"""By extension the members of a sample; with its text where the extension is that of labels."""
+"""By extension, in lower case, the members of a sample; with its text where the extension is that of labels."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class TarImages:
     """
 
     def __init__(self, files: Sequence[str], image: str | None = None, label: str | None = None):
+        image, label = image and image.lower(), label and label.lower()
         self.files = list(files)
         others = Counter[str]()
         found = [list(_images_of(file, image, label, others)) for file in self.files]
@@ -97,9 +99,9 @@ def _images_of(file: str, image: str | None, label: str | None, others: Counter[
     """The images of a file; `others` counts the members that give none."""
     suffixes = readable_suffixes()
     for key, parts in _samples(file, label or LABEL_NAME, others):
-        found = [name for name in parts if (name == image if image else f".{name.lower()}" in suffixes)]
+        found = [name for name in parts if (name == image if image else f".{name}" in suffixes)]
         if len(found) > 1:
-            found = [name for name in found if name.lower() in IMAGE_NAMES]
+            found = [name for name in found if name in IMAGE_NAMES]
         if len(found) > 1:
             raise DataError(
                 f"tar files must tell which files are the images; got {key} with {', '.join(parts)} in {file}; "
@@ -117,7 +119,7 @@ def _others(parts: _Parts, taken: str | None, suffixes: set[str]) -> Iterator[st
     for extension, (member, _) in parts.items():
         suffix = suffix_of(member.name)
         if taken is None:
-            is_dotted = suffix in suffixes and f".{extension.lower()}" != suffix
+            is_dotted = suffix in suffixes and f".{extension}" != suffix
             yield f"{suffix} with more dots in the name" if is_dotted else suffix
         elif suffix in suffixes and extension != taken:
             yield f"{suffix} beside another image of the sample"
@@ -129,6 +131,7 @@ def _samples(file: str, label: str, others: Counter[str]) -> Iterator[tuple[str,
     for member, text in _members(file, label, others):
         folder, slash, name = member.name.rpartition("/")
         base, _, extension = name.partition(".")
+        extension = extension.lower()
         if folder + slash + base != key or extension in parts:
             if key is not None:
                 yield key, parts
@@ -154,8 +157,11 @@ def _members(file: str, label: str, others: Counter[str]) -> Iterator[tuple[tarf
                         others[f"{suffix_of(name)} behind a link"] += 1
                         continue
                     text = None
-                    if name.partition(".")[2] == label and member.size <= _MOST_LABEL_BYTES:
-                        text = tar.extractfile(member).read().decode().strip()  # type: ignore[union-attr]
+                    if name.partition(".")[2].lower() == label:
+                        if member.size <= _MOST_LABEL_BYTES:
+                            text = tar.extractfile(member).read().decode().strip()  # type: ignore[union-attr]
+                        else:
+                            others[f"{suffix_of(name)} too long for a label"] += 1
                     yield member, text
                 stream.seek(tar.offset)
                 if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # else cut off between two members
