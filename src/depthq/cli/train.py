@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from depthq.cli.main import with_underscores
 from depthq.cli.model_and_data import model_folder
 from depthq.cli.paths import absolute_if_there, user_path
 from depthq.files import is_empty_folder
@@ -81,7 +83,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
         parser.set_defaults(_checked(settings, parser, known, user_path(early.out)))
     else:
         parser.set_defaults(_preset(early.preset or "small"))
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_config_first(arguments))
     options.data = absolute_if_there(options.data)
     return Settings(
         config=RunConfig(
@@ -140,18 +142,42 @@ def _check_is_new_or_empty(out: Path) -> None:
         raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
 
 
+def _options_in(file: Path) -> dict:
+    """What a file of options says, by names with underscores."""
+    settings, options = load_settings(file), {}
+    for written, value in settings.items():
+        name = with_underscores(f"--{written}").removeprefix("--")
+        if name in options:
+            raise ValueError(f"{file} must name {name} once; got it with dashes and with underscores; leave one out")
+        options[name] = value
+    return options
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """What is in the files of --config, moved to the front: what comes later wins, and that is the command line."""
+    texts, others, following = [], [], iter(arguments)
+    for argument in following:
+        option, is_joined, value = argument.partition("=")
+        if option != "--config":
+            others.append(argument)
+            continue
+        value = value if is_joined else next(following)
+        file = user_path(value)
+        texts.append(f"--config={yaml.safe_dump(_options_in(file)) if file.is_file() else value}")
+    return texts + others
+
+
 def _early(arguments: list[str]) -> argparse.Namespace:
-    """What decides the other options' defaults."""
+    """What decides the other options' defaults, on the command line or in files."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
     early.add_argument("--config", action="append", default=[])
     early.add_argument("--out")
     early.add_argument("--resume", action="store_true")
-    options = early.parse_known_args(arguments)[0]
-    files = map(user_path, options.config)
-    in_files = [load_settings(file).get("preset") for file in files if file.is_file()]
-    options.preset = next(filter(None, [options.preset, *reversed(in_files)]), None)
-    return options
+    files = map(user_path, early.parse_known_args(arguments)[0].config)
+    for options in [_options_in(file) for file in files if file.is_file()]:
+        early.set_defaults(**{name: options[name] for name in ("preset", "out", "resume") if options.get(name)})
+    return early.parse_known_args(arguments)[0]
 
 
 def _preset(name: str) -> dict:
