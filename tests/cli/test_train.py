@@ -148,6 +148,7 @@ def test_gray_images_make_a_gray_model(train, tmp_path, write_photos):
         (["--likelihood", "gauss"], "logistic_mixture"),
         (["--colour", "red"], "--colour"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config"], "expected one argument"),
     ],
 )
 def test_wrong_options_are_usage_errors_that_leave_nothing(train, tmp_path, capsys, options, message):

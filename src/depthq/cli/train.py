@@ -10,9 +10,11 @@ examples:
   depthq train --data my-photos/ --out runs/fine --start-from photos-small
 
 A run is resumed as it was started. With more --steps it goes on for longer: the cosine schedule is stretched to them,
-so that the learning rate rises again first. --data may name another place if the same images lie there. --start-from
-begins a new run with the weights of another, of a save_pretrained folder or of a shipped model, as far as shapes are
-the same: a quantizer as a whole or not at all, and levels counted from the finest.
+so that the learning rate rises again first. --data may name another place if the same images lie there.
+
+--start-from begins a new run with the weights of another, of a save_pretrained folder or of a shipped model. The model
+is built as that one is, but for options that are given; --preset then decides the training alone. Weights are taken as
+far as shapes are the same: a quantizer as a whole or not at all, and levels counted from the finest.
 
 Options may be written with dashes or underscores, and may stand in a YAML file given with --config.
 """
@@ -37,6 +39,7 @@ from depthq.runs import (
     LATER_SETTINGS,
     RunFolder,
     is_run,
+    load_model_config,
     load_run_settings,
     load_settings,
     load_training_images,
@@ -82,7 +85,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
         settings.pop("started_from", None)
         parser.set_defaults(_checked(settings, parser, known, user_path(early.out)))
     else:
-        parser.set_defaults(_preset(early.preset or "small"))
+        parser.set_defaults(_preset(early.preset or "small") | _model_of(early.start_from))
     options = parser.parse_args(_config_first(arguments))
     options.data = absolute_if_there(options.data)
     return Settings(
@@ -169,23 +172,39 @@ def _config_first(arguments: list[str]) -> list[str]:
 
 def _early(arguments: list[str]) -> argparse.Namespace:
     """What decides the other options' defaults, on the command line or in files."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--preset")
     early.add_argument("--config", action="append", default=[])
     early.add_argument("--out")
+    early.add_argument("--start_from")
     early.add_argument("--resume", action="store_true")
     files = map(user_path, early.parse_known_args(arguments)[0].config)
+    names = ("preset", "out", "start_from", "resume")
     for options in [_options_in(file) for file in files if file.is_file()]:
-        early.set_defaults(**{name: options[name] for name in ("preset", "out", "resume") if options.get(name)})
+        early.set_defaults(**{name: options[name] for name in names if options.get(name)})
     return early.parse_known_args(arguments)[0]
 
 
 def _preset(name: str) -> dict:
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
-    model = asdict(PRESETS[name])
-    model.pop("image_channels")  # the data decides
-    return model | asdict(TRAINING_PRESETS[name])
+    return _options_of(PRESETS[name]) | asdict(TRAINING_PRESETS[name])
+
+
+def _model_of(start_from: str | None) -> dict:
+    """The options of the model that a run begins with; none where there is no such model, as the run then tells."""
+    if start_from is None:
+        return {}
+    try:
+        return _options_of(load_model_config(model_folder(start_from)))
+    except (OSError, TypeError, ValueError):
+        return {}
+
+
+def _options_of(model: DQAEConfig) -> dict:
+    options = asdict(model)
+    options.pop("image_channels")  # the data decides
+    return options
 
 
 def _preset_table() -> str:
