@@ -30,7 +30,7 @@ def train(tmp_path, photos):
 @pytest.fixture
 def started(tmp_path, photos):
     """A run in a process of its own, that has begun to train."""
-    run = tmp_path / "run"
+    run = tmp_path / "a run"
     command = ["train", "--data", str(photos), "--out", str(run), *TINY, "--steps", "100000", "--log-every", "1"]
     process = subprocess.Popen([sys.executable, "-m", "depthq", *command], stderr=subprocess.PIPE, text=True)
     while not (run / "metrics.jsonl").exists():
@@ -49,7 +49,7 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(started, number):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert f"go on with: depthq train --out {run} --resume" in err
+    assert f"go on with: depthq train --out '{run}' --resume" in err
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert f"{int(checkpoint.stem.removeprefix('step='))} of 100000 steps are saved" in err
 

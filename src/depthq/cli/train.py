@@ -21,7 +21,6 @@ Options may be written with dashes or underscores, and may stand in a YAML file 
 
 import argparse
 import warnings
-from argparse import ArgumentError
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +29,7 @@ import numpy as np
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from depthq.cli.kept_settings import checked
 from depthq.cli.main import with_underscores
 from depthq.cli.model_and_data import model_folder
 from depthq.cli.paths import absolute_if_there, user_path
@@ -44,6 +44,7 @@ from depthq.runs import (
     load_settings,
     load_training_images,
     name_hashes,
+    resume_command,
 )
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig
 
@@ -83,7 +84,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     if early.resume and not early.preset and early.out and is_run(user_path(early.out)):
         settings = load_run_settings(user_path(early.out))
         settings.pop("started_from", None)
-        parser.set_defaults(_checked(settings, parser, known, user_path(early.out)))
+        file = RunFolder(user_path(early.out)).config
+        parser.set_defaults(checked(settings, parser, file, known, known - LATER_SETTINGS, out=early.out))
     else:
         parser.set_defaults(_preset(early.preset or "small") | _model_of(early.start_from))
     options = parser.parse_args(_config_first(arguments))
@@ -126,7 +128,7 @@ def run(settings: Settings) -> None:
         measured = train(config, out, hardware=settings.hardware, start_from=settings.start_from)
     except KeyboardInterrupt:
         saved = f"; {steps_done(out)} of {config.training.steps} steps are saved in {out}"
-        again = f"go on with: depthq train --out {out} --resume" if is_run(out) else "start it anew"
+        again = f"go on with: {resume_command(out)}" if is_run(out) else "start it anew"
         raise KeyboardInterrupt(f"{saved}; {again}") from None
     if rank_zero_only.rank == 0:
         _report(config, out, measured)
@@ -271,23 +273,3 @@ def _check_same_images(config: RunConfig, out: Path) -> None:
             f"--data must hold the images that {out} was started with ({known}); got {len(now)} in {data.data}, {same} "
             "of them the same; put them back, or start another run with --start-from"
         )
-
-
-def _checked(settings: dict, parser: ArgumentParser, known: set[str], run: Path) -> dict:
-    """What config.yaml of a run says, if it is whole and typed."""
-    file = RunFolder(run).config
-    missing, unknown = sorted(known - settings.keys() - LATER_SETTINGS), sorted(settings.keys() - known)
-    if missing or unknown:
-        what = [f"it lacks {', '.join(missing)}"] if missing else []
-        what += [f"it has {', '.join(unknown)}"] if unknown else []
-        raise ValueError(f"{file} must name each setting of a run once; {' and '.join(what)}; put it back as it was")
-    for name, value in settings.items():
-        if isinstance(parser.get_defaults().get(name), bool) and not isinstance(
-            value, bool
-        ):  # jsonargparse takes 0 and 1
-            raise ValueError(f"{file} must give {name} as it was written; got {value!r}; put it back")
-    try:
-        parser.parse_object({**settings, "out": str(run)})
-    except (ArgumentError, TypeError) as error:
-        raise ValueError(f"{file} must be as it was written; got: {error}; put it back") from error
-    return settings
