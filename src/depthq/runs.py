@@ -14,7 +14,6 @@ from depthq.extras import explain_missing
 from depthq.files import open_npy
 from depthq.models import DQAE, DQAEConfig
 from depthq.priors import CodePrior
-from depthq.saved import read_config
 from depthq.weights import SHIPPED
 
 with explain_missing():
@@ -95,7 +94,7 @@ def load_model_config(folder: Path) -> DQAEConfig:
         TypeError: If the config is damaged.
         OSError: If there is none.
     """
-    return DQAEConfig.from_dict(read_config(_model_folder(folder) / "config.json"))
+    return DQAEConfig.from_dict(json.loads((_model_folder(folder) / "config.json").read_bytes()))
 
 
 def _model_folder(folder: Path) -> Path:

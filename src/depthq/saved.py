@@ -73,7 +73,7 @@ def load_module(folder: Path, make: Callable[[dict[str, Any]], Module]) -> Modul
     for file in (config_file, weights):
         if not file.is_file():
             raise ValueError(f"{folder} must hold {file.name}; got none; is it a save_pretrained folder?")
-    config = read_config(config_file)
+    config = _read_config(config_file)
     tensors, checksum = _read_weights(weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
@@ -110,8 +110,7 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], str | None]:
         raise ValueError(f"{file} must be whole and fit {CONFIG_NAME}; got: {error}; copy it again") from error
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """What a config.json says; raises ValueError if it is damaged."""
+def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:  # of JSON, or of text
