@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from depthq.extras import explain_missing
 from depthq.files import open_npy
-from depthq.models import DQAE
+from depthq.models import DQAE, DQAEConfig
 from depthq.priors import CodePrior
 from depthq.weights import SHIPPED
 
@@ -82,10 +83,26 @@ def load_model(folder: Path) -> DQAE:
     Raises:
         ValueError: If the folder is neither.
     """
+    return DQAE.from_pretrained(_model_folder(folder))
+
+
+def load_model_config(folder: Path) -> DQAEConfig:
+    """What the model that `load_model` loads is made of, without its weights.
+
+    Raises:
+        ValueError: If the folder is none of a model, or the config is damaged.
+        TypeError: If the config is damaged.
+        OSError: If there is none.
+    """
+    return DQAEConfig.from_dict(json.loads((_model_folder(folder) / "config.json").read_bytes()))
+
+
+def _model_folder(folder: Path) -> Path:
+    """The folder of the model in a run's folder, or that folder itself; raises ValueError if it is neither."""
     if RunFolder(folder).model.is_dir():
-        return DQAE.from_pretrained(RunFolder(folder).model)
+        return RunFolder(folder).model
     if is_run(folder):
-        raise ValueError(f"{folder} must hold a trained model; got none yet; go on with: depthq train --resume")
+        raise ValueError(f"{folder} must hold a trained model; got none yet; go on with: {resume_command(folder)}")
     if folder.is_file():
         raise ValueError(f"{folder} must be the folder of a run of depthq train; got a file; give the folder")
     if not folder.is_dir():
@@ -95,7 +112,12 @@ def load_model(folder: Path) -> DQAE:
         )
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} must be a run of depthq train or a save_pretrained folder; it is neither")
-    return DQAE.from_pretrained(folder)
+    return folder
+
+
+def resume_command(run: Path) -> str:
+    """What goes on with a run."""
+    return f"depthq train --out {shlex.quote(str(run))} --resume"
 
 
 def load_prior(folder: Path) -> CodePrior | None:

@@ -180,9 +180,12 @@ def test_size_that_the_strides_do_not_divide_names_the_multiple(trained_run, cap
 
 
 def test_run_without_a_model_yet_says_how_to_go_on(tmp_path, trained_run, capsys):
-    (tmp_path / "config.yaml").write_bytes((trained_run / "config.yaml").read_bytes())
-    assert main(["evaluate", str(tmp_path)]) == 1
-    assert "must hold a trained model; got none yet; go on with: depthq train --resume" in capsys.readouterr().err
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "config.yaml").write_bytes((trained_run / "config.yaml").read_bytes())
+    assert main(["evaluate", str(run)]) == 1
+    told = f"must hold a trained model; got none yet; go on with: depthq train --out '{run}' --resume\n"
+    assert told in capsys.readouterr().err
 
 
 def test_folder_that_is_neither_run_nor_model_is_named(photos, capsys):

@@ -188,6 +188,7 @@ BAD = {
     ),
     "few": (lambda x: x[:15], "at least as many vectors as a codebook has codes, 16; got 15"),
     "narrow": (lambda x: x[:, :3], "num_codebooks must be at most 3, the size of a vector; got 4"),
+    "not filled": (lambda x: x[:, :6], "got dim=6, num_codebooks=4, codebook_dim=2; take 3 or 6 codebooks"),
 }
 
 

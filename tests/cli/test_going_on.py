@@ -30,7 +30,7 @@ def train(tmp_path, photos):
 @pytest.fixture
 def started(tmp_path, photos):
     """A run in a process of its own, that has begun to train."""
-    run = tmp_path / "run"
+    run = tmp_path / "a run"
     command = ["train", "--data", str(photos), "--out", str(run), *TINY, "--steps", "100000", "--log-every", "1"]
     process = subprocess.Popen([sys.executable, "-m", "depthq", *command], stderr=subprocess.PIPE, text=True)
     while not (run / "metrics.jsonl").exists():
@@ -49,7 +49,7 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(started, number):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert f"go on with: depthq train --out {run} --resume" in err
+    assert f"go on with: depthq train --out '{run}' --resume" in err
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert f"{int(checkpoint.stem.removeprefix('step='))} of 100000 steps are saved" in err
 
@@ -139,11 +139,34 @@ def test_config_of_a_run_with_a_start_serves_others_which_are_told_of_it(train, 
 
 
 def test_start_from_a_shipped_name(train, tmp_path, capsys):
-    assert train("--start-from", "photos-small", "--steps", "1", out="narrow") == 1
-    assert "start_from must share weights with the model to train" in capsys.readouterr().err
-    assert train("--start-from", "photos-small", "--steps", "1", "--channels", "[32,64]") == 0
+    assert train("--start-from", "photos-small", "--steps", "1", out="as-it-is") == 0
+    assert "starts from" not in capsys.readouterr().err  # nothing is left out
+    config = load_model(tmp_path / "as-it-is").config
+    assert config == load_model(shipped_folder("photos-small")).config
+    assert load_run_settings(tmp_path / "as-it-is")["batch_size"] == 8  # of the preset, which decides the training
     assert train("--start-from", "no-such-model", out="other") == 1
     assert "must be a folder with a trained model or a shipped one" in capsys.readouterr().err
+
+
+def test_options_that_are_given_beat_those_of_the_model_that_a_run_begins_with(train, tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("start-from: photos-small\ncodebook-size: [64, 128]\nnum-codebooks: 3\n")
+    assert train("--config", str(file), "--num-codebooks", "2", "--steps", "1") == 0
+    settings = load_run_settings(tmp_path / "run")
+    assert settings["num_codebooks"] == 2  # the command line; 3 in the file, 4 in the model
+    assert settings["codebook_size"] == [64, 128]  # the file; 128 and 128 in the model
+    assert settings["horizon"] == 3  # the model; 0 in the preset
+
+
+def test_a_start_that_shares_nothing_names_the_settings_to_give(train, tmp_path, capsys):
+    other = ["--channels", "[9,17]", "--likelihood", "l2", "--horizon", "0", "--num-codebooks", "1"]
+    other += ["--codebook-dim", "2", "--codebook-size", "[8,8]"]
+    assert train("--start-from", "photos-small", "--steps", "1", *other) == 1
+    settings = (
+        "likelihood='logistic_mixture', num_codebooks=4, codebook_size=(128, 128), codebook_dim=4, channels=(32, 64)"
+    )
+    assert f"give that model's {settings}, horizon=3, or" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_damaged_metrics_are_named_and_no_hardware_is_blamed(train, tmp_path, capsys):

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from depthq import DQAE, CodePrior, DQAEConfig
@@ -15,6 +17,7 @@ from depthq.codes import Codes
 from depthq.codes.file import read_codes, read_header, write_codes
 from depthq.runs import load_prior, read_metrics
 from depthq.training.prior import PriorTraining
+from depthq.weights import shipped_folder
 
 OPTIONS = "--width 16 --num-heads 2 --num-layers 1 --steps 12 --validate-every 4 --checkpoint-every 4 --log-every 4"
 SMALL = [*OPTIONS.split(), "--warmup-steps", "2", "--precision", "32-true"]
@@ -234,6 +237,72 @@ def test_prior_is_not_begun_twice_nor_resumed_with_other_options(run, capsys):
     assert "add --resume" in capsys.readouterr().err
     assert main(["prior", str(run), *SMALL, "--width", "32", "--resume"]) == 1
     assert "width was 16, is 32" in capsys.readouterr().err
+
+
+def test_a_prior_that_was_interrupted_goes_on_with_the_command_that_is_told(
+    tmp_path, trained_run, photos, monkeypatch, capsys
+):
+    """Of a model that does not know its data, in a folder with a space."""
+    folder = tmp_path / "my models" / "a model"
+    shutil.copytree(trained_run / "model", folder)
+    original = PriorTraining.training_step
+
+    def training_step(self, levels, index):
+        if self.global_step == 6:
+            raise KeyboardInterrupt
+        return original(self, levels, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PriorTraining, "training_step", training_step)
+        assert main(["prior", str(folder), "--data", str(photos), "--crop", "16", *SMALL]) == 130
+    told = re.search("go on with: (depthq prior .*)", capsys.readouterr().err)
+    assert told is not None
+    words = shlex.split(told[1])
+    assert words == ["depthq", "prior", str(folder), "--data", str(photos), "--crop", "16", "--resume"]
+    assert main(words[1:]) == 0
+    settings = yaml.safe_load((folder / "prior" / "config.yaml").read_text())
+    assert (settings["num_layers"], settings["steps"]) == (1, 12)  # 3 and 3000 by default
+    assert (folder / "prior" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("num_layers", "x", "config.yaml must be as it was written; got: "),
+        ("num_layers", None, "config.yaml must name each setting of a run once; it lacks num_layers; put it back"),
+        ("layers", 1, "config.yaml must name each setting of a run once; it has layers; put it back"),
+    ],
+)
+def test_a_prior_whose_settings_are_damaged_is_not_resumed(run, bare, capsys, setting, value, message):
+    shutil.copytree(run / "prior", bare / "prior")
+    file = bare / "prior" / "config.yaml"
+    settings = {**yaml.safe_load(file.read_text()), setting: value}
+    file.write_text(yaml.safe_dump({name: value for name, value in settings.items() if value is not None}))
+    assert main(["prior", str(bare), "--resume"]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_shipped_model_with_a_prior_is_to_be_copied_without_it(tmp_path, photos, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = ["--data", str(photos), "--crop", "16"]
+    assert main(["prior", "mnist-tiny", *data, *SMALL]) == 1
+    told = re.search("copy it first: (.*)", capsys.readouterr().err)
+    assert told is not None
+    subprocess.run(told[1], shell=True, check=True)
+    assert (tmp_path / "my-mnist-tiny" / "config.json").is_file()
+    assert not (tmp_path / "my-mnist-tiny" / "prior").exists()
+
+
+def test_a_prior_that_was_not_trained_here_is_to_be_moved_away(tmp_path, photos, capsys):
+    """Neither beginning nor going on sends one to the other."""
+    folder = shutil.copytree(shipped_folder("photos-small"), tmp_path / "copy")
+    command = ["prior", str(folder), "--data", str(photos), "--crop", "16", *SMALL]
+    for options in ([], ["--resume"]):
+        assert main([*command, *options]) == 1
+        err = capsys.readouterr().err
+        assert "move it away" in err
+        assert "add --resume" not in err
 
 
 def test_damaged_prior_is_refused(run, bare, tmp_path, capsys):

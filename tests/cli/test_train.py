@@ -75,14 +75,42 @@ def test_value_that_looks_like_an_option_stays_as_it_is(tmp_path, write_photos):
     assert load_run_settings(tmp_path / "a-run")["data"] == str(data)
 
 
-def test_command_line_beats_yaml_beats_preset(train, tmp_path):
+@pytest.mark.parametrize("is_config_last", [False, True])
+def test_command_line_beats_yaml_beats_preset(train, tmp_path, is_config_last):
     (tmp_path / "options.yaml").write_text("codebook_dim: 3\nnum_codebooks: 4\n")
-    assert train(*QUICK, "--config", str(tmp_path / "options.yaml"), "--num-codebooks", "5") == 0
+    config, options = ["--config", str(tmp_path / "options.yaml")], ["--num-codebooks", "5"]
+    assert train(*QUICK, *(options + config if is_config_last else config + options)) == 0
     settings = load_run_settings(tmp_path / "run")
     assert settings["num_codebooks"] == 5  # the command line; 4 in the file, 2 in the preset
     assert settings["codebook_dim"] == 3  # the file; 4 in the preset
     assert settings["codebook_size"] == 8  # the preset
     assert settings["batch_size"] == 8  # the preset
+
+
+def test_a_later_file_beats_an_earlier_one_wherever_they_stand(train, tmp_path):
+    for name, text in (("one", "num_codebooks: 3\ncodebook_dim: 3\n"), ("two", "num_codebooks: 5\n")):
+        (tmp_path / name).write_text(text)
+    assert train(f"--config={tmp_path / 'one'}", *QUICK, "--config", str(tmp_path / "two")) == 0
+    settings = load_run_settings(tmp_path / "run")
+    assert (settings["num_codebooks"], settings["codebook_dim"]) == (5, 3)
+
+
+def test_yaml_takes_dashes_and_underscores(train, tmp_path, capsys):
+    (tmp_path / "options.yaml").write_text("codebook-size: [4, 8]\nnum_codebooks: 3\nlearning-rate: 1e-3\n")
+    assert train(*QUICK, "--config", str(tmp_path / "options.yaml")) == 0
+    settings = load_run_settings(tmp_path / "run")
+    assert (settings["codebook_size"], settings["num_codebooks"]) == ([4, 8], 3)
+    assert settings["learning_rate"] == 0.001
+    (tmp_path / "options.yaml").write_text("image-size: 16\nimage_size: 32\n")
+    assert train(*QUICK, "--config", str(tmp_path / "options.yaml"), out="other") == 2
+    assert "options.yaml must name image_size once" in capsys.readouterr().err
+
+
+def test_yaml_may_say_which_run_is_resumed(train, tmp_path):
+    assert train(*QUICK) == 0
+    (tmp_path / "on.yaml").write_text(f"out: {tmp_path / 'run'}\nresume: true\n")
+    assert main(["train", "--config", str(tmp_path / "on.yaml"), "--steps", "3"]) == 0
+    assert load_run_settings(tmp_path / "run")["steps"] == 3
 
 
 def test_yaml_may_name_the_preset(train, tmp_path):
@@ -120,6 +148,7 @@ def test_gray_images_make_a_gray_model(train, tmp_path, write_photos):
         (["--likelihood", "gauss"], "logistic_mixture"),
         (["--colour", "red"], "--colour"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config"], "expected one argument"),
     ],
 )
 def test_wrong_options_are_usage_errors_that_leave_nothing(train, tmp_path, capsys, options, message):

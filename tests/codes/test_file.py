@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -104,7 +105,26 @@ def test_what_is_not_known_has_no_column(path):
     assert (again.ids, again.labels, again.sizes) == (["a", "b"], None, None)
 
 
-@pytest.mark.parametrize("positions", [(), (7,), (2, 3), (2, 3, 4)])
+@pytest.mark.parametrize("labels", [np.array([3, 1, 2]), [np.int32(3), None, 2], np.array(["a", "b", "c"])], ids=str)
+def test_numbers_of_numpy_come_back_as_python_s_own(path, labels):
+    sizes = np.array([[4, 5], [30, 20], [4, 4]])
+    batch = CodesBatch(random_codes(3), np.array(["a", "b", "c"]), labels, sizes)
+    write_codes(path, [batch], model_fingerprint=MAKER)
+    (again,) = read_codes(path)
+    assert again.ids == ["a", "b", "c"]
+    assert again.labels == list(labels)
+    assert again.sizes == [(4, 5), (30, 20), (4, 4)]
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_batches_of_no_image_are_left_out(path, where):
+    batches = [random_codes(3, seed=1), random_codes(1, seed=2)]
+    assert write_codes(path, [*batches[:where], random_codes(0), *batches[where:]], model_fingerprint=MAKER) == 4
+    assert all(map(same, read_codes(path), batches))
+    assert read_header(path).num_images == 4
+
+
+@pytest.mark.parametrize("positions", [(), (0,), (7,), (2, 0), (2, 3), (2, 3, 4)])
 def test_positions_of_any_rank_come_back(path, positions):
     codes = Codes((torch.randint(0, 9, (3, 2, *positions)),), ((9, 9),))
     write_codes(path, [codes], model_fingerprint=None)
@@ -169,7 +189,14 @@ def test_files_of_version_1_are_read(path):
         ({"labels": [1.5, 2, 2]}, "labels must be all int or all str; got float, int"),
         ({"labels": [1, None, 2**63]}, r"labels must lie in .*; got 9223372036854775808; convert them to strings"),
         ({"labels": [1, None, -(2**63) - 1]}, r"labels must lie in -2\*\*63\.\.2\*\*63 - 1; got -9223372036854775809"),
-        ({"sizes": [(4, 4), (0, 4), (4, 4)]}, r"sizes must be at least 1 x 1 pixels; got \(0, 4\)"),
+        ({"sizes": [(4, 4), (0, 4), (4, 4)]}, r"sizes must be at least 1 x 1 pixels, .*; got \(0, 4\)"),
+        ({"sizes": [(4, 4), (4, 2**31), (4, 4)]}, r"each side below 2\*\*31; got \(4, 2147483648\)"),
+        ({"sizes": [(4, 4), (4,), (4, 4)]}, r"sizes must be \(height, width\), whole numbers; got \[4\]"),
+        ({"sizes": [4, 4, 4]}, r"sizes must be \(height, width\), whole numbers; got 4"),
+        ({"sizes": np.full((3, 2), 4.5)}, r"sizes must be \(height, width\), whole numbers; got \[4.5, 4.5\]"),
+        ({"ids": ["a", None, "c"]}, "ids must be strings; got None; name each image, or leave ids out"),
+        ({"ids": np.arange(3)}, "ids must be strings; got 0"),
+        ({"labels": np.array([1.0, 2.0, np.nan])}, "labels must be all int or all str; got float"),
     ],
 )
 def test_what_cannot_be_known_of_images_is_refused(known, message):
@@ -227,9 +254,10 @@ def test_other_programs_can_read_it(path):
     assert first["level_1"] == batch.codes.levels[1][0].flatten().tolist()
 
 
-def test_no_images_are_refused_and_leave_nothing(path):
+@pytest.mark.parametrize("batches", [[], [random_codes(0)]], ids=["no batch", "no image"])
+def test_no_images_are_refused_and_leave_nothing(path, batches):
     with pytest.raises(ValueError, match="batches must hold at least one image; got none"):
-        write_codes(path, [], model_fingerprint=MAKER)
+        write_codes(path, batches, model_fingerprint=MAKER)
     assert not list(path.parent.iterdir())
 
 

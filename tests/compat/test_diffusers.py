@@ -87,6 +87,39 @@ def test_saving_goes_round(model, images, tmp_path):
         assert torch.equal(loaded(images).sample, model(images).sample)
 
 
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("size", ["10GB", "20KB"])
+def test_variants_and_shards_are_read(model, images, tmp_path, variant, size):
+    swap_quantizer(model, depthq.ResidualQuantizer(dim=8, num_codebooks=2, codebook_size=16)).train()
+    model(images)
+    model.eval().save_pretrained(tmp_path, variant=variant, max_shard_size=size)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (size == "20KB")
+    loaded = from_pretrained(tmp_path, variant)
+    with torch.no_grad():
+        assert torch.equal(loaded(images).sample, model(images).sample)
+
+
+def test_weights_that_are_not_read_are_named(model, tmp_path):
+    swap_quantizer(model, depthq.ResidualQuantizer(dim=8, num_codebooks=2, codebook_size=16))
+    model.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    with pytest.raises(ValueError, match=r"got diffusion_pytorch_model.bin; pickled weights are not read: save the"):
+        from_pretrained(tmp_path / "pickled")
+    model.save_pretrained(tmp_path / "half", variant="fp16")
+    with pytest.raises(ValueError, match=r"got diffusion_pytorch_model.fp16.safetensors; pass the variant that it"):
+        from_pretrained(tmp_path / "half")
+    model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    shard = min((tmp_path / "shards").glob("*.safetensors"))
+    shard.unlink()
+    with pytest.raises(ValueError, match=rf"must hold config.json and {shard.name}; got .*; copy the folder again"):
+        from_pretrained(tmp_path / "shards")
+
+
+def test_a_model_that_has_ours_has_nothing_to_import(model):
+    swap_quantizer(model, depthq.ResidualQuantizer(dim=8, num_codebooks=2, codebook_size=16))
+    with pytest.raises(ValueError, match="model must have diffusers' own quantizer; got ours, ResidualQuantizer; take"):
+        import_quantizer(model)
+
+
 def test_what_does_not_fit_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="dim must be the model's vq_embed_dim, 8; got 9"):
         swap_quantizer(model, depthq.DepthwiseQuantizer(dim=9, num_codebooks=3, codebook_size=16))

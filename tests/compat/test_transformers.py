@@ -98,6 +98,23 @@ def test_depthwise_takes_their_place(encodec, mimi, audio):
             assert out.audio_values.shape == audio.shape
 
 
+def test_encodec_trains_by_the_loop_of_the_docs(encodec, audio):
+    quantizer = depthq.DepthwiseQuantizer(dim=16, num_codebooks=4, codebook_size=64)
+    encodec.quantizer = EncodecQuantizer(quantizer, encodec.config.frame_rate)
+    encodec.train()
+    optimizer, errors = torch.optim.Adam(encodec.parameters(), 1e-3), []
+    for _ in range(4):
+        out = encodec.quantizer.quantizer(encodec.encoder(audio))
+        error = (encodec.decoder(out.quantized) - audio).square().mean()
+        optimizer.zero_grad()
+        (error + out.loss).backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < errors[0]
+    assert quantizer.state.num_updates == 4
+    assert all(weight.grad is not None and weight.grad.any() for weight in encodec.encoder.parameters())
+
+
 @pytest.mark.parametrize("swapped_first", [True, False])
 def test_in_a_half_precision_model_they_decode_to_its_dtype(encodec, mimi, audio, swapped_first):
     quantizer = depthq.DepthwiseQuantizer(dim=16, num_codebooks=4, codebook_size=64).eval()

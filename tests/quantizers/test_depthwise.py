@@ -1,3 +1,4 @@
+import re
 import sys
 
 import faiss
@@ -81,10 +82,15 @@ def test_uneven_slices_behave_as_quantizers_of_their_own():
         (
             (4, 5, 8),
             None,
-            r"dim must fill num_codebooks slices .* got dim=4, num_codebooks=5, .* use at most 4 codebooks",
+            r"dim must fill num_codebooks slices .* got dim=4, num_codebooks=5, codebook_dim=1; take 4 codebooks$",
         ),
-        ((9, 6, 8), None, r"dim must fill num_codebooks slices .* got dim=9, num_codebooks=6, codebook_dim=2"),
-        ((12, 3, 8), 7, r"dim must fill num_codebooks slices of codebook_dim, .* codebook_dim=7"),
+        ((9, 6, 8), None, r"got dim=9, num_codebooks=6, codebook_dim=2; take 5 or 9 codebooks, or in Python one cod"),
+        ((16, 5, 8), None, r"got dim=16, num_codebooks=5, codebook_dim=4; take 4 or 6 codebooks, or in Python one cod"),
+        (
+            (12, 3, 8),
+            7,
+            r"num_codebooks=3, codebook_dim=7; take 2 codebooks, or a smaller codebook_dim, which projects",
+        ),
         ((12, 3, 8), [4, 4, 5], r"codebook_dim must sum to dim=12; got \[4, 4, 5\] with sum 13"),
         ((12, 3, 8), [4, 8], r"codebook_dim must be an int or have one entry for each of 3 codebooks; got \[4, 8\]"),
         ((12, 3, 8), [12, 0, 0], r"codebook_dim must be at least 1; got 0"),
@@ -93,6 +99,18 @@ def test_uneven_slices_behave_as_quantizers_of_their_own():
 def test_slices_that_do_not_fit_are_refused(arguments, codebook_dim, message):
     with pytest.raises(ValueError, match=message):
         DepthwiseQuantizer(*arguments, codebook_dim=codebook_dim)
+
+
+@pytest.mark.parametrize("dim", range(1, 20))
+def test_the_numbers_of_codebooks_that_are_told_work(dim):
+    for num_codebooks in range(1, 25):
+        try:
+            DepthwiseQuantizer(dim, num_codebooks, 2)
+        except ValueError as error:
+            told = re.findall(r"\d+", str(error).partition("; take ")[2])
+            assert told
+            for number in map(int, told):
+                DepthwiseQuantizer(dim, number, 2)
 
 
 def test_agrees_with_vector_quantize_pytorch():

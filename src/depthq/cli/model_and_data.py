@@ -19,7 +19,7 @@ from torch import Tensor
 from depthq.cli.paths import absolute_if_there, user_path
 from depthq.data import Split
 from depthq.models import DQAE
-from depthq.runs import is_run, load_model, load_run_settings, load_training_images, name_hashes
+from depthq.runs import RunFolder, is_run, load_model, load_run_settings, load_training_images, name_hashes
 from depthq.weights import SHIPPED, shipped_folder
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def check_is_no_shipped_model(model: Path) -> None:
 
 
 def _copy_command(model: Path) -> str:
-    return f"cp -r {shlex.quote(str(model))} my-{model.name}"
+    """What copies a model inside the package, without the prior that it may have."""
+    without = f" && rm -r my-{model.name}/prior" if RunFolder(model).prior.is_dir() else ""
+    return f"cp -r {shlex.quote(str(model))} my-{model.name}{without}"
 
 
 def prior_command(model: Path) -> str:

@@ -8,8 +8,11 @@ examples:
 Encodes the training images once, as centre crops, into MODEL/prior/codes.parquet, and trains a transformer on these
 codes. Some of the images are held out: MODEL/prior holds the prior as it was when they cost least, and training stops
 when they have not become cheaper for a while. Then evaluate, sample, compress and decompress find it there.
+
+A prior is resumed as it was started; of images that were named then, name the same.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
+from depthq.cli.kept_settings import checked
 from depthq.cli.model_and_data import (
     BATCH_SIZE,
     ModelAndData,
@@ -54,6 +58,12 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     parser.add_class_arguments(PriorTrainingConfig)
     parser.add_class_arguments(Hardware)
     options = parser.parse_args(arguments)
+    config = RunFolder(RunFolder(options.model).prior).config
+    if options.resume and config.is_file():
+        known = {field.name for kind in (PriorConfig, PriorTrainingConfig) for field in fields(kind)}
+        model = str(options.model)
+        parser.set_defaults(checked(load_settings(config), parser, config, known, known, model=model))
+        options = parser.parse_args(arguments)
     return Settings(
         source=model_and_data(options, whole=False),
         prior=_pick(PriorConfig, options),
@@ -81,19 +91,42 @@ def run(settings: Settings) -> None:
             codes, folder, prior=settings.prior, training=settings.training, hardware=settings.hardware
         )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; go on with: depthq prior {settings.source.model} --resume") from None
+        is_begun = RunFolder(folder).config.is_file()
+        again = f"go on with: {_resume_command(settings.source)}" if is_begun else "start it anew"
+        raise KeyboardInterrupt(f"; {again}") from None
     if rank_zero_only.rank == 0:
         _show(folder, outcome, sum(level[0, 0].numel() for level in codes.levels))
+
+
+def _resume_command(source: ModelAndData) -> str:
+    """What goes on with a prior: config.yaml holds all but the images."""
+    told = {
+        "--data": source.data,
+        "--split": None if source.split == "train" else source.split,
+        "--crop": source.crop,
+        "--on-bad-image": source.on_bad_image,
+        "--background": source.background,
+        "--image-column": source.image_column,
+    }
+    options = [word for name, value in told.items() if value is not None for word in (name, str(value))]
+    return shlex.join(["depthq", "prior", str(source.model), *options, "--resume"])
 
 
 def _check_start(settings: Settings, folder: Path) -> None:
     config = RunFolder(folder).config
     if not settings.resume:
         if folder.exists() and not all(is_leftover(path) or path.name == "codes.parquet" for path in folder.iterdir()):
-            raise ValueError(f"{folder} must not hold a prior yet; it does; add --resume to go on with it, or move it")
+            remedy = "add --resume to go on with it, or move it away" if config.is_file() else "move it away"
+            raise ValueError(f"{folder} must not hold a prior yet; it does; {remedy}")
         return
     if not config.is_file():
-        raise ValueError(f"{folder} must be a prior to resume; there is none; leave --resume out to start one")
+        remedy = "leave --resume out to start one"
+        if (folder / "config.json").is_file():
+            raise ValueError(
+                f"{folder} must be a prior to resume; got one without the {config.name} of its training; move it away, "
+                f"and {remedy}"
+            )
+        raise ValueError(f"{folder} must be a prior to resume; there is none; {remedy}")
     before, now = load_settings(config), _as_dict(settings.prior) | _as_dict(settings.training)
     changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:

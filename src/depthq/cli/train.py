@@ -10,23 +10,27 @@ examples:
   depthq train --data my-photos/ --out runs/fine --start-from photos-small
 
 A run is resumed as it was started. With more --steps it goes on for longer: the cosine schedule is stretched to them,
-so that the learning rate rises again first. --data may name another place if the same images lie there. --start-from
-begins a new run with the weights of another, of a save_pretrained folder or of a shipped model, as far as shapes are
-the same: a quantizer as a whole or not at all, and levels counted from the finest.
+so that the learning rate rises again first. --data may name another place if the same images lie there.
+
+--start-from begins a new run with the weights of another, of a save_pretrained folder or of a shipped model. The model
+is built as that one is, but for options that are given; --preset then decides the training alone. Weights are taken as
+far as shapes are the same: a quantizer as a whole or not at all, and levels counted from the finest.
 
 Options may be written with dashes or underscores, and may stand in a YAML file given with --config.
 """
 
 import argparse
 import warnings
-from argparse import ArgumentError
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from depthq.cli.kept_settings import checked
+from depthq.cli.main import with_underscores
 from depthq.cli.model_and_data import model_folder
 from depthq.cli.paths import absolute_if_there, user_path
 from depthq.files import is_empty_folder
@@ -35,10 +39,12 @@ from depthq.runs import (
     LATER_SETTINGS,
     RunFolder,
     is_run,
+    load_model_config,
     load_run_settings,
     load_settings,
     load_training_images,
     name_hashes,
+    resume_command,
 )
 from depthq.training import TRAINING_PRESETS, DataConfig, Hardware, RunConfig, TrainingConfig
 
@@ -78,10 +84,11 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Settings:
     if early.resume and not early.preset and early.out and is_run(user_path(early.out)):
         settings = load_run_settings(user_path(early.out))
         settings.pop("started_from", None)
-        parser.set_defaults(_checked(settings, parser, known, user_path(early.out)))
+        file = RunFolder(user_path(early.out)).config
+        parser.set_defaults(checked(settings, parser, file, known, known - LATER_SETTINGS, out=early.out))
     else:
-        parser.set_defaults(_preset(early.preset or "small"))
-    options = parser.parse_args(arguments)
+        parser.set_defaults(_preset(early.preset or "small") | _model_of(early.start_from))
+    options = parser.parse_args(_config_first(arguments))
     options.data = absolute_if_there(options.data)
     return Settings(
         config=RunConfig(
@@ -121,7 +128,7 @@ def run(settings: Settings) -> None:
         measured = train(config, out, hardware=settings.hardware, start_from=settings.start_from)
     except KeyboardInterrupt:
         saved = f"; {steps_done(out)} of {config.training.steps} steps are saved in {out}"
-        again = f"go on with: depthq train --out {out} --resume" if is_run(out) else "start it anew"
+        again = f"go on with: {resume_command(out)}" if is_run(out) else "start it anew"
         raise KeyboardInterrupt(f"{saved}; {again}") from None
     if rank_zero_only.rank == 0:
         _report(config, out, measured)
@@ -140,26 +147,66 @@ def _check_is_new_or_empty(out: Path) -> None:
         raise ValueError(f"--out must be new or empty; got {out}, which is neither ({remedy}); choose another folder")
 
 
+def _options_in(file: Path) -> dict:
+    """What a file of options says, by names with underscores."""
+    settings, options = load_settings(file), {}
+    for written, value in settings.items():
+        name = with_underscores(f"--{written}").removeprefix("--")
+        if name in options:
+            raise ValueError(f"{file} must name {name} once; got it with dashes and with underscores; leave one out")
+        options[name] = value
+    return options
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """What is in the files of --config, moved to the front: what comes later wins, and that is the command line."""
+    texts, others, following = [], [], iter(arguments)
+    for argument in following:
+        option, is_joined, value = argument.partition("=")
+        if option != "--config":
+            others.append(argument)
+            continue
+        value = value if is_joined else next(following)
+        file = user_path(value)
+        texts.append(f"--config={yaml.safe_dump(_options_in(file)) if file.is_file() else value}")
+    return texts + others
+
+
 def _early(arguments: list[str]) -> argparse.Namespace:
-    """What decides the other options' defaults."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """What decides the other options' defaults, on the command line or in files."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--preset")
     early.add_argument("--config", action="append", default=[])
     early.add_argument("--out")
+    early.add_argument("--start_from")
     early.add_argument("--resume", action="store_true")
-    options = early.parse_known_args(arguments)[0]
-    files = map(user_path, options.config)
-    in_files = [load_settings(file).get("preset") for file in files if file.is_file()]
-    options.preset = next(filter(None, [options.preset, *reversed(in_files)]), None)
-    return options
+    files = map(user_path, early.parse_known_args(arguments)[0].config)
+    names = ("preset", "out", "start_from", "resume")
+    for options in [_options_in(file) for file in files if file.is_file()]:
+        early.set_defaults(**{name: options[name] for name in names if options.get(name)})
+    return early.parse_known_args(arguments)[0]
 
 
 def _preset(name: str) -> dict:
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
-    model = asdict(PRESETS[name])
-    model.pop("image_channels")  # the data decides
-    return model | asdict(TRAINING_PRESETS[name])
+    return _options_of(PRESETS[name]) | asdict(TRAINING_PRESETS[name])
+
+
+def _model_of(start_from: str | None) -> dict:
+    """The options of the model that a run begins with; none where there is no such model, as the run then tells."""
+    if start_from is None:
+        return {}
+    try:
+        return _options_of(load_model_config(model_folder(start_from)))
+    except (OSError, TypeError, ValueError):
+        return {}
+
+
+def _options_of(model: DQAEConfig) -> dict:
+    options = asdict(model)
+    options.pop("image_channels")  # the data decides
+    return options
 
 
 def _preset_table() -> str:
@@ -226,23 +273,3 @@ def _check_same_images(config: RunConfig, out: Path) -> None:
             f"--data must hold the images that {out} was started with ({known}); got {len(now)} in {data.data}, {same} "
             "of them the same; put them back, or start another run with --start-from"
         )
-
-
-def _checked(settings: dict, parser: ArgumentParser, known: set[str], run: Path) -> dict:
-    """What config.yaml of a run says, if it is whole and typed."""
-    file = RunFolder(run).config
-    missing, unknown = sorted(known - settings.keys() - LATER_SETTINGS), sorted(settings.keys() - known)
-    if missing or unknown:
-        what = [f"it lacks {', '.join(missing)}"] if missing else []
-        what += [f"it has {', '.join(unknown)}"] if unknown else []
-        raise ValueError(f"{file} must name each setting of a run once; {' and '.join(what)}; put it back as it was")
-    for name, value in settings.items():
-        if isinstance(parser.get_defaults().get(name), bool) and not isinstance(
-            value, bool
-        ):  # jsonargparse takes 0 and 1
-            raise ValueError(f"{file} must give {name} as it was written; got {value!r}; put it back")
-    try:
-        parser.parse_object({**settings, "out": str(run)})
-    except (ArgumentError, TypeError) as error:
-        raise ValueError(f"{file} must be as it was written; got: {error}; put it back") from error
-    return settings

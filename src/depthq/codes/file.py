@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -58,6 +58,8 @@ class CodesBatch:
         labels: Of each image, all int of -2**63..2**63 - 1, or all str; None for an image without.
         sizes: (height, width) of each image that was encoded in pixels, before it was padded.
 
+    NumPy's arrays and numbers are kept as lists of Python's own.
+
     Raises:
         ValueError: If there is not one of each per image, or it is of another kind.
     """
@@ -68,20 +70,49 @@ class CodesBatch:
     sizes: Sequence[tuple[int, int]] | None = None
 
     def __post_init__(self):
-        for name, values in (("ids", self.ids), ("labels", self.labels), ("sizes", self.sizes)):
-            if values is not None and len(values) != len(self.codes):
+        for name in ("ids", "labels", "sizes"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if len(values) != len(self.codes):
                 raise ValueError(f"{name} must be one per image; got {len(values)} for {len(self.codes)} images")
-        kinds = {type(label) for label in self.labels or () if label is not None}
+            object.__setattr__(self, name, _plain(list(values)))
+        self._check_ids()
+        self._check_labels()
+        self._check_sizes()
+
+    def _check_ids(self) -> None:
+        if others := [each for each in self.ids or () if not isinstance(each, str)]:
+            raise ValueError(f"ids must be strings; got {others[0]!r}; name each image, or leave ids out")
+
+    def _check_labels(self) -> None:
+        labels = [label for label in self.labels or () if label is not None]
+        kinds = {type(label) for label in labels}
         if len(kinds) > 1 or not kinds <= {int, str}:
             names = sorted(kind.__name__ for kind in kinds)
             raise ValueError(
                 f"labels must be all int or all str; got {', '.join(names)}; convert them, or leave them out"
             )
-        too_large = [label for label in self.labels or () if isinstance(label, int) and not -(2**63) <= label < 2**63]
+        too_large = [label for label in labels if isinstance(label, int) and not -(2**63) <= label < 2**63]
         if too_large:
             raise ValueError(f"labels must lie in -2**63..2**63 - 1; got {too_large[0]}; convert them to strings")
-        if self.sizes is not None and any(min(size) < 1 for size in self.sizes):
-            raise ValueError(f"sizes must be at least 1 x 1 pixels; got {min(self.sizes, key=min)}")
+
+    def _check_sizes(self) -> None:
+        if self.sizes is None:
+            return
+        for size in self.sizes:
+            if not isinstance(size, list | tuple) or [type(side) for side in size] != [int, int]:
+                raise ValueError(f"sizes must be (height, width), whole numbers; got {size!r}; give them in pixels")
+            if not all(1 <= side < 2**31 for side in size):
+                raise ValueError(f"sizes must be at least 1 x 1 pixels, each side below 2**31; got {tuple(size)}")
+        object.__setattr__(self, "sizes", [tuple(size) for size in self.sizes])
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's arrays and numbers, in a pair, too, as Python's own."""
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 @dataclass(frozen=True)
@@ -115,6 +146,7 @@ def write_codes(
     Args:
         path: The file; one that is there is replaced.
         batches: Codes with the same codebooks, bare or with what is known of their images; each batch of one shape.
+            Those of no image are left out.
         model_fingerprint: `DQAE.fingerprint` of the model that made them; None if it was no DQ-AE.
         label_type: What labels are, for where the first batch may have none to tell by; None: as its labels, and int
             where it has none.
@@ -124,11 +156,12 @@ def write_codes(
         The number of images written.
 
     Raises:
-        ValueError: If there are no batches, they differ in codebooks, rank, or in what is known of their images,
+        ValueError: If there are no images, batches differ in codebooks, rank, or in what is known of their images,
             labels are of another type, or levels have no codebooks or one of more than 2**32 codes.
     """
     path = Path(path)
-    whole = (batch if isinstance(batch, CodesBatch) else CodesBatch(batch) for batch in batches)
+    known = (batch if isinstance(batch, CodesBatch) else CodesBatch(batch) for batch in batches)
+    whole = (batch for batch in known if len(batch.codes))
     first = next(whole, None)
     if first is None:
         raise ValueError("batches must hold at least one image; got none")
@@ -310,7 +343,7 @@ def _read_level(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Tensor:
     lengths = {lists.type.list_size} if is_fixed else set(lists.value_lengths().to_pylist())
     if lists.null_count or lengths != {math.prod(shape)}:
         raise ValueError(f"codes of {lists.type}, {lists.null_count} of them missing, where their shape is {shape}")
-    return torch.from_numpy(codes.astype(np.int64)).view(-1, *shape)
+    return torch.from_numpy(codes.astype(np.int64)).view(len(lists), *shape)
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from depthq.quantizers import DepthwiseQuantizer, Quantizer
 with explain_missing():
     from diffusers.models.autoencoders.vq_model import VQModel
 
+_WEIGHTS = "diffusion_pytorch_model"
+"""What diffusers' names of files of weights begin with."""
+
 
 class VQModelQuantizer(ModelDtype):
     """A quantizer with the call and the returns of the one in diffusers' `VQModel`.
@@ -71,15 +74,19 @@ def swap_quantizer(model: VQModel, quantizer: Quantizer) -> VQModel:
     return model
 
 
-def from_pretrained(folder: str | Path) -> VQModel:
-    """The model, in eval mode, with our quantizer in it, that `save_pretrained` wrote into a folder.
+def from_pretrained(folder: str | Path, variant: str | None = None) -> VQModel:
+    """The model, in eval mode and in float32, with our quantizer in it, that `save_pretrained` wrote into a folder.
+
+    Args:
+        folder: With safetensors, in one file or in shards; pickled weights (safe_serialization=False) are not read.
+        variant: As it was given to `save_pretrained`.
 
     Raises:
         ValueError: If the folder holds no such model.
     """
-    config_file, weights_file = Path(folder) / "config.json", Path(folder) / "diffusion_pytorch_model.safetensors"
-    if not config_file.is_file() or not weights_file.is_file():
-        raise ValueError(f"{folder} must hold {config_file.name} and {weights_file.name}; save a model there first")
+    config_file, weights = Path(folder) / "config.json", _weights_files(Path(folder), variant)
+    if not config_file.is_file():
+        raise ValueError(f"{folder} must hold {config_file.name} and weights; got no config; save a model there first")
     config = json.loads(config_file.read_text())
     if "depthq_quantizer" not in config:
         raise ValueError(
@@ -90,8 +97,32 @@ def from_pretrained(folder: str | Path) -> VQModel:
     model = VQModel.from_config(config)
     assert isinstance(model, VQModel)  # a tuple only if unused keywords are asked for
     swap_quantizer(model, Quantizer.from_config(made_of))
-    model.load_state_dict(load_file(weights_file))
+    model.load_state_dict({name: tensor for file in weights for name, tensor in load_file(file).items()})
     return model.eval()
+
+
+def _weights_files(folder: Path, variant: str | None) -> list[Path]:
+    """The file of all weights, or the shards that an index names; raises ValueError where any is missing."""
+    middle = f".{variant}" if variant else ""
+    single, index = folder / f"{_WEIGHTS}{middle}.safetensors", folder / f"{_WEIGHTS}.safetensors.index{middle}.json"
+    files = [single]
+    if index.is_file():  # which diffusers, too, takes first
+        files = sorted({folder / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
+    missing = [file.name for file in files if not file.is_file()]
+    if not missing:
+        return files
+    found = sorted(path.name for path in folder.glob(f"{_WEIGHTS}*"))
+    if not found:
+        remedy = "save a model there first"
+    elif index.is_file():
+        remedy = "copy the folder again"
+    elif all(name.endswith(".bin") or ".bin." in name for name in found):
+        remedy = "pickled weights are not read: save the model without safe_serialization=False"
+    else:
+        remedy = "pass the variant that it was saved with"
+    raise ValueError(
+        f"{folder} must hold config.json and {', '.join(missing)}; got {', '.join(found) or 'no weights'}; {remedy}"
+    )
 
 
 def import_quantizer(model: VQModel, **options) -> Quantizer:
@@ -100,6 +131,13 @@ def import_quantizer(model: VQModel, **options) -> Quantizer:
     Args:
         model: With diffusers' own quantizer.
         options: Those of `DepthwiseQuantizer.from_codebooks`.
-    """
 
+    Raises:
+        ValueError: If the model has another quantizer.
+    """
+    if isinstance(model.quantize, VQModelQuantizer):
+        ours = type(model.quantize.quantizer).__name__
+        raise ValueError(
+            f"model must have diffusers' own quantizer; got ours, {ours}; take model.quantize.quantizer as it is"
+        )
     return DepthwiseQuantizer.from_codebooks(model.quantize.embedding.weight.detach()[None], **options)

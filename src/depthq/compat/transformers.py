@@ -19,6 +19,9 @@ with explain_missing():
 class EncodecQuantizer(ModelDtype):
     """A quantizer with the calls of the one in `EncodecModel`; in one that is not float32, `.to(model.dtype)`.
 
+    These calls are for use: they lead through codes, which gradients do not pass, and codebooks do not learn. To train,
+    call `quantizer` itself between the model's encoder and decoder.
+
     Args:
         quantizer: On axis 1, (B, D, T), with as many entries in and out, and one K for all codebooks.
         frame_rate: Positions per second, from which `bandwidth` follows.
@@ -51,7 +54,7 @@ class EncodecQuantizer(ModelDtype):
 class MimiQuantizer(ModelDtype):
     """Quantizers with the calls of the one in `MimiModel`: each sees the embeddings, and what they say is added up.
 
-    In a model that is not float32, `.to(model.dtype)`.
+    In a model that is not float32, `.to(model.dtype)`. As in `EncodecQuantizer`, these calls train nothing.
 
     Args:
         quantizers: Theirs are two, a semantic and an acoustic one; one will do. On axis 1, (B, D, T), with as many

@@ -155,13 +155,29 @@ def _slice_dims(dim: int, num_codebooks: int, codebook_dim: int | Sequence[int] 
         "codebook_dim", -(-dim // num_codebooks) if codebook_dim is None else codebook_dim, num_codebooks
     )
     if not isinstance(codebook_dim, Iterable):
-        codebook_dim = dims[0]
-        if not (num_codebooks - 1) * codebook_dim < dim <= num_codebooks * codebook_dim:
+        if not _fills(dim, num_codebooks, dims[0]):
             raise ValueError(
                 f"dim must fill num_codebooks slices of codebook_dim, padding less than one slice; got dim={dim}, "
-                f"num_codebooks={num_codebooks}, codebook_dim={codebook_dim}; use at most {dim} codebooks, give "
-                "codebook_dim as one width per codebook, or a smaller one, which projects"
+                f"num_codebooks={num_codebooks}, codebook_dim={dims[0]}; {_remedy(dim, num_codebooks, codebook_dim)}"
             )
     elif sum(dims) != dim:
         raise ValueError(f"codebook_dim must sum to dim={dim}; got {list(dims)} with sum {sum(dims)}")
     return dims
+
+
+def _fills(dim: int, num_codebooks: int, codebook_dim: int) -> bool:
+    return (num_codebooks - 1) * codebook_dim < dim <= num_codebooks * codebook_dim
+
+
+def _remedy(dim: int, num_codebooks: int, codebook_dim: int | None) -> str:
+    """The nearest numbers of codebooks whose slices fill `dim`, and what else there is to give."""
+    below = range(min(num_codebooks - 1, dim), 0, -1)
+    above = range(num_codebooks + 1, dim + 1)
+    nearest = [
+        next((str(number) for number in numbers if _fills(dim, number, codebook_dim or -(-dim // number))), None)
+        for numbers in (below, above)
+    ]
+    remedy = f"take {' or '.join(filter(None, nearest))} codebooks"
+    if codebook_dim is not None:
+        return f"{remedy}, or a smaller codebook_dim, which projects"
+    return remedy if num_codebooks > dim else f"{remedy}, or in Python one codebook_dim per codebook"

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -117,7 +117,12 @@ def _new_model(config: DQAEConfig, start_from: DQAE | Path | None) -> DQAE:
     start_from = start_from if isinstance(start_from, DQAE) else load_model(start_from)
     ours, shared = model.state_dict(), _shared(model, start_from)
     if not any(name in shared for name, _ in model.named_parameters()):
-        raise ValueError("start_from must share weights with the model to train; got none of the same name and shape")
+        theirs = asdict(start_from.config)
+        differing = [f"{name}={theirs[name]!r}" for name, value in asdict(config).items() if value != theirs[name]]
+        raise ValueError(
+            "start_from must share weights with the model to train; got none of the same name and shape; "
+            f"give that model's {', '.join(differing)}, or the ones of these that set the shapes"
+        )
     model.load_state_dict({**ours, **shared})
     if left := [name for name in ours if name not in shared]:
         parts = ", ".join(sorted({name.rpartition(".")[0] for name in left}))
