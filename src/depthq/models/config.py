@@ -65,7 +65,7 @@ class DQAEConfig:
         if self.horizon and self.likelihood == "l2":
             raise ValueError(
                 f"horizon must be 0 with likelihood l2, which is a density and no probability; got {self.horizon}; "
-                "take likelihood logistic_mixture or categorical"
+                "set it to 0, or take likelihood logistic_mixture or categorical"
             )
         for name in ("commitment_weight", "decay", "rare_code_threshold"):
             self._set(name, as_number(name, getattr(self, name)))
