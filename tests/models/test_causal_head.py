@@ -149,7 +149,10 @@ def test_without_a_causal_head_sample_draws_from_the_direct_one():
     ("changes", "message"),
     [
         ({"horizon": -1}, "horizon must be at least 0; got -1"),
-        ({"horizon": 3, "likelihood": "l2"}, "horizon must be 0 with likelihood l2, .* got 3; set it to 0, or take .*mixture"),
+        (
+            {"horizon": 3, "likelihood": "l2"},
+            "horizon must be 0 with likelihood l2, .* got 3; set it to 0, or take .*mixture",
+        ),
     ],
 )
 def test_horizons_that_cannot_be_are_named(changes, message):
