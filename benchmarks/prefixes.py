@@ -35,7 +35,7 @@ def psnr_of_prefixes(run: Path, images: torch.Tensor) -> dict:
         "run": run.name,
         "quantizer": model.config.quantizer,
         "levels_and_codebooks": [(prefix.levels, prefix.codebooks) for prefix in prefixes],
-        "psnr_db": [round(prefix.psnr_db, 2) for prefix in prefixes],
+        "psnr_db": [round(prefix.psnr_db, 4) for prefix in prefixes],
         "code_bits_per_pixel": [round(prefix.code_bits_per_pixel, 3) for prefix in prefixes],
     }
 
