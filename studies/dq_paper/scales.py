@@ -30,8 +30,8 @@ SCALES = {
         "random",
         caveat="Networks this small and runs this short say nothing about the figures that large ones reach, nor how "
         "large the paper's advantage is; only whether it is there. In Tables 3 and 4 rows of the mixture are "
-        "of today's start, so are those of L2 in Table 4 but for K128x128, K32x128, K32x32x32 and K64x64x64, and those "
-        "of the categorical likelihood with one codebook or three of 32 or 512 codes. Others there are of the one "
+        "of today's start, so are those of L2 in Table 4 but for K128x128 and K32x128, and those of the categorical "
+        "likelihood but for K = 128 in Table 3 and K256x128 in Table 4. Others there are of the one "
         "before, whose sub-pixel convolutions started apart and whose logits started alike.",
     ),
     "cpu-long": Scale(
