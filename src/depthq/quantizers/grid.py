@@ -116,9 +116,8 @@ class GridQuantizer(Quantizer):
     def _mean_norm(self) -> Tensor:
         """Of all codewords, scalar: from one number for each, as there may be millions."""
         digits = torch.arange(max(self.values_per_dim), device=self.state.recent_count.device)
-        values = self._points(
-            digits[:, None].expand(-1, len(self.values_per_dim))
-        )  # column i: first L_i of dimension i
+        # Column i: the values of dimension i, the first L_i of them.
+        values = self._points(digits[:, None].expand(-1, len(self.values_per_dim)))
         squares = values.new_zeros(1)
         for of_dim, count in zip(values.square().unbind(1), self.values_per_dim, strict=True):
             squares = (squares[:, None] + of_dim[:count]).flatten()

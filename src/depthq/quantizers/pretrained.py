@@ -39,8 +39,8 @@ class PretrainedQuantizer(nn.Module):
         """Its class and the arguments that it was made with, as plain data."""
         if unnamed := [name for name in self._arguments if name.startswith("*")]:
             raise ValueError(
-                f"{type(self).__name__}.__init__ must name its arguments, as config.json does; got {unnamed[0]}; pass "
-                "them by keyword"
+                f"{type(self).__name__}.__init__ must name its arguments, as config.json does; got {unnamed[0]}; name "
+                "them in its signature"
             )
         plain = json.dumps({"class": type(self).__name__, "arguments": dict(self._arguments)}, default=operator.index)
         return json.loads(plain)
