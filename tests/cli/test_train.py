@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,17 @@ def test_a_folder_whose_name_is_no_text_is_trained_on_and_escaped_in_the_card(tr
     assert train(*QUICK, data=data) == 0
     assert rf"--data '{tmp_path}/im\udcffgs'" in (tmp_path / "run" / "model" / "README.md").read_text("utf-8")
     assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "4"]) == 0
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_the_recipe_in_the_card_makes_the_same_model_again(train, tmp_path, monkeypatch, trained_run, started):
+    options = ["--start-from", str(trained_run), "--num-codebooks", "5"] if started else ["--codebook-size", "[8,16]"]
+    assert train(*QUICK, *options) == 0
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    (recipe,) = re.findall(r"^depthq (train .*)$", card, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(recipe)) == 0
+    assert load_model(tmp_path / "RUN").fingerprint() == load_model(tmp_path / "run").fingerprint()
 
 
 def test_terminal_shows_steps_and_figures_and_nothing_of_the_trainer(train, capsys):

@@ -17,15 +17,18 @@ _FIGURES = {
 }
 
 
-def run_notes(config: RunConfig, step: int, measured: Measurement | None) -> str:
-    """Markdown for `DQAE.save_pretrained` of a model after `step` steps, and what its validation gave."""
+def run_notes(config: RunConfig, step: int, measured: Measurement | None, started_from: str | None = None) -> str:
+    """Markdown for `DQAE.save_pretrained` of a model after `step` steps, and what its validation gave.
+
+    `started_from` is the folder or the fingerprint of the model whose weights the run began with, if there was one.
+    """
     lines = [
         "",
         "## Training",
         "",
         f"{step:,} of {config.training.steps:,} steps of {config.training.batch_size} images. The whole recipe:",
         "",
-        f"```\n{command_of(config)}\n```",
+        f"```\n{command_of(config, started_from)}\n```",
     ]
     if measured is not None:
         lines += [
@@ -48,15 +51,23 @@ def run_notes(config: RunConfig, step: int, measured: Measurement | None) -> str
     return "\n".join([*lines, ""])
 
 
-def command_of(config: RunConfig) -> str:
-    """The command line of `depthq train` that makes such a run."""
-    usual = asdict(DataConfig(data="")) | asdict(PRESETS["small"]) | asdict(TRAINING_PRESETS["small"])
-    told = [
-        f"--{name.replace('_', '-')} {shlex.quote(_text(value))}"
-        for name, value in config.to_flat_dict().items()
-        if name != "image_channels" and value != (list(usual[name]) if isinstance(usual[name], tuple) else usual[name])
-    ]
-    return " ".join(["depthq train", *told])
+def command_of(config: RunConfig, started_from: str | None = None) -> str:
+    """The command line of `depthq train` that makes such a run in a folder RUN."""
+    usual = asdict(DataConfig(data="")) | asdict(TRAINING_PRESETS["small"])
+    if started_from is None:  # else what is left out is as in the model that the run begins with
+        usual |= asdict(PRESETS["small"])
+    settings = config.to_flat_dict()
+    del settings["image_channels"]  # the data decides
+    told = {"data": settings.pop("data"), "out": "RUN"}
+    if started_from is not None:
+        told["start_from"] = started_from
+    told |= {name: value for name, value in settings.items() if name not in usual or value != _listed(usual[name])}
+    options = [f"--{name.replace('_', '-')} {shlex.quote(_text(value))}" for name, value in told.items()]
+    return " ".join(["depthq train", *options])
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _text(value: object) -> str:

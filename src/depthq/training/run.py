@@ -71,7 +71,7 @@ def train(
     training = DQAETraining(_new_model(config.model, start_from), config.training, objective)
     what_stays = [
         TrainingImages(RunFolder(run).training_images, data.train_images.names),
-        ModelFolder(RunFolder(run).model, lambda folder: _save(folder, config, training)),
+        ModelFolder(RunFolder(run).model, lambda folder: _save(folder, config, training, **origin)),
         Grids(RunFolder(run).reconstructions, data.grid_images(), training.model.reconstruct),
     ]
     fit(
@@ -88,8 +88,9 @@ def train(
     return training.last_measurement
 
 
-def _save(folder: Path, config: RunConfig, training: DQAETraining) -> None:
-    training.model.save_pretrained(folder, run_notes(config, training.global_step, training.last_measurement))
+def _save(folder: Path, config: RunConfig, training: DQAETraining, started_from: str | None = None) -> None:
+    notes = run_notes(config, training.global_step, training.last_measurement, started_from)
+    training.model.save_pretrained(folder, notes)
 
 
 def _origin(run: Path, start_from: DQAE | Path | None) -> dict[str, str]:
