@@ -85,7 +85,7 @@ def test_a_misspelt_source_is_answered_at_once(tmp_path, capsys, monkeypatch):
     def unreachable(*_):
         raise OSError("no route")
 
-    monkeypatch.setattr("depthq.data.sources.socket.create_connection", unreachable)
+    monkeypatch.setattr("depthq.data.hub.socket.create_connection", unreachable)
     assert main(["train", "--data", "bunlled", "--out", str(tmp_path / "run")]) == 1
     err = capsys.readouterr().err
     assert "got bunlled, which is not here, and the hub cannot be reached (no route); did you mean bundled?" in err

@@ -22,7 +22,7 @@ def reachable_hub(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr("depthq.data.sources.socket.create_connection", lambda *_: Connection())
+    monkeypatch.setattr("depthq.data.hub.socket.create_connection", lambda *_: Connection())
 
 
 @pytest.fixture

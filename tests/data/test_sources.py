@@ -295,8 +295,8 @@ def test_a_hub_behind_a_proxy_is_not_looked_for_directly(hub, write_parquet, mon
         raise OSError("no route")
 
     write_parquet(hub / "birds" / "train.parquet", range(12))
-    monkeypatch.setattr("depthq.data.sources.socket.create_connection", unreachable)
-    monkeypatch.setattr("depthq.data.sources.getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr("depthq.data.hub.socket.create_connection", unreachable)
+    monkeypatch.setattr("depthq.data.hub.getproxies", lambda: {"https": "http://proxy:3128"})
     assert len(find_images("birds", "all")) == 12
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from depthq.data.encoded import EncodedImages
 from depthq.data.errors import DataError
 from depthq.data.origin import Origin
 from depthq.data.reading import EncodedImage, read_pixels
-from depthq.data.sources import EncodedImages
 
 _NUM_NAMED = 3
 DECODED_BYTES = 2**30

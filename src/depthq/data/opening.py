@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from depthq.data.bundled import bundled_patches, bundled_photos
+from depthq.data.encoded import EncodedImages
 from depthq.data.errors import DataError
 from depthq.data.images import DECODED_BYTES, HeldImages, ImageDataset, LazyImages, OnBadImage
 from depthq.data.reading import check_background, has_more, read_shape
-from depthq.data.sources import Columns, EncodedImages, count_encoded_images, find_images
+from depthq.data.sources import Columns, count_encoded_images, find_images
 from depthq.data.split import Split
 from depthq.progress import progress
 
