@@ -9,7 +9,8 @@ import torch
 import depthq
 from depthq.analysis import CodeCounts, summarize_codes
 from depthq.cli import main
-from depthq.codes.file import CodesBatch, read_codes, read_header, write_codes
+from depthq.codes import CodesBatch
+from depthq.codes.file import read_codes, read_header, write_codes
 
 
 def speech_like_features(utterances: int = 8, channels: int = 16, frames: int = 50) -> torch.Tensor:

@@ -14,11 +14,12 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from depthq.codes import CodesBatch
 from depthq.codes.shards import Done, ShardFolder
 from depthq.data import ImageBatch, ImageBatches, ImageDataset, open_images, open_whole_images
 from depthq.data.opening import ReadingOptions
@@ -26,9 +27,6 @@ from depthq.data.split import Split
 from depthq.extras import explain_missing
 from depthq.models import DQAE
 from depthq.pixels import pad_to_multiple
-
-if TYPE_CHECKING:
-    from depthq.codes.file import CodesBatch
 
 _SECONDS_TO_CONNECT = 3
 # Else Ray warns of what will once be so, and logs advice to those who use its actors themselves.
@@ -60,7 +58,7 @@ class ImagesToEncode:
         )
 
 
-def encode_batch(model: DQAE, batch: ImageBatch, *, has_labels: bool) -> "CodesBatch":
+def encode_batch(model: DQAE, batch: ImageBatch, *, has_labels: bool) -> CodesBatch:
     """Codes of images, and what is known of each; on the CPU, wherever the model is.
 
     Args:
@@ -68,7 +66,6 @@ def encode_batch(model: DQAE, batch: ImageBatch, *, has_labels: bool) -> "CodesB
         batch: Images of any one size.
         has_labels: Whether their source has labels.
     """
-    from depthq.codes.file import CodesBatch
 
     codes = model.encode(pad_to_multiple(batch.images.to(model.device), model.config.image_multiple))
     ids = [origin.id for origin in batch.origins]

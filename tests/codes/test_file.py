@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from depthq.codes import Codes
-from depthq.codes.file import CodesBatch, read_codes, read_header, write_codes
+from depthq.codes import Codes, CodesBatch
+from depthq.codes.file import read_codes, read_header, write_codes
 
 MAKER = "a" * 64
 

@@ -10,7 +10,6 @@ Images are PNG files under the names that they had, rows of a parquet file 00000
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
@@ -19,12 +18,10 @@ from torch import Tensor
 from depthq.cli.model_and_data import add_model
 from depthq.cli.paths import user_path
 from depthq.cli.pictures import save_by_name
+from depthq.codes import CodesBatch
 from depthq.files import new_folder
 from depthq.models import DQAE
 from depthq.runs import load_model
-
-if TYPE_CHECKING:
-    from depthq.codes.file import CodesBatch
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def run(settings: Settings) -> None:
     print(f"{settings.out}: {count} images")
 
 
-def _decoded(model: DQAE, batches: "Iterator[CodesBatch]", settings: Settings) -> Iterator[tuple[str, Tensor]]:
+def _decoded(model: DQAE, batches: Iterator[CodesBatch], settings: Settings) -> Iterator[tuple[str, Tensor]]:
     """Each image without its padding, and its name: its id, or its number in a file without ids."""
     from depthq.progress import progress
 

@@ -40,12 +40,12 @@ from depthq.cli.model_and_data import (
     open_model_and_images,
 )
 from depthq.cli.paths import user_path
+from depthq.codes import CodesBatch
 from depthq.files import check_is_new, remove_leftovers
 from depthq.models import DQAE
 from depthq.runs import load_model, load_prior
 
 if TYPE_CHECKING:
-    from depthq.codes.file import CodesBatch
     from depthq.codes.shards import ShardFolder
     from depthq.data import ImageBatch
 
@@ -119,7 +119,7 @@ def _encode_file(settings: Settings) -> None:
 
 def _encoded(
     model: DQAE, batches: "Iterable[ImageBatch]", has_labels: bool, compared: Compared
-) -> "Iterator[CodesBatch]":
+) -> Iterator[CodesBatch]:
     from depthq.encoding import encode_batch
 
     for batch in batches:

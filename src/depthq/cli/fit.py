@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,16 +28,13 @@ from torch import Tensor
 
 from depthq.cli.model_and_data import device_name
 from depthq.cli.paths import user_path
-from depthq.codes import Codes
+from depthq.codes import Codes, CodesBatch
 from depthq.files import check_is_new, is_empty_folder, new_folder
 from depthq.progress import progress
 from depthq.quantizers import DepthwiseQuantizer, LearnedQuantizer, ResidualQuantizer
 from depthq.quantizers.balanced import BalancedCodes
 from depthq.quantizers.fitting import draw_rows
 from depthq.units import nats_to_bits
-
-if TYPE_CHECKING:
-    from depthq.codes.file import CodesBatch
 
 ROWS_AT_ONCE = 32_768
 SAMPLES_PER_CODE = 256
@@ -181,8 +178,7 @@ def _encode_all(settings: Settings, quantizer: LearnedQuantizer, vectors: np.nda
     tally = _Tally(quantizer, vectors.shape[1])
     index = _index(quantizer) if settings.index else None
 
-    def batches() -> "Iterator[CodesBatch]":
-        from depthq.codes.file import CodesBatch
+    def batches() -> Iterator[CodesBatch]:
 
         starts = range(0, len(vectors), ROWS_AT_ONCE)
         for start in progress(starts, unit="block", what="encode", total=len(starts)):
