@@ -66,7 +66,6 @@ def encode_batch(model: DQAE, batch: ImageBatch, *, has_labels: bool) -> CodesBa
         batch: Images of any one size.
         has_labels: Whether their source has labels.
     """
-
     codes = model.encode(pad_to_multiple(batch.images.to(model.device), model.config.image_multiple))
     ids = [origin.id for origin in batch.origins]
     labels = [origin.label for origin in batch.origins] if has_labels else None

@@ -64,7 +64,7 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
         side = images.shape[axis]
         there_and_back = [*range(side), *range(side - 2, 0, -1)]
         wanted = -(-side // multiple) * multiple
-        places = torch.tensor([there_and_back[place % len(there_and_back)] for place in range(wanted)])
+        places = torch.tensor([there_and_back[place % len(there_and_back)] for place in range(wanted)], device="cpu")
         padded = padded.index_select(axis, places.to(images.device))
     return padded
 
@@ -83,7 +83,7 @@ def _statistics(name: str, images: Tensor) -> tuple[Tensor, Tensor]:
             "axis, or convert them"
         )
     channels = images.shape[1]
-    values = 255 * torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD], dtype=torch.float32)  # (2, 3)
+    values = 255 * torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD], dtype=torch.float32, device="cpu")  # (2, 3)
     if channels == 1:
         values = values.mean(1, keepdim=True)
     # Built here, not cached: a cached tensor could have been born in inference mode. Not blocking: the host

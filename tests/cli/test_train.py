@@ -131,6 +131,15 @@ def test_yaml_may_name_the_preset(train, tmp_path):
     assert load_run_settings(tmp_path / "run")["channels"] == [8, 16]
 
 
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_yaml_that_gives_a_number_for_a_folder_is_refused(tmp_path, monkeypatch, capsys, resume):
+    monkeypatch.chdir(tmp_path)
+    Path("options.yaml").write_text("data: bundled\nout: 2024\n")
+    assert main(["train", "--config", "options.yaml", *resume]) != 0
+    assert "out" in capsys.readouterr().err
+    assert names(tmp_path) == ["options.yaml"]
+
+
 def test_config_of_a_run_makes_the_same_run_again(train, trained_run, tmp_path):
     assert main(["train", "--config", str(trained_run / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
     assert load_run_settings(tmp_path / "again") == load_run_settings(trained_run)

@@ -108,6 +108,13 @@ def test_weights_that_are_not_read_are_named(model, tmp_path):
     with pytest.raises(ValueError, match=r"got diffusion_pytorch_model.fp16.safetensors; pass the variant that it"):
         from_pretrained(tmp_path / "half")
     model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    (index,) = (tmp_path / "shards").glob("*.index.json")
+    whole = index.read_text()
+    for damaged in ("{}", whole[:-20]):
+        index.write_text(damaged)
+        with pytest.raises(ValueError, match=r"index.json must be an index of weights; got: .*; copy the folder again"):
+            from_pretrained(tmp_path / "shards")
+    index.write_text(whole)
     shard = min((tmp_path / "shards").glob("*.safetensors"))
     shard.unlink()
     with pytest.raises(ValueError, match=rf"must hold config.json and {shard.name}; got .*; copy the folder again"):

@@ -90,6 +90,21 @@ def test_extensions_are_meant_in_any_case(tmp_path, encode):
     assert len(open_images(tmp_path / "a.tar", "all", image_column="seg.png")) == 1
 
 
+def test_an_extension_twice_in_a_sample_is_refused_in_any_case(tmp_path, encode):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    file = write_tar(tmp_path / "a.tar", [("1.JPG", picture), ("1.jpg", picture), ("1.cls", b"4")])
+    with pytest.raises(DataError, match=r"different extensions, in any case; got 1.JPG and 1.jpg in .*a.tar; rename"):
+        open_images(file, "all")
+
+
+def test_ids_differ_where_keys_do_not(tmp_path, encode):
+    picture = encode(np.zeros((8, 8, 3), np.uint8))
+    names = ["/a.png", "b.png", "../a.png", "a.png", "b(2).png", "c.png", "b.png"]
+    images = open_images(write_tar(tmp_path / "a.tar", [(name, picture) for name in names]), "all")
+    ids = [origin.id for origin in images.origins(range(7))]
+    assert ids == ["a", "b", "a(2)", "a(3)", "b(2)", "c", "b(3)"]
+
+
 def test_a_label_that_is_too_long_is_told(tmp_path, encode):
     picture = encode(np.zeros((8, 8, 3), np.uint8))
     file = write_tar(tmp_path / "a.tar", [("1.png", picture), ("1.cls", b"1" * 4097)])
@@ -165,6 +180,14 @@ def test_parquet_behind_a_url_is_that_of_the_path(tmp_path, write_parquet):
     write_parquet(tmp_path / "a.parquet", [3, 1, 2])
     assert values(open_images(f"file://{tmp_path}/a.parquet", "all")) == [3, 1, 2]
     assert values(open_images(f"file://{tmp_path}", "all")) == [3, 1, 2]
+    assert count_images(f"file://{tmp_path}") == count_images(f"file://{tmp_path}/a.parquet") == 3
+
+
+def test_images_are_counted_whatever_columns_their_splits_have(tmp_path, write_parquet):
+    write_parquet(tmp_path / "train.parquet", [3, 1, 2], column="photo")
+    write_parquet(tmp_path / "test.parquet", [4, 5], column="scan")
+    for source in (str(tmp_path), f"file://{tmp_path}"):
+        assert count_images(source, image_column="photo") == 5
 
 
 def test_an_address_that_nobody_answers_is_named():

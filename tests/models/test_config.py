@@ -1,5 +1,6 @@
 """DQAEConfig: what is out of range is refused, and unknown keys list the valid ones."""
 
+import json
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -70,3 +71,10 @@ def test_numbers_of_numpy_are_kept_as_pythons_own():
     config = DQAEConfig(codebook_size=np.int64(8), num_codebooks=np.int64(3), decay=np.float32(0.5))  # type: ignore[arg-type]
     assert (config.codebook_size, config.num_codebooks, config.decay) == (8, 3, 0.5)
     assert [type(each) for each in (config.codebook_size, config.num_codebooks, config.decay)] == [int, int, float]
+    config = DQAEConfig(codebook_size=np.array(8), image_channels=np.int64(3), rotation_trick=np.bool_(True))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(asdict(config))) == {
+        **asdict(DQAEConfig()),
+        "channels": [64, 128],
+        "codebook_size": 8,
+        "rotation_trick": True,
+    }

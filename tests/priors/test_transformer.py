@@ -66,7 +66,7 @@ def test_codes_of_other_ranks_are_refused():
 
 def test_positions_know_the_one_before_the_one_above_and_their_parent():
     # Level 0: positions 0 and 1; level 1, 2 x 4: positions 2 to 9; 10 stands for none.
-    known = [list(others) for others in known_positions(GRIDS)]
+    known = known_positions(GRIDS).tolist()
     assert known[0] == [10, 10, 10]
     assert known[1] == [0, 10, 10]
     assert known[2] == [1, 10, 0]  # first of level 1: behind the last of level 0

@@ -87,6 +87,16 @@ def test_a_revived_code_is_not_overwritten_by_its_stale_average():
     assert state.recently_redrawn.sum() == 1
 
 
+def test_settings_are_kept_as_pythons_own_numbers():
+    options = {"decay": 0.5, "rare_code_threshold": 0.25, "entropy_weight": 0.5, "inverse_temperature": 2.0}
+    tensors = {name: torch.tensor(value) for name, value in options.items()}
+    quantizer = DepthwiseQuantizer(8, 2, 4, epsilon=np.float32(0.5), **tensors)  # type: ignore[arg-type]
+    state = quantizer.state
+    kept = [state.decay, state.rare_code_threshold, quantizer.entropy_weight, quantizer.inverse_temperature]
+    assert [*kept, state.epsilon] == [*options.values(), 0.5]
+    assert {type(each) for each in [*kept, state.epsilon]} == {float}
+
+
 def test_a_threshold_of_zero_redraws_only_codes_never_set():
     state = CodebookState([2], [1], decay=0.0, rare_code_threshold=0.0)
     state.weight.copy_(torch.tensor([[[0.0], [9.0]]]))

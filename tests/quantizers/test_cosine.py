@@ -85,6 +85,13 @@ def test_states_of_another_distance_are_refused():
         euclidean.load_state_dict(cosine.state_dict())
 
 
+def test_slices_of_one_number_are_refused():
+    with pytest.raises(ValueError, match=r"got 1; take distance='euclidean', or wider codewords"):
+        depthq.DepthwiseQuantizer(4, 4, 8, distance="cosine")
+    with pytest.raises(ValueError, match=r"got slices of \(2, 2, 1\); take distance='euclidean', or another"):
+        depthq.DepthwiseQuantizer(5, 3, 8, distance="cosine")
+
+
 def test_unknown_distances_are_refused():
     with pytest.raises(ValueError, match="distance must be 'euclidean' or 'cosine'; got 'manhattan'"):
         depthq.DepthwiseQuantizer(8, 2, 16, distance="manhattan")

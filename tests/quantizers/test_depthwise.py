@@ -91,6 +91,8 @@ def test_uneven_slices_behave_as_quantizers_of_their_own():
             7,
             r"num_codebooks=3, codebook_dim=7; take 2 codebooks, or a smaller codebook_dim, which projects",
         ),
+        ((8, 9, 8), 2, r"num_codebooks=9, codebook_dim=2; take 4 codebooks$"),
+        ((12, 3, True), None, r"codebook_size must be an integer; got True"),
         ((12, 3, 8), [4, 4, 5], r"codebook_dim must sum to dim=12; got \[4, 4, 5\] with sum 13"),
         ((12, 3, 8), [4, 8], r"codebook_dim must be an int or have one entry for each of 3 codebooks; got \[4, 8\]"),
         ((12, 3, 8), [12, 0, 0], r"codebook_dim must be at least 1; got 0"),

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import depthq
+from depthq.models import PRESETS
+from depthq.pixels import pad_to_multiple
 
 QUANTIZERS = {
     "depthwise": lambda **options: depthq.DepthwiseQuantizer(8, 2, 16, **options),
@@ -141,6 +143,17 @@ def test_work_stays_on_the_cpu_whatever_the_default_device():
     with torch.device("meta"):
         out = quantizer(x)
     assert out.quantized.device == out.codes.device == torch.device("cpu")
+
+
+def test_a_model_stays_on_the_cpu_whatever_the_default_device():
+    model, images = depthq.DQAE(PRESETS["tiny"]).eval(), torch.randint(256, (2, 3, 10, 9), dtype=torch.uint8)
+    padded = pad_to_multiple(images, model.config.image_multiple)
+    codes, fingerprint = model.encode(padded), model.fingerprint()
+    with torch.device("meta"):
+        assert torch.equal(pad_to_multiple(images, model.config.image_multiple), padded)
+        assert torch.equal(model.encode(padded).levels[0], codes.levels[0])
+        assert torch.equal(model.decode(codes), model.decode(codes))
+        assert model.fingerprint() == fingerprint
 
 
 @pytest.mark.parametrize("options", [{"rotation_trick": True}, {"distance": "cosine"}], ids=str)

@@ -40,6 +40,7 @@ def test_numbers_of_numpy_are_kept_as_pythons_own():
     kept = (training.steps, training.learning_rate, training.level_dropout)
     assert kept == (2, 0.5, 0.25)
     assert [type(each) for each in kept] == [int, float, float]
+    assert type(DataConfig(data="bundled", image_size=np.int64(32)).image_size) is int  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_dropout_of_what_a_model_does_not_have_is_refused(model, training, messa
 
 
 def test_devices_and_nodes_may_be_numbers():
-    assert Hardware(devices=2).devices == "2"  # type: ignore[arg-type]
+    for devices, kept in ((2, "2"), ([0, 2], "0,2"), ((0, 2), "0,2"), ("[0, 2]", "0,2"), ("0, 2", "0,2")):
+        assert Hardware(devices=devices).devices == kept  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nodes must be an integer; got None"):
         Hardware(nodes=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"devices must be auto, a number.*got two"):

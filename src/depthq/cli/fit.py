@@ -171,15 +171,13 @@ def _encode_all(settings: Settings, quantizer: LearnedQuantizer, vectors: np.nda
 
     encode = quantizer.encode
     if settings.balanced:
-        rng = np.random.default_rng(settings.seed + 1)
-        wanted = min(SAMPLES_PER_CODE * settings.codebook_size, len(vectors))
-        rows = np.sort(rng.choice(len(vectors), wanted, replace=False))
+        rng, wanted = np.random.default_rng(settings.seed + 1), SAMPLES_PER_CODE * settings.codebook_size
+        rows = draw_rows(rng, len(vectors), wanted)
         encode = BalancedCodes(quantizer, _read(vectors, rows, settings)).encode
     tally = _Tally(quantizer, vectors.shape[1])
     index = _index(quantizer) if settings.index else None
 
     def batches() -> Iterator[CodesBatch]:
-
         starts = range(0, len(vectors), ROWS_AT_ONCE)
         for start in progress(starts, unit="block", what="encode", total=len(starts)):
             rows = np.arange(start, min(start + ROWS_AT_ONCE, len(vectors)))

@@ -29,8 +29,9 @@ def checked(
         what = [f"it lacks {', '.join(missing)}"] if missing else []
         what += [f"it has {', '.join(unknown)}"] if unknown else []
         raise ValueError(f"{file} must name each setting of a run once; {' and '.join(what)}; put it back as it was")
+    defaults = parser.get_defaults()
     for name, value in settings.items():
-        is_flag = isinstance(parser.get_defaults().get(name), bool)
+        is_flag = isinstance(defaults.get(name), bool)
         if is_flag and not isinstance(value, bool):  # jsonargparse takes 0 and 1
             raise ValueError(f"{file} must give {name} as it was written; got {value!r}; put it back")
     try:

@@ -183,7 +183,7 @@ def _early(arguments: list[str]) -> argparse.Namespace:
     files = map(user_path, early.parse_known_args(arguments)[0].config)
     names = ("preset", "out", "start_from", "resume")
     for options in [_options_in(file) for file in files if file.is_file()]:
-        early.set_defaults(**{name: options[name] for name in names if options.get(name)})
+        early.set_defaults(**{name: options[name] for name in names if isinstance(options.get(name), bool | str)})
     return early.parse_known_args(arguments)[0]
 
 

@@ -176,7 +176,7 @@ def _on_a_safe_grid(make: Callable[[Grid], Out], encoder: SymbolEncoder) -> Out:
             made = make(Grid(offset, careful=True))
         except NearBoundaryError:
             continue
-        encoder.put(torch.tensor([offset]), _OFFSET_FREQUENCIES)
+        encoder.put(torch.tensor([offset], device="cpu"), _OFFSET_FREQUENCIES)
         return made
     raise ValueError(
         "images must be such that outputs of the model keep clear of the boundaries of some grid; got some that do "

@@ -101,13 +101,21 @@ def from_pretrained(folder: str | Path, variant: str | None = None) -> VQModel:
     return model.eval()
 
 
+def _weight_map(index: Path) -> dict[str, str]:
+    """By tensor the file that holds it."""
+    try:
+        return json.loads(index.read_text())["weight_map"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{index} must be an index of weights; got: {error!r}; copy the folder again") from error
+
+
 def _weights_files(folder: Path, variant: str | None) -> list[Path]:
     """The file of all weights, or the shards that an index names; raises ValueError where any is missing."""
     middle = f".{variant}" if variant else ""
     single, index = folder / f"{_WEIGHTS}{middle}.safetensors", folder / f"{_WEIGHTS}.safetensors.index{middle}.json"
     files = [single]
     if index.is_file():  # which diffusers, too, takes first
-        files = sorted({folder / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
+        files = sorted({folder / Path(name).name for name in _weight_map(index).values()})
     missing = [file.name for file in files if not file.is_file()]
     if not missing:
         return files

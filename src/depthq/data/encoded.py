@@ -45,8 +45,8 @@ class EncodedImages:
     """One column, `label`, with a row for each of `table`."""
     root: str = ""
     """The folder to which paths are ids, where each row is a file."""
-    keys: Sequence[str] | None = None
-    """What the row is called in its file, for each row of `table`; None: its number there."""
+    ids: Sequence[str] | None = None
+    """What tells the row from the others of its file, for each row of `table`; None: its number there."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +69,7 @@ class EncodedImages:
         rows = self.rows[np.asarray(indices, dtype=np.int64)].tolist()
         if not rows:
             return []
-        ids = self._ids(rows)
+        ids = [_escaped(name) for name in self._called(rows)]  # as any file of codes can hold
         labels = [None] * len(rows) if self.labels is None else self.labels[rows]["label"]
         return [Origin(image, label) for image, label in zip(ids, labels, strict=True)]
 
@@ -101,19 +101,13 @@ class EncodedImages:
 
     def _encoded(self, row: int, cell: object) -> EncodedImage:
         file, place = self._place(row)
-        name = f"{f'row {place}' if self.keys is None else self.keys[row]} of {self.files[file]}"
+        name = f"{f'row {place}' if self.ids is None else self.ids[row]} of {self.files[file]}"
         return EncodedImage(name, as_encoded(cell, name))
 
-    def _ids(self, rows: list[int]) -> list[str]:
-        names = self._called(rows)
-        if self.keys is not None:
-            names = [self._prefix(row) + _inside(self.keys[row]) for row in rows]
-        return [_escaped(name) for name in names]  # as any file of codes can hold
-
     def _called(self, rows: list[int]) -> list[str]:
-        """What ids are made of, and what a single split is cut by."""
-        if self.keys is not None:
-            return [self._prefix(row) + self.keys[row] for row in rows]
+        """Ids, but for bytes in them that are no text; what a single split is cut by."""
+        if self.ids is not None:
+            return [self._prefix(row) + self.ids[row] for row in rows]
         if self.files:
             return [f"{self._prefix(row)}{self._place(row)[1]}" for row in rows]
         return [_escaped(Path(os.path.relpath(path, self.root)).as_posix()) for path in self._paths(rows)]
@@ -129,11 +123,6 @@ class EncodedImages:
         """The number of the file that a row of `table` came from, and the row's in that file."""
         file = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         return file, row - self.first_rows[file]
-
-
-def _inside(key: str) -> str:
-    """A key as a path that does not lead out of a folder."""
-    return "/".join(part for part in key.lstrip("/").split("/") if part != "..")
 
 
 def _escaped(name: str) -> str:

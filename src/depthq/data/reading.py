@@ -118,7 +118,6 @@ def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
 
     for subject in ("Corrupt EXIF", "Truncated File Read", "Metadata Warning"):  # they tell of metadata
         warnings.filterwarnings("ignore", subject, UserWarning)
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     if Image.MAX_IMAGE_PIXELS == _PILLOWS_MOST_PIXELS:
         Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # it warns of more, and refuses twice as many
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_TEXT_BYTES
@@ -131,7 +130,7 @@ def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise DataError(
             f"images must have at most {2 * Image.MAX_IMAGE_PIXELS} pixels, lest a small file fill the memory; got "  # type: ignore[operator]
-            f"{encoded.name} of more; cut it into pieces, or set PIL.Image.MAX_IMAGE_PIXELS"
+            f"{encoded.name} of more; cut it into pieces, or in Python set PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error

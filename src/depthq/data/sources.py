@@ -14,8 +14,8 @@ moves no other. Where it leaves none for testing, the image of the lowest hash i
 sets split after split, each in its own order.
 
 An image's id is its path relative to the folder; in a parquet file its row, in a tar file its key (without a first /
-and any ..), behind the file's path where the source is a folder of them (train/0000.parquet:17), and behind the split
-in a hub data set (train:17).
+and any ..; of several with the same key the second is called key(2)), behind the file's path where the source is a
+folder of them (train/0000.parquet:17), and behind the split in a hub data set (train:17).
 Its label is what a column `label` of integers or strings says, the file .cls of a tar file, or another one that is
 asked for; a folder of images has none.
 """
@@ -76,17 +76,20 @@ def find_images(source: str, split: Split, columns: Columns = Columns()) -> Enco
 
 
 def count_encoded_images(source: str, columns: Columns = Columns()) -> int:
-    """How many images `source` holds in all; `columns` and errors as in `find_images`."""
-    path = Path(os.path.expanduser(source))
-    if path.is_dir() and (listing := list_folder(path)).kind != "tar":
+    """How many images `source` holds in all, found without opening any; `columns`, which matter in tar files alone, and
+    errors as in `find_images`."""
+    path, is_url = Path(os.path.expanduser(source)), "://" in source
+    if not is_url and not path.exists():
+        return sum(map(len, load_hub(source).values()))
+    files = [source if is_url else str(path)]
+    if path.is_dir() or (is_url and not _is_a_shard(source)):
+        listing = list_url(source) if is_url else list_folder(path)
         if listing.kind == "image":
             return len(listing.files)
-        return sum(num_parquet_rows(str(path / file)) for file in listing.files)
-    if path.is_file() and not _is_tar(source):
-        return num_parquet_rows(str(path))
-    if path.exists() or "://" in source:
-        return len(find_images(source, "all", columns))
-    return sum(map(len, load_hub(source).values()))
+        files = [f"{listing.root}/{file}" for file in listing.files]
+    if _is_tar(files[0]):
+        return sum(TarImages(files, columns.image, columns.label).counts)
+    return sum(map(num_parquet_rows, files))
 
 
 def _looks_like_a_path(source: str) -> bool:
@@ -101,7 +104,7 @@ def _looks_like_a_path(source: str) -> bool:
 
 
 def _from_url(source: str, split: Split, columns: Columns) -> EncodedImages:
-    if source.endswith((".parquet", ".tar")):
+    if _is_a_shard(source):
         return _from_files([[source]], split, split == "all", columns, source)
     return _from_listing(list_url(source), split, columns)
 
@@ -166,11 +169,11 @@ def _from_files(
     source = root or files[0]
     prefixes = ("",) if root is None else tuple(f"{file[len(root) + 1 :]}:" for file in files)
     if _is_tar(files[0]):
-        table, counts, labels, keys = _open_tars(files, columns)
+        table, counts, labels, ids = _open_tars(files, columns)
         left_out = (*left_out, *table.left_out)
     else:
         table, counts, (labels, no_labels) = _open_parquet(groups, columns, source)
-        left_out, keys = (*left_out, *no_labels), None
+        left_out, ids = (*left_out, *no_labels), None
     if not sum(counts):
         others = f" beside {'; '.join(left_out)}" if left_out else ""
         remedy = "add some" + (", or pass the extension as image_column" if _is_tar(files[0]) else "")
@@ -184,9 +187,13 @@ def _from_files(
         _starts(counts),
         prefixes,
         labels,
-        keys=keys,
+        ids=ids,
     )
     return found if whole else found.split(split, source)
+
+
+def _is_a_shard(url: str) -> bool:
+    return url.lower().endswith((".parquet", ".tar"))
 
 
 def _is_tar(file: str) -> bool:
@@ -203,7 +210,7 @@ def _open_tars(files: list[str], columns: Columns) -> "tuple[TarImages, list[int
     if kinds:
         features = datasets.Features({"label": datasets.Value("int64" if kinds == {"int"} else "string")})
         labels = datasets.Dataset.from_dict({"label": images.labels}, features=features)
-    return images, images.counts, labels, images.keys
+    return images, images.counts, labels, images.ids
 
 
 def _open_parquet(

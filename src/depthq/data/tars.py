@@ -55,7 +55,8 @@ class TarImages:
         """Which members give no image, in words; not of labels and texts that a sample has beside its image."""
         self.counts = [len(of_file) for of_file in found]
         images = [each for of_file in found for each in of_file]
-        self.keys = [each.key for each in images]
+        self.ids = [id_ for of_file in found for id_ in _ids([each.key for each in of_file])]
+        """What tells each image from the others of its file."""
         self.labels = _of_one_type([each.label for each in images], label or LABEL_NAME, self.files[0])
         if label is not None and all(each.label is None for each in images):
             raise DataError(
@@ -65,7 +66,7 @@ class TarImages:
         self._span = np.array([(each.offset, each.offset + each.size) for each in images], np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.ids)
 
     def __getitem__(self, rows: Sequence[int]) -> dict[str, list[bytes]]:
         """The encoded images of these rows."""
@@ -132,13 +133,30 @@ def _samples(file: str, label: str, others: Counter[str]) -> Iterator[tuple[str,
         folder, slash, name = member.name.rpartition("/")
         base, _, extension = name.partition(".")
         extension = extension.lower()
-        if folder + slash + base != key or extension in parts:
+        if folder + slash + base == key and extension in parts:
+            raise DataError(
+                "files of a sample must have different extensions, in any case; got "
+                f"{parts[extension][0].name} and {member.name} in {file}; rename one of them"
+            )
+        if folder + slash + base != key:
             if key is not None:
                 yield key, parts
             key, parts = folder + slash + base, {}
         parts[extension] = member, text
     if key is not None:
         yield key, parts
+
+
+def _ids(keys: Sequence[str]) -> Iterator[str]:
+    """Keys as paths that do not lead out of a folder, each once: the second `a` is called `a(2)`."""
+    counts = Counter[str]()
+    for key in keys:
+        inside = name = "/".join(part for part in key.lstrip("/").split("/") if part != "..")
+        while counts[name]:
+            counts[inside] += 1
+            name = f"{inside}({counts[inside]})"
+        counts[name] += 1
+        yield name
 
 
 def _members(file: str, label: str, others: Counter[str]) -> Iterator[tuple[tarfile.TarInfo, str | None]]:

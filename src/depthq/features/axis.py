@@ -147,7 +147,7 @@ def _choose_features(features: Tensor, max_features: int, seed: int) -> tuple[Te
     """Values (B, F), and places (F, rank - 1), of features chosen at random among those that vary."""
     flat = features.flatten(1)
     varying = varying_features(flat)
-    order = torch.randperm(len(varying), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(varying), generator=torch.Generator().manual_seed(seed), device="cpu")
     chosen = varying[order[:max_features].to(varying.device)].sort().values
     places = torch.stack(torch.unravel_index(chosen, features.shape[1:]), dim=1)
     return flat[:, chosen].float(), places

@@ -135,8 +135,8 @@ def feature_dependence(
     if channels < 2 or positions < 2:
         raise ValueError(f"features must have channels and positions to compare; got shape {tuple(features.shape)}")
     generator = torch.Generator().manual_seed(seed)
-    channel = torch.randperm(channels, generator=generator)[:max_channels]
-    position = torch.randperm(positions, generator=generator)[:max_positions]
+    channel = torch.randperm(channels, generator=generator, device="cpu")[:max_channels]
+    position = torch.randperm(positions, generator=generator, device="cpu")[:max_positions]
     columns = flat[:, channel][:, :, position].flatten(1)
     varying = varying_features(columns).cpu()
     pairs = MeasuredPairs(columns[:, varying], encode)
@@ -189,7 +189,7 @@ class MeasuredPairs:
 def _warn_if_undersampled(pairs: MeasuredPairs, seed: int) -> None:
     if pairs.num_samples < pairs.samples_needed:
         generator = torch.Generator().manual_seed(seed)
-        keys = torch.rand(pairs.codes.shape, generator=generator, dtype=torch.float32)
+        keys = torch.rand(pairs.codes.shape, generator=generator, dtype=torch.float32, device="cpu")
         shuffled = pairs.codes.gather(0, keys.argsort(0).to(pairs.codes.device))  # each column by itself
         information = _mutual_information_nats(shuffled, pairs.num_codes)[0]
         independent = float(information[~torch.eye(len(information), dtype=torch.bool)].mean())

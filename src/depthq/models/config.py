@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from depthq.models.quantizer import QUANTIZERS
 from depthq.quantizers import Distance
-from depthq.quantizers.base import as_int, as_number
+from depthq.quantizers.base import as_int, as_number, check_share
 
 LikelihoodName = Literal["l2", "categorical", "logistic_mixture"]
 
@@ -59,7 +59,10 @@ class DQAEConfig:
         lowest = {"num_codebooks": 1, "codebook_dim": 1, "num_residual_blocks": 0, "horizon": 0}
         for name, bound in lowest.items():
             self._set(name, _whole_number(bound, name, getattr(self, name)))
-        size, is_one = self.codebook_size, not _is_sequence(self.codebook_size)
+        size: Any = self.codebook_size
+        if hasattr(size, "tolist"):  # NumPy's and PyTorch's, of any rank
+            size = size.tolist()
+        is_one = not _is_sequence(size)
         self._set("codebook_size", (_whole_number if is_one else _whole_numbers)(1, "codebook_size", size))
         self._set("channels", _whole_numbers(1, "channels", self.channels))
         if self.horizon and self.likelihood == "l2":
@@ -67,13 +70,13 @@ class DQAEConfig:
                 f"horizon must be 0 with likelihood l2, which is a density and no probability; got {self.horizon}; "
                 "set it to 0, or take likelihood logistic_mixture or categorical"
             )
-        for name in ("commitment_weight", "decay", "rare_code_threshold"):
-            self._set(name, as_number(name, getattr(self, name)))
+        self._set("image_channels", as_int("image_channels", self.image_channels))
+        self._set("rotation_trick", bool(self.rotation_trick))
+        self._set("commitment_weight", as_number("commitment_weight", self.commitment_weight))
         if not 0 <= self.commitment_weight < math.inf:
             raise ValueError(f"commitment_weight must be finite and at least 0; got {self.commitment_weight}")
         for name in ("decay", "rare_code_threshold"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
+            self._set(name, check_share(name, getattr(self, name)))
 
     def _set(self, name: str, value: Any) -> None:
         """A field as Python's own numbers, as config.json can hold them."""

@@ -98,7 +98,7 @@ class CodePrior(nn.Module, ABC):
         Raises:
             ValueError: If an argument is out of its range, or `coarse` does not fit.
         """
-        _check_sampling(n, temperature, top_k, top_p, seed)
+        n, seed = _check_sampling(n, temperature, top_k, top_p, seed)
         steps = self.steps(n, grids)
         for level, codes in enumerate(coarse):
             if level >= len(steps.levels) or codes.shape != steps.levels[level].shape:
@@ -262,17 +262,27 @@ def _draw(
     return code.gather(1, (ranked - noise.log()).argmax(1, keepdim=True)).squeeze(1)
 
 
-def _check_sampling(n: int, temperature: float, top_k: int | None, top_p: float | None, seed: int) -> None:
-    if not isinstance(n, SupportsIndex) or operator.index(n) < 1:
-        raise ValueError(f"n must be a whole number, at least 1; got {n!r}")
-    if not isinstance(seed, SupportsIndex) or not -(2**63) <= operator.index(seed) < 2**64:
-        raise ValueError(f"seed must be a whole number in [-2**63, 2**64); got {seed!r}")
+def _check_sampling(n: int, temperature: float, top_k: int | None, top_p: float | None, seed: int) -> tuple[int, int]:
+    """`n` and `seed` as Python's own numbers; raises ValueError if any of all these is out of range."""
+    n, seed = _whole_number("n", n), _whole_number("seed", seed)
+    if n < 1:
+        raise ValueError(f"n must be at least 1; got {n}")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must lie in [-2**63, 2**64); got {seed}")
     if not temperature >= 0:
         raise ValueError(f"temperature must be at least 0; got {temperature}; 1 draws as the prior says")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1; got {top_k}; leave it out to draw from all codes")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1]; got {top_p}; leave it out to draw from all codes")
+    return n, seed
+
+
+def _whole_number(name: str, value: SupportsIndex) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number; got {value!r}") from None
 
 
 def _checked_grids(grids: Sequence[Sequence[int]], codebook_sizes: Sequence[Sequence[int]]) -> tuple[Grid, ...]:

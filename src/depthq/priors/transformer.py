@@ -5,6 +5,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ class TransformerPrior(CodePrior, kind="transformer"):
 
     def _known(self, grids: tuple[Grid, ...]) -> Tensor:
         """`known_positions`, int64 (T, 3)."""
-        return torch.tensor(known_positions(grids), device=self.device)
+        return torch.from_numpy(known_positions(grids)).to(self.device)
 
     def _groups(self, level: int, position: int, hidden: Tensor, codes: Tensor) -> Iterator[Group]:
         head, num_codebooks = self.heads[level], codes.shape[1]
@@ -233,8 +234,8 @@ class SequentialHead(nn.Module):
 
 
 @lru_cache(maxsize=16)
-def known_positions(grids: tuple[Grid, ...]) -> list[tuple[int, int, int]]:
-    """Of each of T positions the one before, the one above and the parent; T where there is none."""
+def known_positions(grids: tuple[Grid, ...]) -> np.ndarray:
+    """int64 (T, 3): of each of T positions the one before, the one above and the parent; T where there is none."""
     total = sum(height * width for height, width in grids)
     known, first, coarser = [], 0, None
     for height, width in grids:
@@ -248,7 +249,7 @@ def known_positions(grids: tuple[Grid, ...]) -> list[tuple[int, int, int]]:
                 known.append((index - 1 if index else total, index - width if row else total, parent))
         coarser = (first, (height, width))
         first += height * width
-    return known  # no tensor: a cached one could have been born in inference mode
+    return np.array(known, np.int64)  # no tensor: a cached one could have been born in inference mode
 
 
 def _cost(logits: Tensor, codes: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Quantizer(PretrainedQuantizer, ABC):
         self.codebook_sizes = tuple(codebook_sizes)
         self.commitment_weight = commitment_weight
         self.check_finite = check_finite
-        self.codebook_dropout = check_dropout("codebook_dropout", codebook_dropout)
+        self.codebook_dropout = check_share("codebook_dropout", codebook_dropout)
 
     if TYPE_CHECKING:  # nn.Module's returns Any
 
@@ -317,11 +317,11 @@ def keep_columns(quantized: Tensor, widths: Sequence[int], num_kept: Tensor) -> 
     return torch.where(codebook < num_kept[:, None], quantized, 0.0)
 
 
-def check_dropout(name: str, dropout: float) -> float:
-    """`dropout`, if it lies in [0, 1); raises ValueError else."""
-    share = as_number(name, dropout)
+def check_share(name: str, value: float) -> float:
+    """`as_number` of one that lies in [0, 1)."""
+    share = as_number(name, value)
     if not 0 <= share < 1:
-        raise ValueError(f"{name} must lie in [0, 1); got {dropout}")
+        raise ValueError(f"{name} must lie in [0, 1); got {share}")
     return share
 
 

@@ -95,7 +95,7 @@ class BinaryQuantizer(GridQuantizer):
                 f"codebook_size must be at least 4 on the sphere, where one number has nothing to learn; got "
                 f"{codebook_size}; pass on_sphere=False or a larger codebook_size"
             )
-        check_entropy_options(entropy_weight, inverse_temperature)
+        entropy_weight, inverse_temperature = check_entropy_options(entropy_weight, inverse_temperature)
         state = BinaryState(num_codebooks, num_bits, bool(on_sphere))
         super().__init__(
             state,

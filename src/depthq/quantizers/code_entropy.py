@@ -104,14 +104,16 @@ class Once(torch.autograd.Function):
         )
 
 
-def check_entropy_options(entropy_weight: float, inverse_temperature: float) -> None:
-    """Raises ValueError unless the weight is finite and at least 0, the inverse temperature finite and positive."""
-    as_number("entropy_weight", entropy_weight)
-    as_number("inverse_temperature", inverse_temperature)
+def check_entropy_options(entropy_weight: float, inverse_temperature: float) -> tuple[float, float]:
+    """Both as Python's own numbers; raises ValueError unless the weight is finite and at least 0, the inverse
+    temperature finite and positive."""
+    entropy_weight = as_number("entropy_weight", entropy_weight)
+    inverse_temperature = as_number("inverse_temperature", inverse_temperature)
     if not 0 <= entropy_weight < math.inf:
         raise ValueError(f"entropy_weight must be finite and at least 0; got {entropy_weight}")
     if not 0 < inverse_temperature < math.inf:
         raise ValueError(f"inverse_temperature must be finite and positive; got {inverse_temperature}")
+    return entropy_weight, inverse_temperature
 
 
 def _blocks(rows: Tensor, codewords: Tensor, inverse_temperature: float) -> Iterator[tuple[slice, Tensor]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from depthq.ops import nearest_code, segment_sums
-from depthq.quantizers.base import as_number
+from depthq.quantizers.base import as_number, check_share
 from depthq.quantizers.counter_random import random_int32, random_uniform
 from depthq.quantizers.health import CodebookHealth
 from depthq.quantizers.kept_state import KeptState
@@ -83,13 +83,20 @@ class CodebookState(KeptState):
         is_cosine: bool = False,
     ):
         super().__init__()
-        _check_settings(codebook_sizes, codebook_dims, update, decay, epsilon, rare_code_threshold)
+        if min(codebook_sizes) < 1:
+            raise ValueError(f"codebook_size must be at least 1; got {min(codebook_sizes)}")
+        if min(codebook_dims) < 1:
+            raise ValueError(f"codebook_dim must be at least 1; got {min(codebook_dims)}")
+        if update not in ("ema", "gradient"):
+            raise ValueError(f"codebook_update must be 'ema' or 'gradient'; got {update!r}")
         self.codebook_sizes = tuple(codebook_sizes)
         self.codebook_dims = tuple(codebook_dims)
         self.update = update
-        self.decay = decay
-        self.epsilon = epsilon
-        self.rare_code_threshold = rare_code_threshold
+        self.decay = check_share("decay", decay)
+        self.epsilon = as_number("epsilon", epsilon)
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be positive; got {epsilon}")
+        self.rare_code_threshold = check_share("rare_code_threshold", rare_code_threshold)
         self.backend = backend
         self.is_cosine = is_cosine
         self.fitting = False  # `fit` asks for all codebooks in every step
@@ -287,20 +294,3 @@ def _laplace_smoothed(count: Tensor, is_code: Tensor, epsilon: float) -> Tensor:
     """Counts (M, K) smoothed so that no code's is 0 while each codebook's total stays."""
     total = count.sum(1, keepdim=True)
     return (count + epsilon) / (total + is_code.sum(1, keepdim=True) * epsilon) * total
-
-
-def _check_settings(sizes, dims, update, decay, epsilon, rare_code_threshold) -> None:
-    if min(sizes) < 1:
-        raise ValueError(f"codebook_size must be at least 1; got {min(sizes)}")
-    if min(dims) < 1:
-        raise ValueError(f"codebook_dim must be at least 1; got {min(dims)}")
-    if update not in ("ema", "gradient"):
-        raise ValueError(f"codebook_update must be 'ema' or 'gradient'; got {update!r}")
-    for name, value in (("decay", decay), ("epsilon", epsilon), ("rare_code_threshold", rare_code_threshold)):
-        as_number(name, value)
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay must lie in [0, 1); got {decay}")
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive; got {epsilon}")
-    if not 0 <= rare_code_threshold < 1:
-        raise ValueError(f"rare_code_threshold must lie in [0, 1); got {rare_code_threshold}")

@@ -52,6 +52,11 @@ class DepthwiseQuantizer(SingleStageQuantizer):
         super().__init__(dim, dim, codebook_size, dims, projected=projected, **options)
         overhang = sum(dims) - inner
         self._widths = (*dims[:-1], dims[-1] - overhang)  # columns of x in each slice
+        if self.state.is_cosine and min(self._widths) == 1:
+            raise ValueError(
+                "dim must leave each slice at least 2 entries for distance='cosine', as one number of length 1 passes "
+                f"no gradient; got slices of {self._widths}; take distance='euclidean', or another num_codebooks"
+            )
 
     @classmethod
     def _sizes_of(cls, shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -178,6 +183,8 @@ def _remedy(dim: int, num_codebooks: int, codebook_dim: int | None) -> str:
         for numbers in (below, above)
     ]
     remedy = f"take {' or '.join(filter(None, nearest))} codebooks"
+    if num_codebooks > dim:
+        return remedy
     if codebook_dim is not None:
         return f"{remedy}, or a smaller codebook_dim, which projects"
-    return remedy if num_codebooks > dim else f"{remedy}, or in Python one codebook_dim per codebook"
+    return f"{remedy}, or in Python one codebook_dim per codebook"

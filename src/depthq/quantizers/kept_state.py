@@ -67,15 +67,15 @@ class KeptState(Float32Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self.MUST_MATCH:
             if getattr(self, name) != self.UNSAID.get(name):
-                destination[prefix + name] = torch.tensor(getattr(self, name))
+                destination[prefix + name] = torch.tensor(getattr(self, name), device="cpu")
         if self.is_frozen:
-            destination[prefix + IS_FROZEN] = torch.tensor(True)
+            destination[prefix + IS_FROZEN] = torch.tensor(True, device="cpu")
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Refuse the state of other codebooks; the shapes alone do not tell them apart."""
         is_there = any(key.startswith(prefix) for key in state_dict)
         for name, argument in self.MUST_MATCH.items():
-            tensor, ours = state_dict.pop(prefix + name, None), torch.tensor(getattr(self, name)).tolist()
+            tensor, ours = state_dict.pop(prefix + name, None), torch.tensor(getattr(self, name), device="cpu").tolist()
             saved = tensor.tolist() if tensor is not None else self.UNSAID.get(name) if is_there else None
             if saved not in (None, ours):
                 raise StateMismatchError(

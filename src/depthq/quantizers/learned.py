@@ -1,6 +1,5 @@
 """Quantizers with learned codebooks: what depthwise, shared and residual ones have in common."""
 
-import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Self, TypedDict
@@ -106,9 +105,9 @@ class LearnedQuantizer(Quantizer):
         if distance == "cosine" and min(codebook_dims) == 1:
             raise ValueError(
                 "codebook_dim must be at least 2 for distance='cosine', as one number of length 1 passes no gradient; "
-                "got 1; take distance='euclidean' or fewer codebooks"
+                "got 1; take distance='euclidean', or wider codewords"
             )
-        check_entropy_options(entropy_weight, inverse_temperature)
+        entropy_weight, inverse_temperature = check_entropy_options(entropy_weight, inverse_temperature)
         state = CodebookState(
             per_codebook("codebook_size", codebook_size, len(codebook_dims)),
             codebook_dims,
@@ -307,10 +306,8 @@ def codeword_dim(dim: int, codebook_dim: int | None) -> int:
 
 def per_codebook(name: str, value: int | Sequence[int], num_codebooks: int) -> tuple[int, ...]:
     """`value` once per codebook: an int is repeated, a sequence must have one entry per codebook."""
-    try:
-        values = (operator.index(value),) * num_codebooks  # type: ignore[arg-type]
-    except TypeError:
-        values = tuple(value) if isinstance(value, Iterable) else (value,) * num_codebooks  # type: ignore[assignment]
+    plain: Any = value.tolist() if hasattr(value, "tolist") else value  # type: ignore[union-attr]
+    values: tuple[Any, ...] = tuple(plain) if isinstance(plain, Iterable) else (plain,) * num_codebooks
     if len(values) != num_codebooks:
         raise ValueError(f"{name} must be an int or have one entry for each of {num_codebooks} codebooks; got {value}")
     return tuple(as_size(name, entry) for entry in values)

@@ -32,7 +32,7 @@ def mix_positions(a: Codes, b: Codes, count: int, *, seed: int = 0) -> Codes:
         seed: Of the order in which positions change over.
     """
     grid = a.levels[0].shape[2:]
-    order = torch.randperm(grid.numel(), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(grid.numel(), generator=torch.Generator().manual_seed(seed), device="cpu")
     coarse = (order < count).view(1, 1, *grid)
     return _take(a, b, [upsample_codes(coarse, tuple(level.shape[2:])) for level in a.levels])
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from depthq.models import DQAEConfig
 from depthq.priors import Factorization
-from depthq.quantizers.base import as_int, as_number, check_dropout
+from depthq.quantizers.base import as_int, as_number, as_size, check_share
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -98,7 +98,7 @@ class TrainingConfig(LoopConfig):
         if not self._set("num_workers", as_int("num_workers", self.num_workers)) >= 0:
             raise ValueError(f"num_workers must be at least 0; got {self.num_workers}")
         for name in ("level_dropout", "codebook_dropout"):
-            self._set(name, check_dropout(name, getattr(self, name)))
+            self._set(name, check_share(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,8 @@ class DataConfig:
     """The column of images of a parquet file or hub data set, where several could be meant."""
 
     def __post_init__(self):
-        if self.image_size is not None and not self.image_size >= 1:
-            raise ValueError(f"image_size must be at least 1; got {self.image_size}")
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", as_size("image_size", self.image_size))
 
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "hpu", "xla", "tpu")
@@ -165,7 +165,7 @@ class Hardware:
     accelerator: str = "auto"
     """cpu, gpu, ... or auto."""
     devices: str = "auto"
-    """How many devices of a machine, or which: a number, or numbers as in "0,2"."""
+    """How many devices of a machine, or which: a number, or numbers as in 0,2."""
     nodes: int = 1
     """How many machines."""
     strategy: str = "auto"
@@ -177,11 +177,12 @@ class Hardware:
     def __post_init__(self):
         if self.accelerator not in ACCELERATORS:
             raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; got {self.accelerator}")
-        object.__setattr__(self, "devices", str(self.devices))
-        object.__setattr__(self, "nodes", as_int("nodes", self.nodes))
-        devices = self.devices.removeprefix("[").removesuffix("]").split(",")
-        if self.devices != "auto" and not all(device.strip().isdigit() for device in devices):
+        text = str(list(self.devices) if isinstance(self.devices, tuple) else self.devices)
+        devices = [device.strip() for device in text.removeprefix("[").removesuffix("]").split(",")]
+        if text != "auto" and not all(device.isdigit() for device in devices):
             raise ValueError(f"devices must be auto, a number, or numbers as in 0,2; got {self.devices}")
+        object.__setattr__(self, "devices", ",".join(devices))
+        object.__setattr__(self, "nodes", as_int("nodes", self.nodes))
         if self.devices.isdigit() and int(self.devices) < 1:
             raise ValueError(f"devices must be at least 1; got {self.devices}")
         if self.nodes < 1:

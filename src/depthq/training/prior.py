@@ -205,7 +205,7 @@ def _split(codes: Codes, config: PriorTrainingConfig) -> tuple[Codes, Codes]:
     num_held_out = min(config.validation_images, int(_LARGEST_SHARE * len(codes)) or 1)
     if len(codes) <= num_held_out:
         raise ValueError(f"codes must be of at least 2 images, one to learn from and one to hold out; got {len(codes)}")
-    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(config.seed))
+    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(config.seed), device="cpu")
     parts = (order[num_held_out:].sort().values, order[:num_held_out].sort().values)
     learned, held_out = (Codes(tuple(level[part] for level in codes.levels), codes.codebook_sizes) for part in parts)
     return learned, held_out
