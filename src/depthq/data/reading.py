@@ -118,6 +118,7 @@ def _opened(encoded: EncodedImage) -> Iterator[Image.Image]:
 
     for subject in ("Corrupt EXIF", "Truncated File Read", "Metadata Warning"):  # they tell of metadata
         warnings.filterwarnings("ignore", subject, UserWarning)
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     if Image.MAX_IMAGE_PIXELS == _PILLOWS_MOST_PIXELS:
         Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # it warns of more, and refuses twice as many
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_TEXT_BYTES
