@@ -82,7 +82,7 @@ def test_key_is_the_one_of_committed_results(item, row, pinned):
 
 
 def test_every_committed_result_is_of_a_declared_row():
-    assert len(committed_keys()) == 238
+    assert len(committed_keys()) == 259
     assert committed_keys() <= declared_keys()
 
 
@@ -94,7 +94,7 @@ def test_new_field_with_a_default_leaves_every_committed_result_found(config, de
     assert "novelty" in content_of(experiment)[config]
     assert committed_keys() <= declared_keys()
     declared = DeclaredResults(ResultsStore(COMMITTED))  # warns of what no row declares
-    assert len(declared.all()) == 238
+    assert len(declared.all()) == 259
     assert len(declared.at("cpu").of(ROW)) == 2
 
 
