@@ -136,7 +136,7 @@ def test_yaml_that_gives_a_number_for_a_folder_is_refused(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     Path("options.yaml").write_text("data: bundled\nout: 2024\n")
     assert main(["train", "--config", "options.yaml", *resume]) != 0
-    assert "out" in capsys.readouterr().err
+    assert 'key "out": expected str' in capsys.readouterr().err
     assert names(tmp_path) == ["options.yaml"]
 
 
